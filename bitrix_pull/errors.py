@@ -1,0 +1,335 @@
+"""Every error that this library raises on purpose.
+
+    PullError
+    ├── InvalidArgument (ValueError)    what the caller passed; nothing was sent
+    ├── NotRunning                      the call needs a client that is live
+    ├── StartTimeout                    the client did not become live in time
+    ├── Unreachable                     nothing answered: DNS, TCP, TLS, deadline
+    ├── PortalError                     the portal answered a REST call with an error
+    │   ├── TokenExpired                refresh the access token
+    │   ├── AuthError                   a person must give other credentials or rights
+    │   │   ├── NoAuth
+    │   │   ├── WrongAuthType
+    │   │   ├── InsufficientScope
+    │   │   ├── InvalidCredentials
+    │   │   ├── AccessDenied
+    │   │   └── GrantRefused            OAuth: authorise the application again
+    │   ├── NotConfigured               Push & Pull is off on this portal
+    │   ├── PaymentRequired
+    │   ├── PortalDeleted
+    │   ├── PortalOverloaded
+    │   ├── HttpsRequired
+    │   ├── PortalMoved                 the portal answers at another address
+    │   ├── NotAPortal                  the answer is no Bitrix24 REST answer
+    │   ├── MethodNotFound
+    │   ├── RateLimited                 wait, then repeat
+    │   │   └── OperationTimeLimit
+    │   ├── PortalUnavailable           5xx: wait, then repeat
+    │   ├── CommandError
+    │   ├── ModuleIdError
+    │   ├── ParamsError
+    │   ├── UserAccessError
+    │   └── InvalidConfig               the configuration lacks what is needed, or is malformed
+    ├── ConnectionLost                  the stream to the push server ended
+    ├── MalformedFrame                  bytes from the push server that no codec can read
+    └── PublishError
+        ├── PublishRefused              the push server refused it: ``code`` 4012 to 4021
+        ├── PublishTooLarge             over 1 MiB
+        └── RouteUnavailable            this portal cannot serve the route; names the one that can
+
+Each error says what happened and what to do about it. ``retryable`` is True where the
+same call can succeed later without anybody changing anything. No error text holds a
+token, a webhook code, a channel id or a signature.
+"""
+
+from typing import ClassVar
+
+
+class PullError(Exception):
+    """Base of all errors of this library.
+
+    Attributes:
+        retryable: True if the same call may succeed later as it is.
+        advice: What the reader can do about it; part of ``str(error)`` too.
+    """
+
+    retryable: ClassVar[bool] = False
+    advice: str = ""
+
+    def __init__(self, message: str, *, advice: str | None = None) -> None:
+        if advice is not None:
+            self.advice = advice
+        super().__init__(f"{message}. {self.advice}" if self.advice else message)
+
+
+class InvalidArgument(PullError, ValueError):  # noqa: N818 - reads as the field's term
+    """What the caller passed cannot work. Raised before anything is sent."""
+
+
+class NotRunning(PullError):  # noqa: N818
+    """The call needs a running client."""
+
+    advice = "Use `async with pull:` or start `pull.run()` first."
+
+
+class StartTimeout(PullError, TimeoutError):  # noqa: N818
+    """The client did not become live in time; the cause is the last failure."""
+
+    retryable = True
+
+
+class Unreachable(PullError, ConnectionError):  # noqa: N818
+    """Nothing answered: name resolution, TCP, TLS or a deadline failed."""
+
+    retryable = True
+
+
+# -- what the portal answers over REST (protocol §2) ---------------------------
+
+
+class PortalError(PullError):
+    """The portal answered a REST call with an error.
+
+    The class is chosen by ``code``; a code that has no class of its own is a plain
+    ``PortalError`` that is not retryable.
+
+    Attributes:
+        code: The portal's error code as it came, or "" where the body named none.
+        status: The HTTP status of the answer.
+        method: The REST method that was called.
+    """
+
+    codes: ClassVar[tuple[str, ...]] = ()
+    """The portal's codes that this class stands for, in lower case."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        status: int = 0,
+        method: str = "",
+        advice: str | None = None,
+    ) -> None:
+        super().__init__(message, advice=advice)
+        self.code = code
+        self.status = status
+        self.method = method
+
+
+class TokenExpired(PortalError):  # noqa: N818
+    """The access token has expired (protocol §2: refresh once, repeat the call once)."""
+
+    codes = ("expired_token", "invalid_token")
+    advice = "Pass a fresh access token, or use OAuth(...) with a refresh token, which renews it by itself."
+
+
+class AuthError(PortalError):
+    """The credentials or rights do not suffice; a person must act."""
+
+
+class NoAuth(AuthError):  # noqa: N818
+    """The portal saw no authorisation, or does not know the one it was given."""
+
+    codes = ("no_auth_found",)
+    advice = "Check the token or the webhook address: it may have been deleted or mistyped."
+
+
+class WrongAuthType(AuthError):  # noqa: N818
+    """The method does not take this kind of credentials."""
+
+    codes = ("wrong_auth_type",)
+    advice = (
+        "Application mode needs the access token of an installed application (OAuth or AccessToken); "
+        'an inbound webhook works only with mode="user".'
+    )
+
+
+class InsufficientScope(AuthError):  # noqa: N818
+    """The application or webhook lacks a permission."""
+
+    codes = ("insufficient_scope", "invalid_scope")
+    advice = (
+        'Grant the scope "pull" to the application, or "pull_channel" to the webhook, and install it again.'
+    )
+
+
+class InvalidCredentials(AuthError):  # noqa: N818
+    """The portal does not accept the credentials."""
+
+    codes = ("invalid_credentials",)
+    advice = "Check the webhook address or authorise the application again."
+
+
+class AccessDenied(AuthError):  # noqa: N818
+    """The user behind the credentials has no right to do this."""
+
+    codes = ("access_denied", "user_access_error", "access_error")
+    advice = "Ask a portal administrator for access, or use an administrator's credentials."
+
+
+class GrantRefused(AuthError):  # noqa: N818
+    """The OAuth server refused to refresh the token."""
+
+    codes = ("invalid_grant", "invalid_client", "wrong_client", "not_installed")
+    advice = "Authorise the application on the portal again and store the new tokens."
+
+
+class NotConfigured(PortalError):  # noqa: N818
+    """Push & Pull is not configured on this portal."""
+
+    codes = ("server_error",)
+    advice = "An administrator must enable the Push & Pull server in the portal's settings."
+
+
+class PaymentRequired(PortalError):  # noqa: N818
+    """The portal's plan does not include REST, or has run out."""
+
+    codes = ("payment_required",)
+    advice = "The portal's owner must renew or extend the plan."
+
+
+class PortalDeleted(PortalError):  # noqa: N818
+    """The portal no longer exists."""
+
+    codes = ("portal_deleted",)
+    advice = "Remove this portal from your configuration."
+
+
+class PortalOverloaded(PortalError):  # noqa: N818
+    """The portal has blocked REST because of too high a load."""
+
+    codes = ("overload_limit",)
+    advice = "Ask Bitrix24 support to lift the block; repeating the call does not help."
+
+
+class HttpsRequired(PortalError):  # noqa: N818
+    """The portal takes REST calls over https only."""
+
+    codes = ("invalid_request",)
+    advice = "Use the portal's https:// address."
+
+
+class PortalMoved(PortalError):  # noqa: N818
+    """The portal redirects to another address; redirects are never followed."""
+
+    advice = "Configure the portal's new address; tokens are not sent after a redirect."
+
+
+class NotAPortal(PortalError):  # noqa: N818
+    """The answer is not one of a Bitrix24 portal."""
+
+    advice = "Check the portal's address: its REST API must answer with JSON."
+
+
+class MethodNotFound(PortalError):  # noqa: N818
+    """The portal does not know the method."""
+
+    codes = ("error_method_not_found",)
+    advice = "The portal may lack the Push & Pull module, or the credentials lack its scope."
+
+
+class RateLimited(PortalError):  # noqa: N818
+    """Too many REST calls (cloud: 50 at once, 2 a second after that)."""
+
+    codes = ("query_limit_exceeded",)
+    retryable = True
+    advice = "Wait some seconds before the next call."
+
+
+class OperationTimeLimit(RateLimited):
+    """The method has used up its execution time on this portal for now.
+
+    Attributes:
+        reset_at: Unix time from which the portal takes the call again, or None.
+    """
+
+    codes = ("operation_time_limit",)
+    advice = "Wait until the portal's time for this method is reset."
+    reset_at: float | None = None
+
+
+class PortalUnavailable(PortalError):  # noqa: N818
+    """The portal, or a proxy before it, could not answer just now."""
+
+    codes = ("internal_server_error", "error_unexpected_answer")
+    retryable = True
+    advice = "This passes as a rule; if it lasts, look at the portal's state."
+
+
+class CommandError(PortalError):
+    """The portal refused the command's name."""
+
+    codes = ("command_error",)
+    advice = "A command may hold letters, digits and _ : | . - only."
+
+
+class ModuleIdError(PortalError):
+    """The portal refused the module id."""
+
+    codes = ("module_id_error",)
+    advice = "A module id may hold lower-case letters, digits, dots and underscores only."
+
+
+class ParamsError(PortalError):
+    """The portal refused the params."""
+
+    codes = ("params_error",)
+    advice = "Params must be a JSON object."
+
+
+class UserAccessError(PortalError):
+    """Only an administrator may address other users."""
+
+    codes = ("user_id_access_error",)
+    advice = "Use an administrator's credentials, or publish to yourself or to the shared channel."
+
+
+class InvalidConfig(PortalError):  # noqa: N818
+    """The portal's Push & Pull configuration cannot be used; the text names the field."""
+
+    advice = "If the portal is a genuine one, report the field named here as a bug."
+
+
+# -- the stream -----------------------------------------------------------------
+
+
+class ConnectionLost(PullError):  # noqa: N818
+    """The stream to the push server ended. The client reconnects by itself."""
+
+    retryable = True
+
+
+class MalformedFrame(PullError):  # noqa: N818
+    """Bytes from the push server that its codec cannot read."""
+
+    retryable = True
+
+
+# -- publishing -----------------------------------------------------------------
+
+
+class PublishError(PullError):
+    """A publish call failed."""
+
+
+class PublishRefused(PublishError):  # noqa: N818
+    """The push server refused what was published (protocol §7).
+
+    Attributes:
+        code: The push server's code, 4012 to 4021.
+    """
+
+    def __init__(self, message: str, *, code: int, advice: str | None = None) -> None:
+        super().__init__(message, advice=advice)
+        self.code = code
+
+
+class PublishTooLarge(PublishError):  # noqa: N818
+    """The encoded request is over the push server's 1,048,576 bytes."""
+
+    advice = "Send less in one message; put large content elsewhere and publish its address."
+
+
+class RouteUnavailable(PublishError):  # noqa: N818
+    """This portal or this connection cannot serve the chosen route."""

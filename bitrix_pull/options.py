@@ -1,0 +1,52 @@
+"""Every timeout, limit and policy of a client, in one place."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, fields
+
+from bitrix_pull.errors import InvalidArgument
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullOptions:
+    """Settings of a client. The defaults suit a service on a cloud portal.
+
+    Attributes:
+        start_timeout_s: How long ``async with`` waits for the client to be live.
+        rest_timeout_s: Deadline of one REST call, connecting included.
+        connect_timeout_s: Deadline for name, TCP, TLS and WebSocket handshake together.
+        ping_interval_s: Seconds between our pings on a WebSocket.
+        ping_timeout_s: Seconds within which the server must answer a ping.
+        catch_up_s: Seconds after a reconnect in which what arrives counts as replayed history.
+        close_timeout_s: Deadline for closing a connection politely.
+        inbox_max_events: Events taken from the server and not yet handled; when reached,
+            the client stops reading the socket until handlers have caught up.
+        inbox_max_bytes: The same in bytes of message bodies.
+        known_mids: How many message ids are remembered to drop duplicates.
+        max_frame_bytes: Largest frame or poll body that is accepted. The server sends the
+            whole replay of a reconnect in one frame.
+        max_rest_bytes: Largest REST answer that is accepted.
+        allow_http_hosts: Hosts to which credentials may go over plain http, beside
+            loopback addresses, for which it is always allowed.
+    """
+
+    start_timeout_s: float = 30.0
+    rest_timeout_s: float = 30.0
+    connect_timeout_s: float = 10.0
+    ping_interval_s: float = 10.0
+    ping_timeout_s: float = 5.0
+    catch_up_s: float = 0.5
+    close_timeout_s: float = 2.0
+    inbox_max_events: int = 10_000
+    inbox_max_bytes: int = 16 * 1024 * 1024
+    known_mids: int = 10_000
+    max_frame_bytes: int = 16 * 1024 * 1024
+    max_rest_bytes: int = 4 * 1024 * 1024
+    allow_http_hosts: Collection[str] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.allow_http_hosts, str):
+            raise InvalidArgument("allow_http_hosts must be a collection of host names, not one string")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, int | float) and not value > 0:
+                raise InvalidArgument(f"{item.name} must be greater than 0, not {value!r}")

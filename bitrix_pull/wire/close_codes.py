@@ -1,0 +1,63 @@
+"""Close codes of the push server and of its clients, with their texts (protocol §7 and §8).
+
+The same codes stand in the bodies of HTTP 400 answers, as ``CODE: TEXT``.
+"""
+
+from enum import IntEnum
+
+
+class ServerClose(IntEnum):
+    """Why the push server ends a connection or refuses a request."""
+
+    WRONG_CHANNEL = 4010
+    HISTORY_UNREADABLE = 4011
+    PUBLIC_CHANNEL_REQUIRED = 4012
+    WRONG_REQUEST = 4013
+    COMMAND_NOT_ALLOWED = 4014
+    WRONG_COMMAND = 4015
+    TOO_MANY_MESSAGES = 4016
+    NO_RECEIVERS = 4017
+    TOO_MANY_CHANNELS = 4018
+    INVALID_CHANNEL = 4019
+    PRIVATE_RECEIVER = 4020
+    INVALID_SIGNATURE = 4021
+    TOO_MANY_CONNECTIONS = 4029
+
+    @property
+    def text(self) -> str:
+        """The server's own words for it."""
+        return _TEXTS[self]
+
+    @property
+    def refuses_publish(self) -> bool:
+        """True if it answers something that the client published."""
+        return ServerClose.PUBLIC_CHANNEL_REQUIRED <= self <= ServerClose.INVALID_SIGNATURE
+
+
+_TEXTS = {
+    ServerClose.WRONG_CHANNEL: "Wrong Channel Id.",
+    ServerClose.HISTORY_UNREADABLE: "Last Message Id is wrong.",
+    ServerClose.PUBLIC_CHANNEL_REQUIRED: "Public Channel Id is Required.",
+    ServerClose.WRONG_REQUEST: "Wrong Request Data.",
+    ServerClose.COMMAND_NOT_ALLOWED: "Request command is not allowed.",
+    ServerClose.WRONG_COMMAND: "Wrong Request Command.",
+    ServerClose.TOO_MANY_MESSAGES: "Request exceeded the maximum number of messages.",
+    ServerClose.NO_RECEIVERS: "No channels found.",
+    ServerClose.TOO_MANY_CHANNELS: "Request exceeded the maximum number of channels.",
+    ServerClose.INVALID_CHANNEL: "Invalid Channel Id.",
+    ServerClose.PRIVATE_RECEIVER: "Private channel is not allowed.",
+    ServerClose.INVALID_SIGNATURE: "Channel has an invalid signature.",
+    ServerClose.TOO_MANY_CONNECTIONS: "Too many connections",
+}
+
+
+class ClientClose(IntEnum):
+    """Why this client ends a connection."""
+
+    NORMAL = 1000
+    CONFIG_REPLACED = 3000
+    CHANNEL_EXPIRED = 3001
+    SERVER_RESTARTED = 3002
+    CONFIG_EXPIRED = 3003
+    MANUAL = 3004
+    STUCK = 3005

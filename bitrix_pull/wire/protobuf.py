@@ -1,0 +1,87 @@
+"""The binary format of push server version 4 (protocol §4.2)."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from bitrix_pull.errors import MalformedFrame
+from bitrix_pull.events import BACKEND_SENDER, UNKNOWN_SENDER, Sender, SenderType
+from bitrix_pull.wire import push_pb2
+from bitrix_pull.wire.channel_ids import PublicChannel
+from bitrix_pull.wire.messages import ChannelStatus, Incoming, read_message
+
+
+@dataclass(slots=True, frozen=True)
+class Publication:
+    """One message to publish: its JSON body, and the public channels that get it.
+
+    Attributes:
+        expiry_s: How long the server keeps it for replay; 0: not at all.
+    """
+
+    receivers: Sequence[PublicChannel]
+    body: bytes
+    expiry_s: int
+
+
+def decode(frame: bytes) -> list[Incoming]:
+    """Read a ``ResponseBatch``.
+
+    Raises:
+        MalformedFrame: The bytes are no such message. A single bad body inside a sound
+            frame is a ``Malformed`` in the result instead.
+    """
+    batch = push_pb2.ResponseBatch()
+    try:
+        batch.ParseFromString(frame)
+    except DecodeError:
+        raise MalformedFrame(f"a frame of {len(frame)} bytes is no protobuf ResponseBatch") from None
+    incoming: list[Incoming] = []
+    for response in batch.responses:
+        # A oneof: reading an arm that is not set gives an empty message.
+        for message in response.outgoingMessages.messages:
+            incoming.append(
+                read_message(
+                    message.id.hex(),
+                    message.body,
+                    _sender(message.sender),
+                    message.created or None,
+                    message.expiry,
+                )
+            )
+        for channel in response.channelStats.channels:
+            incoming.append(ChannelStatus(channel.id.hex(), channel.isOnline))
+    return incoming
+
+
+def _sender(sender: push_pb2.Sender) -> Sender:
+    kind = sender.type
+    if kind == push_pb2.BACKEND and not sender.id:
+        return BACKEND_SENDER
+    if kind == push_pb2.CLIENT:
+        return Sender(SenderType.CLIENT, sender.id.hex())
+    if kind == push_pb2.BACKEND:
+        return Sender(SenderType.BACKEND, sender.id.hex())
+    return UNKNOWN_SENDER
+
+
+def encode_publications(publications: Iterable[Publication]) -> bytes:
+    """Write a ``RequestBatch`` of one request that publishes all of them (protocol §7)."""
+    request = push_pb2.Request()
+    # Also an empty request must say which command it is.
+    request.incomingMessages.SetInParent()
+    for publication in publications:
+        message = request.incomingMessages.messages.add(body=publication.body, expiry=publication.expiry_s)
+        for channel in publication.receivers:
+            message.receivers.add(id=channel.id, signature=channel.signature)
+    return push_pb2.RequestBatch(requests=[request]).SerializeToString()
+
+
+def encode_status_request(channels: Iterable[PublicChannel]) -> bytes:
+    """Write a ``RequestBatch`` that asks which public channels are online."""
+    request = push_pb2.Request()
+    request.channelStats.SetInParent()
+    for channel in channels:
+        request.channelStats.channels.add(id=channel.id, signature=channel.signature)
+    return push_pb2.RequestBatch(requests=[request]).SerializeToString()
