@@ -1,0 +1,1 @@
+"""The REST side: credentials, calls, and the Push & Pull configuration of a portal."""

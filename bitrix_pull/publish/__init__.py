@@ -1,0 +1,1 @@
+"""Sending events: what is checked, and the ways they can go."""

@@ -61,3 +61,15 @@ class ClientClose(IntEnum):
     CONFIG_EXPIRED = 3003
     MANUAL = 3004
     STUCK = 3005
+
+
+def read_refusal(body: bytes) -> tuple[int, str] | None:
+    """Return code and text of an HTTP 400 body ``CODE: TEXT``, or None if it has another form."""
+    code, colon, text = body[:200].decode("utf-8", "replace").partition(":")
+    return (int(code), printable(text)) if colon and code.isdecimal() else None
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """Return what a server wrote as one short line that can go to a log or a terminal."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[:limit]).split())
+    return line or "no text"

@@ -1,0 +1,342 @@
+"""``PullClient``: wires the rooms together, and is the only class that most users meet."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, overload
+
+import aiohttp
+from pydantic import BaseModel
+
+from bitrix_pull.connection.channels import ChannelManager
+from bitrix_pull.connection.cursor import Cursor
+from bitrix_pull.connection.intake import Intake
+from bitrix_pull.connection.states import Lifecycle
+from bitrix_pull.connection.supervisor import Supervisor
+from bitrix_pull.dispatch.dispatcher import Dispatcher
+from bitrix_pull.dispatch.inbox import Inbox
+from bitrix_pull.dispatch.notices import NoticeBoard
+from bitrix_pull.dispatch.router import M, Router
+from bitrix_pull.dispatch.subscription import Subscription
+from bitrix_pull.errors import InvalidArgument, NotRunning, StartTimeout
+from bitrix_pull.events import Notice, State
+from bitrix_pull.options import PullOptions
+from bitrix_pull.portal.auth import Caller, Credentials, Mode
+from bitrix_pull.portal.config import ConfigFetcher
+from bitrix_pull.portal.rest import RestClient
+from bitrix_pull.publish.message import Message
+from bitrix_pull.publish.publisher import Publisher, Receipt, Route
+
+_SETTLED_STATES = {State.CATCHING_UP, State.LIVE, State.RENEWING}
+
+
+@dataclass(slots=True, frozen=True)
+class Health:
+    """How a client is doing, as counted since it was created.
+
+    Attributes:
+        state: The state of the connection.
+        live: True if the connection is open and was heard from within the deadline.
+        connects: Connections that were opened.
+        received: Events handed to dispatch.
+        duplicates: Messages that the server sent again and that were dropped.
+        malformed: Messages that could not be read.
+        waiting: Events that handlers have not finished with.
+        waiting_bytes: Bytes of those events' bodies.
+        last_error: What the last failure was, in words; "" if there was none.
+    """
+
+    state: State
+    live: bool
+    connects: int
+    received: int
+    duplicates: int
+    malformed: int
+    waiting: int
+    waiting_bytes: int
+    last_error: str
+
+
+class PullClient(Router):
+    """A client of one portal's realtime stream.
+
+    It is a router too: register handlers with ``on``, take in routers with ``include``.
+    Use it as a context manager, or let ``run()`` serve until cancelled; after ``close()``
+    it can be started again. It may be created outside a running event loop.
+
+    Example:
+        pull = PullClient(AccessToken("acme.bitrix24.com", "…"))
+
+        @pull.on("order_update")
+        async def handle(event: PullEvent) -> None:
+            print(event.params)
+
+        async with pull:
+            await pull.publish("order_update", {"id": 7})
+    """
+
+    def __init__(
+        self,
+        auth: Credentials | Caller,
+        *,
+        mode: Mode | None = None,
+        options: PullOptions | None = None,
+        http: aiohttp.ClientSession | None = None,
+    ) -> None:
+        """Create a client; nothing is sent yet.
+
+        Args:
+            auth: ``OAuth``, ``AccessToken``, ``Webhook``, or any object with an
+                ``async def call(method, params)`` that returns the REST method's result.
+            mode: "application" for the channels of an installed application, "user" for
+                those of the webhook's user. The default is what ``auth`` allows.
+            options: Timeouts, limits and policies.
+            http: A session to use for REST and publishing; it is not closed.
+
+        Raises:
+            InvalidArgument: An argument cannot work; the text says why.
+        """
+        super().__init__()
+        if mode not in (None, "application", "user"):
+            raise InvalidArgument(f'mode must be "application" or "user", not {mode!r:.40}')
+        self._options = options or PullOptions()
+        self._rest = RestClient(auth, options=self._options, http=http)
+        mode = mode or self._rest.default_mode
+        self._notices = NoticeBoard()
+        self._lifecycle = Lifecycle(self._notices.post)
+        self._inbox = Inbox(
+            max_events=self._options.inbox_max_events, max_bytes=self._options.inbox_max_bytes
+        )
+        self._dispatcher = Dispatcher(self, self._inbox, self._notices.post)
+        self._channels = ChannelManager(ConfigFetcher(self._rest, mode), self._options)
+        self._intake = Intake(
+            Cursor(known_mids=self._options.known_mids), self._dispatcher, self._notices.post
+        )
+        self._supervisor = Supervisor(
+            channels=self._channels,
+            intake=self._intake,
+            lifecycle=self._lifecycle,
+            options=self._options,
+        )
+        self._publisher = Publisher(
+            rest=self._rest,
+            mode=mode,
+            config=self._channels.config,
+            send=self._supervisor.send,
+            options=self._options,
+        )
+        self._serving: asyncio.Task[None] | None = None
+        self._drain_s = 0.0
+
+    # -- life -----------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Connect, and return when live.
+
+        Raises:
+            PullError: It cannot become live: what a person must change, or what kept
+                failing until ``options.start_timeout_s`` (as the cause of a StartTimeout).
+        """
+        self._start()
+        try:
+            await self._wait_live(self._options.start_timeout_s)
+        except BaseException:
+            await self.close(drain=0)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the client; what was received is still handled for 5 s at most."""
+        await self.close()
+
+    async def run(self) -> None:
+        """Serve until cancelled or closed, through every outage. For a background task.
+
+        Raises:
+            PullError: Only a person can help; the error says how.
+            RuntimeError: The client is running already.
+        """
+        serving = self._start()
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            # Either this call was cancelled, or close() ended the serving task.
+            if not serving.cancelled():
+                raise
+        finally:
+            await self.close(drain=0)
+
+    async def close(self, drain: float = 5.0) -> None:
+        """End the connection and stop. May be called at any time, and again.
+
+        Args:
+            drain: Seconds for handlers to finish what was already received.
+        """
+        serving = self._serving
+        if serving is not None and not serving.done():
+            self._drain_s = max(self._drain_s, drain)
+            serving.cancel()
+            await asyncio.wait({serving})
+        await self._rest.close()
+        if self._lifecycle.state is State.FAILED:
+            self._lifecycle.move(State.CLOSING)
+            self._lifecycle.move(State.CLOSED)
+
+    def _start(self) -> "asyncio.Task[None]":
+        if self._serving is not None and not self._serving.done():
+            raise RuntimeError("this client is running already; create another one for another stream")
+        self._drain_s = 0.0
+        self._serving = asyncio.create_task(self._serve(), name="bitrix_pull client")
+        # Whoever waits gets the error; without anybody it stands in health() and the log.
+        self._serving.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return self._serving
+
+    async def _serve(self) -> None:
+        """Everything between start and close."""
+        if self._lifecycle.state is State.FAILED:
+            self._lifecycle.move(State.CLOSING)
+            self._lifecycle.move(State.CLOSED)
+        workers = asyncio.create_task(self._dispatcher.run(), name="bitrix_pull handlers")
+        try:
+            await self._supervisor.run()
+        finally:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._drain_s):
+                    await self._dispatcher.idle()
+            self._dispatcher.finish(self._failure())
+            workers.cancel()
+            await asyncio.wait({workers})
+            if self._lifecycle.state is State.CLOSING:
+                self._lifecycle.move(State.CLOSED)
+
+    def _failure(self) -> Exception | None:
+        change = self._lifecycle.last_change
+        return change.error if change is not None and change.state is State.FAILED else None
+
+    # -- state ----------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """Where the connection is in its life."""
+        return self._lifecycle.state
+
+    async def wait_live(self, timeout: float | None = None) -> None:
+        """Wait until the client is live.
+
+        Args:
+            timeout: Seconds to wait; None: as long as it takes.
+
+        Raises:
+            NotRunning: The client is not started, or was closed.
+            StartTimeout: It was not live in time; the cause is the last failure.
+            PullError: It failed for good.
+        """
+        if self._serving is None or self._serving.done():
+            if (error := self._failure()) is not None:
+                raise error
+            raise NotRunning("the client is not running")
+        await self._wait_live(timeout)
+
+    async def _wait_live(self, timeout: float | None) -> None:
+        reason: Exception | None = None
+        try:
+            async with asyncio.timeout(timeout):
+                while self.state not in _SETTLED_STATES:
+                    await self._lifecycle.changed()
+                    change = self._lifecycle.last_change
+                    if change is not None and change.error is not None:
+                        reason = change.error
+                    if self.state is State.FAILED and reason is not None:
+                        raise reason
+                    if self.state in (State.CLOSING, State.CLOSED):
+                        raise NotRunning("the client was closed before it was live")
+        except TimeoutError:
+            told = f": {reason}" if reason is not None else ""
+            raise StartTimeout(f"not live within {timeout:g} s{told}") from reason
+
+    def health(self) -> Health:
+        """Return how the client is doing."""
+        change = self._lifecycle.last_change
+        return Health(
+            state=self.state,
+            live=self.state in _SETTLED_STATES,
+            connects=self._supervisor.connects,
+            received=self._intake.received,
+            duplicates=self._intake.duplicates,
+            malformed=self._intake.malformed,
+            waiting=len(self._inbox),
+            waiting_bytes=self._inbox.size,
+            last_error=str(change.error) if change is not None and change.error is not None else "",
+        )
+
+    def notices(self) -> AsyncIterator[Notice]:
+        """Return an iterator over what happens to the connection, from its first step on.
+
+        It never ends by itself. A consumer that falls 1,000 notices behind loses the oldest.
+        """
+        return self._notices.listen()
+
+    # -- receiving ------------------------------------------------------------
+
+    @overload
+    def subscribe(
+        self, command: str | None = ..., *, module: str | None = ..., model: type[M]
+    ) -> Subscription[M]: ...
+    @overload
+    def subscribe(
+        self, command: str | None = ..., *, module: str | None = ..., model: None = ...
+    ) -> Subscription[Any]: ...
+    def subscribe(
+        self, command: str | None = None, *, module: str | None = None, model: type[BaseModel] | None = None
+    ) -> Subscription[Any]:
+        """Return events as an async iterator; the arguments mean what they mean to ``on``.
+
+        Example:
+            async with pull.subscribe("order_update") as events:
+                async for event in events:
+                    ...
+        """
+        return self._dispatcher.subscribe(self.pattern(command, module, model), model)
+
+    # -- publishing -----------------------------------------------------------
+
+    async def publish(
+        self,
+        command: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        module: str = "application",
+        users: int | Iterable[int] | None = None,
+        route: Route = "auto",
+    ) -> Receipt:
+        """Publish an event. Works on a client that is not started too, but for the socket.
+
+        Args:
+            command: Letters, digits and ``_ : | . -``.
+            params: The payload: what JSON can hold.
+            module: Lower-case letters, digits, dots and underscores.
+            users: User ids whose private channels get it; None for the shared channel of
+                the application. Other users than oneself take an administrator.
+            route: "rest" (``pull.application.event.add``: application mode, every server),
+                "endpoint" or "socket" (push server version 4, to users only), or "auto":
+                REST in application mode, where it is confirmed and reaches the shared
+                channel, and the endpoint in user mode, which has no REST method for it.
+
+        Returns:
+            How it went. Accepted does not mean delivered.
+
+        Raises:
+            InvalidArgument: The message can be no event; nothing was sent.
+            RouteUnavailable: This portal cannot serve the route; the text names one it can.
+            PublishError: The push server refused it.
+            PortalError: The portal refused it.
+            Unreachable: Nothing answered; it may have been published or not.
+        """
+        return await self._publisher.publish(Message.check(command, params, module, users), route)

@@ -1,0 +1,115 @@
+"""What ends a connection, and what to do about it: protocol §8 as one table."""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from bitrix_pull.errors import ConnectionLost
+from bitrix_pull.wire.close_codes import ServerClose, printable
+
+
+class Sign(Enum):
+    """What was seen when a connection ended or could not be opened."""
+
+    CHANNEL_REFUSED = auto()
+    """Handshake 400, poll 400, close 4010: channel unknown, expired or badly signed."""
+    HISTORY_UNREADABLE = auto()
+    """Close 4011."""
+    PUBLISH_REFUSED = auto()
+    """Close 4012 to 4021: the server refused what we published."""
+    EVICTED = auto()
+    """Close 4029: over 100 connections on the channel."""
+    BLOCKED = auto()
+    """Handshake 403, 404, 405, 426 or close 1008: something on the way blocks WebSockets."""
+    SERVER_TROUBLE = auto()
+    """Another status or close code: the server answered, but not as it should."""
+    UNANSWERED = auto()
+    """Nothing answered, or the connection was cut without a close frame."""
+    SILENT = auto()
+    """Nothing received though pings were sent: a half-open link."""
+    GARBLED = auto()
+    """Bytes that are no frame of the protocol."""
+
+
+class Ended(ConnectionLost):
+    """A connection ended, or could not be opened.
+
+    Attributes:
+        sign: What was seen, which decides what to do.
+        code: The close code or HTTP status, or None.
+    """
+
+    def __init__(self, sign: Sign, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.sign = sign
+        self.code = code
+
+
+class Wait(Enum):
+    """How long to wait before the next attempt."""
+
+    NONE = auto()
+    LADDER = auto()
+    """The ladder for what the server answered."""
+    LADDER_UNANSWERED = auto()
+    """The same, but 30 s at most."""
+    LONG = auto()
+    """60 s or more."""
+
+
+@dataclass(slots=True, frozen=True)
+class Action:
+    """What to do after a sign.
+
+    Attributes:
+        wait: How long to wait first.
+        wait_again: The same when the sign is seen a second time in a row.
+        new_config: Fetch the configuration before connecting.
+    """
+
+    wait: Wait
+    wait_again: Wait
+    new_config: bool = False
+
+
+TABLE: dict[Sign, Action] = {
+    Sign.CHANNEL_REFUSED: Action(Wait.NONE, Wait.LADDER, new_config=True),
+    Sign.HISTORY_UNREADABLE: Action(Wait.LADDER, Wait.LADDER),
+    Sign.PUBLISH_REFUSED: Action(Wait.NONE, Wait.NONE),
+    Sign.EVICTED: Action(Wait.LONG, Wait.LONG),
+    Sign.BLOCKED: Action(Wait.LADDER, Wait.LADDER),
+    Sign.SERVER_TROUBLE: Action(Wait.LADDER, Wait.LADDER),
+    Sign.UNANSWERED: Action(Wait.LADDER_UNANSWERED, Wait.LADDER_UNANSWERED),
+    Sign.SILENT: Action(Wait.LADDER_UNANSWERED, Wait.LADDER_UNANSWERED),
+    Sign.GARBLED: Action(Wait.LADDER, Wait.LADDER),
+}
+
+
+def ended_by_close(code: int | None, text: str) -> Ended:
+    """Return what a close frame means; ``code`` is None where none came."""
+    if code is None:
+        return Ended(Sign.UNANSWERED, "the connection was cut without a close frame")
+    match code:
+        case ServerClose.WRONG_CHANNEL:
+            sign = Sign.CHANNEL_REFUSED
+        case ServerClose.HISTORY_UNREADABLE:
+            sign = Sign.HISTORY_UNREADABLE
+        case ServerClose.TOO_MANY_CONNECTIONS:
+            sign = Sign.EVICTED
+        case 1008:
+            sign = Sign.BLOCKED
+        case _ if ServerClose.PUBLIC_CHANNEL_REQUIRED <= code <= ServerClose.INVALID_SIGNATURE:
+            sign = Sign.PUBLISH_REFUSED
+        case _:
+            sign = Sign.SERVER_TROUBLE
+    return Ended(sign, f"the push server closed with {code}: {printable(text)}", code)
+
+
+def ended_by_status(status: int, text: str = "") -> Ended:
+    """Return what an HTTP status means at a handshake or as the answer to a poll."""
+    if status == 400:
+        sign = Sign.CHANNEL_REFUSED
+    elif status in (403, 404, 405, 426):
+        sign = Sign.BLOCKED
+    else:
+        sign = Sign.SERVER_TROUBLE
+    return Ended(sign, f"the push server answered with status {status}: {printable(text)}", status)

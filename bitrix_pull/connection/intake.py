@@ -1,0 +1,70 @@
+"""What a connection reads walks through here: known or new, event or control, or unreadable."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from bitrix_pull.connection.cursor import Cursor
+from bitrix_pull.events import MessageDropped, Notice, PullEvent
+from bitrix_pull.wire.messages import ChannelStatus, Control, Incoming, Malformed
+
+logger = logging.getLogger("bitrix_pull.connection")
+
+
+class Sink(Protocol):
+    """Takes the events that are new."""
+
+    def put(self, event: PullEvent[Any]) -> None:
+        """Take an event at once."""
+        ...
+
+    async def room(self) -> None:
+        """Wait until more can be taken."""
+        ...
+
+
+class Intake:
+    """Sorts what was read, and counts it."""
+
+    def __init__(self, cursor: Cursor, sink: Sink, announce: Callable[[Notice], None]) -> None:
+        """Feed new events to ``sink``."""
+        self.cursor = cursor
+        self._sink = sink
+        self._announce = announce
+        self.received = 0
+        """Events handed on."""
+        self.duplicates = 0
+        """Messages that were known already."""
+        self.malformed = 0
+        """Messages that could not be read."""
+
+    async def room(self) -> None:
+        """Wait until the sink can take what the next frame holds."""
+        await self._sink.room()
+
+    def take(self, messages: Sequence[Incoming], *, replayed: bool = False) -> None:
+        """Take in what one frame held."""
+        now = asyncio.get_running_loop().time()
+        for message in messages:
+            match message:
+                case PullEvent():
+                    if not self.cursor.admit(message.mid, now, message.created_unix):
+                        self.duplicates += 1
+                        continue
+                    message.replayed = replayed
+                    self.received += 1
+                    self._sink.put(message)
+                case Control():
+                    if self.cursor.admit(message.mid, now):
+                        logger.info("the push server sent the control message %.40r", message.command)
+                case Malformed():
+                    if self.cursor.admit(message.mid, now):
+                        self._drop(message)
+                case ChannelStatus():
+                    pass
+
+    def _drop(self, message: Malformed) -> None:
+        self.malformed += 1
+        logger.warning("left out message %.40r: %s", message.mid, message.reason)
+        self._announce(MessageDropped(message.mid, message.reason, self.malformed))

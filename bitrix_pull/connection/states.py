@@ -1,0 +1,59 @@
+"""The states of a connection, the legal moves between them, and who hears of a move."""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+
+from bitrix_pull.events import State, StateChanged
+
+_ENDS = {State.CLOSING, State.FAILED}
+
+TRANSITIONS: Mapping[State, Collection[State]] = {
+    State.IDLE: {State.CONFIGURING, State.CLOSING},
+    State.CONFIGURING: {State.CONNECTING, State.BACKOFF, *_ENDS},
+    State.CONNECTING: {State.CATCHING_UP, State.LIVE, State.CONFIGURING, State.BACKOFF, *_ENDS},
+    State.CATCHING_UP: {State.LIVE, State.CONFIGURING, State.CONNECTING, State.BACKOFF, *_ENDS},
+    State.LIVE: {State.RENEWING, State.CONFIGURING, State.CONNECTING, State.BACKOFF, *_ENDS},
+    State.RENEWING: {State.LIVE, State.CONFIGURING, State.CONNECTING, State.BACKOFF, *_ENDS},
+    State.BACKOFF: {State.CONFIGURING, State.CONNECTING, *_ENDS},
+    State.FAILED: {State.CLOSING},
+    State.CLOSING: {State.CLOSED},
+    State.CLOSED: {State.CONFIGURING, State.CLOSING},
+}
+
+
+class Lifecycle:
+    """Holds the state; ``move`` is its only setter."""
+
+    def __init__(self, announce: Callable[[StateChanged], None]) -> None:
+        """Create a lifecycle in IDLE; ``announce`` hears of every change."""
+        self._state = State.IDLE
+        self._announce = announce
+        self._moved = asyncio.Event()
+        self.last_change: StateChanged | None = None
+
+    @property
+    def state(self) -> State:
+        """The present state."""
+        return self._state
+
+    def move(self, state: State, *, error: Exception | None = None, retry_in_s: float | None = None) -> None:
+        """Enter a state. Staying in the same one changes nothing and is not announced.
+
+        Raises:
+            RuntimeError: The table does not allow the move; the state is unchanged.
+        """
+        if state is self._state:
+            return
+        if state not in TRANSITIONS[self._state]:
+            raise RuntimeError(f"illegal move from {self._state} to {state}")
+        change = StateChanged(self._state, state, error, retry_in_s)
+        self._state = state
+        self.last_change = change
+        # Each waiter holds the event it waits for, so a fresh one loses nobody.
+        self._moved.set()
+        self._moved = asyncio.Event()
+        self._announce(change)
+
+    async def changed(self) -> None:
+        """Wait for the next change."""
+        await self._moved.wait()

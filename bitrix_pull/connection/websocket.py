@@ -1,0 +1,123 @@
+"""The WebSocket transport, over the ``websockets`` library."""
+
+import asyncio
+import contextlib
+import logging
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
+
+from bitrix_pull.connection.endings import Ended, Sign, ended_by_close, ended_by_status
+from bitrix_pull.options import PullOptions
+from bitrix_pull.wire.formats import Decode
+from bitrix_pull.wire.messages import Incoming
+
+# At DEBUG the library writes whole requests, and their addresses hold channel ids.
+_quiet = logging.getLogger("bitrix_pull.connection.websockets")
+_quiet.setLevel(logging.INFO)
+
+
+class _Connect(connect):
+    """``connect`` that follows no redirect: the address holds secrets meant for one host."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+class WebSocketConnection:
+    """An open WebSocket to the push server."""
+
+    def __init__(self, socket: ClientConnection, decode: Decode, options: PullOptions) -> None:
+        """Wrap a socket whose handshake is done; use ``open`` instead."""
+        self._socket = socket
+        self._decode = decode
+        self._options = options
+
+    @classmethod
+    async def open(cls, url: str, decode: Decode, options: PullOptions) -> "WebSocketConnection":
+        """Connect and shake hands, within ``options.connect_timeout_s``.
+
+        Raises:
+            Ended: The server refused, or nothing answered.
+        """
+        try:
+            socket = await _Connect(
+                url,
+                compression=None,
+                max_size=options.max_frame_bytes,
+                open_timeout=options.connect_timeout_s,
+                close_timeout=options.close_timeout_s,
+                ping_interval=None,
+                logger=_quiet,
+            )
+        except InvalidStatus as error:
+            body = error.response.body or b""
+            raise ended_by_status(error.response.status_code, body[:200].decode("utf-8", "replace")) from None
+        except TimeoutError:
+            raise Ended(Sign.UNANSWERED, "the push server did not answer the handshake in time") from None
+        except OSError as error:
+            raise Ended(Sign.UNANSWERED, f"no connection to the push server ({_cause(error)})") from None
+        except ConnectionClosed:
+            raise Ended(Sign.UNANSWERED, "the connection was cut during the handshake") from None
+        except InvalidHandshake as error:
+            # An end of file in the middle of the handshake is no answer.
+            cut = isinstance(error.__cause__, EOFError)
+            sign = Sign.UNANSWERED if cut else Sign.SERVER_TROUBLE
+            raise Ended(sign, f"the WebSocket handshake failed ({type(error).__name__})") from None
+        return cls(socket, decode, options)
+
+    async def receive(self) -> list[Incoming]:
+        """Return what the next frame holds; see ``Connection.receive``."""
+        while True:
+            try:
+                async with asyncio.timeout(self._options.ping_interval_s):
+                    return self._decode(await self._socket.recv(decode=False))
+            except TimeoutError:
+                await self._probe()
+            except ConnectionClosed as closed:
+                raise _ended(closed) from None
+
+    async def _probe(self) -> None:
+        """Ping the server; any answer within the deadline proves that the link is alive."""
+        try:
+            async with asyncio.timeout(self._options.ping_timeout_s):
+                pong = await self._socket.ping()
+                await pong
+        except TimeoutError:
+            raise Ended(Sign.SILENT, "the push server did not answer a ping: the link is dead") from None
+        except ConnectionClosed as closed:
+            raise _ended(closed) from None
+
+    async def send(self, frame: bytes) -> None:
+        """Send one binary frame, within ``options.ping_timeout_s``; see ``Connection.send``."""
+        try:
+            async with asyncio.timeout(self._options.ping_timeout_s):
+                await self._socket.send(frame)
+        except TimeoutError:
+            raise Ended(Sign.SILENT, "the push server takes no more data: the link is dead") from None
+        except ConnectionClosed as closed:
+            raise _ended(closed) from None
+
+    async def close(self, code: int) -> None:
+        """Close with a code; abort if the server does not answer that in time."""
+        try:
+            async with asyncio.timeout(self._options.close_timeout_s):
+                await self._socket.close(code)
+        except (TimeoutError, OSError, WebSocketException):
+            self._socket.transport.abort()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._options.close_timeout_s):
+                    await self._socket.wait_closed()
+
+
+def _ended(closed: ConnectionClosed) -> Ended:
+    if closed.sent is not None and closed.rcvd is None:
+        # The library found a protocol error or a frame over the limit, and said so.
+        return Ended(Sign.GARBLED, f"unusable data from the push server (close code {closed.sent.code})")
+    if closed.rcvd is None:
+        return ended_by_close(None, "")
+    return ended_by_close(closed.rcvd.code, closed.rcvd.reason)
+
+
+def _cause(error: OSError) -> str:
+    return error.strerror or type(error).__name__

@@ -1,0 +1,115 @@
+"""Events as an async iterator: ``async for event in events``."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from pydantic import BaseModel
+
+from bitrix_pull.dispatch.inbox import Inbox
+from bitrix_pull.dispatch.router import Pattern
+from bitrix_pull.errors import NotRunning
+from bitrix_pull.events import PullEvent
+
+P = TypeVar("P")
+
+
+class Subscription(Generic[P]):
+    """Events of one pattern for one consumer, from entering the context until leaving it.
+
+    An event counts as handled when the next one is asked for. While the consumer is
+    behind, its events wait in the client's inbox, and a full inbox stops the reading for
+    everybody: leave the context when you no longer iterate.
+    """
+
+    def __init__(
+        self,
+        pattern: Pattern,
+        model: type[BaseModel] | None,
+        inbox: Inbox,
+        attach: "Callable[[Subscription[Any]], None]",
+        detach: "Callable[[Subscription[Any]], None]",
+    ) -> None:
+        """Create a subscription; it takes events once its context is entered."""
+        self.pattern = pattern
+        self._model = model
+        self._inbox = inbox
+        self._attach = attach
+        self._detach = detach
+        self._queue: deque[PullEvent[Any]] = deque()
+        self._arrived = asyncio.Event()
+        self._current: PullEvent[Any] | None = None
+        self._open = False
+        self._finished = False
+        self._error: Exception | None = None
+
+    async def __aenter__(self) -> Self:
+        """Begin to take events."""
+        self._open = True
+        self._finished = False
+        self._error = None
+        self._attach(self)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop taking events; those that were not asked for are dropped."""
+        self._detach(self)
+        self._open = False
+        self._settle_current()
+        while self._queue:
+            self._inbox.settle(self._queue.popleft())
+
+    def __aiter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __anext__(self) -> PullEvent[P]:
+        """Wait for the next event.
+
+        Raises:
+            StopAsyncIteration: The client was closed.
+            NotRunning: The context was not entered.
+            PullError: The client failed for good; the error says why.
+            pydantic.ValidationError: The params do not fit ``model``. The event counts as
+                handled; asking again gives the next one.
+        """
+        if not self._open:
+            raise NotRunning(
+                "iterate inside the context", advice="Write `async with pull.subscribe(…) as events:`."
+            )
+        self._settle_current()
+        while not self._queue:
+            if self._error is not None:
+                raise self._error
+            if self._finished:
+                raise StopAsyncIteration
+            self._arrived.clear()
+            await self._arrived.wait()
+        event = self._current = self._queue.popleft()
+        if self._model is None:
+            return event
+        return replace(event, params=event.parse(self._model))
+
+    def put(self, event: PullEvent[Any]) -> None:
+        """Queue an event."""
+        self._queue.append(event)
+        self._arrived.set()
+
+    def finish(self, error: Exception | None) -> None:
+        """End the iteration after what is queued: normally, or with an error."""
+        self._finished = True
+        self._error = error
+        self._arrived.set()
+
+    def _settle_current(self) -> None:
+        if self._current is not None:
+            self._inbox.settle(self._current)
+            self._current = None

@@ -1,0 +1,46 @@
+"""Fetching the Push & Pull configuration."""
+
+from bitrix_pull.portal.auth import Mode
+from bitrix_pull.portal.models import PullConfig, read_config
+from bitrix_pull.portal.rest import RestClient
+
+CONFIG_METHODS: dict[Mode, str] = {
+    "application": "pull.application.config.get",
+    "user": "pull.config.get",
+}
+"""The method for each mode (protocol §1)."""
+
+
+class ConfigFetcher:
+    """Asks the portal where to connect, and with which channels.
+
+    Args:
+        rest: Makes the calls.
+        mode: "application" for the channels of an installed application, "user" for those
+            of the user behind a webhook.
+    """
+
+    def __init__(self, rest: RestClient, mode: Mode = "application") -> None:
+        self._rest = rest
+        self._method = CONFIG_METHODS[mode]
+
+    async def fetch(self, *, cache: bool = True) -> PullConfig:
+        """Fetch the configuration.
+
+        Args:
+            cache: False if the portal shall not answer from its cache. It answers the same
+                channels until they have expired, either way (protocol §3).
+
+        Returns:
+            The configuration, with the portal's clock in ``server_time`` where known.
+
+        Raises:
+            PortalError: The call was refused; ``InvalidConfig`` if its answer is malformed,
+                ``NotConfigured`` if the push server is switched off.
+            Unreachable: Nothing answered in time.
+        """
+        answer = await self._rest.ask(self._method, {"CACHE": "Y" if cache else "N"})
+        config = read_config(answer.result, self._method)
+        if config.server_time is None:
+            config = config.model_copy(update={"server_time": answer.server_time})
+        return config
