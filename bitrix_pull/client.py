@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,6 +16,7 @@ from bitrix_pull.connection.cursor import Cursor
 from bitrix_pull.connection.intake import Intake
 from bitrix_pull.connection.states import Lifecycle
 from bitrix_pull.connection.supervisor import Supervisor
+from bitrix_pull.connection.transports import Transports
 from bitrix_pull.dispatch.dispatcher import Dispatcher
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.notices import NoticeBoard
@@ -29,7 +31,7 @@ from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.publish.message import Message
 from bitrix_pull.publish.publisher import Publisher, Receipt, Route
 
-_SETTLED_STATES = {State.CATCHING_UP, State.LIVE, State.RENEWING}
+_LIVE_STATES = {State.LIVE, State.RENEWING}
 
 
 @dataclass(slots=True, frozen=True)
@@ -110,12 +112,13 @@ class PullClient(Router):
             max_events=self._options.inbox_max_events, max_bytes=self._options.inbox_max_bytes
         )
         self._dispatcher = Dispatcher(self, self._inbox, self._notices.post)
-        self._channels = ChannelManager(ConfigFetcher(self._rest, mode), self._options)
+        self._channels = ChannelManager(ConfigFetcher(self._rest, mode))
         self._intake = Intake(
             Cursor(known_mids=self._options.known_mids), self._dispatcher, self._notices.post
         )
         self._supervisor = Supervisor(
             channels=self._channels,
+            transports=Transports(self._rest.http, self._options),
             intake=self._intake,
             lifecycle=self._lifecycle,
             options=self._options,
@@ -125,6 +128,7 @@ class PullClient(Router):
             mode=mode,
             config=self._channels.config,
             send=self._supervisor.send,
+            call=self._supervisor.call,
             options=self._options,
         )
         self._serving: asyncio.Task[None] | None = None
@@ -182,16 +186,22 @@ class PullClient(Router):
         serving = self._serving
         if serving is not None and not serving.done():
             self._drain_s = max(self._drain_s, drain)
-            serving.cancel()
+            if not serving.cancelling():
+                serving.cancel()
             await asyncio.wait({serving})
         await self._rest.close()
-        if self._lifecycle.state is State.FAILED:
+        self._closed()
+
+    def _closed(self) -> None:
+        if self.state not in (State.IDLE, State.CLOSED):
             self._lifecycle.move(State.CLOSING)
             self._lifecycle.move(State.CLOSED)
 
     def _start(self) -> "asyncio.Task[None]":
         if self._serving is not None and not self._serving.done():
             raise RuntimeError("this client is running already; create another one for another stream")
+        self._closed()
+        self._lifecycle.move(State.CONFIGURING)
         self._drain_s = 0.0
         self._serving = asyncio.create_task(self._serve(), name="bitrix_pull client")
         # Whoever waits gets the error; without anybody it stands in health() and the log.
@@ -200,9 +210,6 @@ class PullClient(Router):
 
     async def _serve(self) -> None:
         """Everything between start and close."""
-        if self._lifecycle.state is State.FAILED:
-            self._lifecycle.move(State.CLOSING)
-            self._lifecycle.move(State.CLOSED)
         workers = asyncio.create_task(self._dispatcher.run(), name="bitrix_pull handlers")
         try:
             await self._supervisor.run()
@@ -213,8 +220,6 @@ class PullClient(Router):
             self._dispatcher.finish(self._failure())
             workers.cancel()
             await asyncio.wait({workers})
-            if self._lifecycle.state is State.CLOSING:
-                self._lifecycle.move(State.CLOSED)
 
     def _failure(self) -> Exception | None:
         change = self._lifecycle.last_change
@@ -245,18 +250,22 @@ class PullClient(Router):
         await self._wait_live(timeout)
 
     async def _wait_live(self, timeout: float | None) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = math.inf if timeout is None else loop.time() + timeout
         reason: Exception | None = None
         try:
             async with asyncio.timeout(timeout):
-                while self.state not in _SETTLED_STATES:
-                    await self._lifecycle.changed()
+                while self.state not in _LIVE_STATES:
                     change = self._lifecycle.last_change
-                    if change is not None and change.error is not None:
-                        reason = change.error
+                    reason = change.error or reason if change is not None else reason
                     if self.state is State.FAILED and reason is not None:
                         raise reason
                     if self.state in (State.CLOSING, State.CLOSED):
                         raise NotRunning("the client was closed before it was live")
+                    retry_in_s = (change.retry_in_s if change is not None else None) or 0.0
+                    if loop.time() + retry_in_s > deadline:
+                        raise TimeoutError  # Waiting for an attempt that comes too late helps nobody.
+                    await self._lifecycle.changed()
         except TimeoutError:
             told = f": {reason}" if reason is not None else ""
             raise StartTimeout(f"not live within {timeout:g} s{told}") from reason
@@ -266,7 +275,7 @@ class PullClient(Router):
         change = self._lifecycle.last_change
         return Health(
             state=self.state,
-            live=self.state in _SETTLED_STATES,
+            live=self.state in _LIVE_STATES,
             connects=self._supervisor.connects,
             received=self._intake.received,
             duplicates=self._intake.duplicates,

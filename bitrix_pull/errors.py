@@ -5,6 +5,7 @@
     ├── NotRunning                      the call needs a client that is live
     ├── StartTimeout                    the client did not become live in time
     ├── Unreachable                     nothing answered: DNS, TCP, TLS, deadline
+    ├── AnswerTooLarge                  an HTTP answer is over the limit in the options
     ├── PortalError                     the portal answered a REST call with an error
     │   ├── TokenExpired                refresh the access token
     │   ├── AuthError                   a person must give other credentials or rights
@@ -29,9 +30,12 @@
     │   ├── ModuleIdError
     │   ├── ParamsError
     │   ├── UserAccessError
-    │   └── InvalidConfig               the configuration lacks what is needed, or is malformed
+    │   ├── InvalidConfig               the configuration lacks what is needed, or is malformed
+    │   └── CallerFailed                the REST client that the user passed raised something else
     ├── ConnectionLost                  the stream to the push server ended
     ├── MalformedFrame                  bytes from the push server that no codec can read
+    ├── CallRefused                     the push server answered a JSON-RPC call with an error
+    ├── CallTimeout                     the push server did not answer a JSON-RPC call
     └── PublishError
         ├── PublishRefused              the push server refused it: ``code`` 4012 to 4021
         ├── PublishTooLarge             over 1 MiB
@@ -82,6 +86,12 @@ class Unreachable(PullError, ConnectionError):  # noqa: N818
     """Nothing answered: name resolution, TCP, TLS or a deadline failed."""
 
     retryable = True
+
+
+class AnswerTooLarge(PullError):  # noqa: N818
+    """An HTTP answer is larger than the limit; the rest of it was not read."""
+
+    advice = "If it is a genuine one, raise max_rest_bytes or max_frame_bytes in PullOptions."
 
 
 # -- what the portal answers over REST (protocol §2) ---------------------------
@@ -211,9 +221,14 @@ class HttpsRequired(PortalError):  # noqa: N818
 
 
 class PortalMoved(PortalError):  # noqa: N818
-    """The portal redirects to another address; redirects are never followed."""
+    """The portal redirects to another address; redirects are never followed.
+
+    Attributes:
+        target: Scheme and host of the new address, as in "https://new.bitrix24.com".
+    """
 
     advice = "Configure the portal's new address; tokens are not sent after a redirect."
+    target: str = ""
 
 
 class NotAPortal(PortalError):  # noqa: N818
@@ -291,6 +306,12 @@ class InvalidConfig(PortalError):  # noqa: N818
     advice = "If the portal is a genuine one, report the field named here as a bug."
 
 
+class CallerFailed(PortalError):  # noqa: N818
+    """The REST client that the user passed raised an error of its own, which is the cause."""
+
+    retryable = True
+
+
 # -- the stream -----------------------------------------------------------------
 
 
@@ -302,6 +323,24 @@ class ConnectionLost(PullError):  # noqa: N818
 
 class MalformedFrame(PullError):  # noqa: N818
     """Bytes from the push server that its codec cannot read."""
+
+    retryable = True
+
+
+class CallRefused(PullError):  # noqa: N818
+    """The push server answered a JSON-RPC call with an error.
+
+    Attributes:
+        code: The JSON-RPC error code.
+    """
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class CallTimeout(PullError, TimeoutError):  # noqa: N818
+    """The push server did not answer a JSON-RPC call in time; it may have acted or not."""
 
     retryable = True
 

@@ -2,8 +2,11 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, fields
+from typing import Literal, get_args
 
 from bitrix_pull.errors import InvalidArgument
+
+Transport = Literal["auto", "websocket", "long_polling"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,11 +14,16 @@ class PullOptions:
     """Settings of a client. The defaults suit a service on a cloud portal.
 
     Attributes:
-        start_timeout_s: How long ``async with`` waits for the client to be live.
+        transport: "auto" takes the WebSocket, and long polling where that is blocked;
+            "websocket" and "long_polling" take nothing else.
+        protobuf: False asks a server of version 4 for JSON text instead of protobuf.
+        start_timeout_s: How long ``async with`` waits for the client to be live; it gives up
+            at once when the next attempt would come later than that.
         rest_timeout_s: Deadline of one REST call, connecting included.
         connect_timeout_s: Deadline for name, TCP, TLS and WebSocket handshake together.
         ping_interval_s: Seconds between our pings on a WebSocket.
         ping_timeout_s: Seconds within which the server must answer a ping.
+        poll_timeout_s: Deadline of one long poll; the server answers after 40 s at the latest.
         catch_up_s: Seconds after a reconnect in which what arrives counts as replayed history.
         close_timeout_s: Deadline for closing a connection politely.
         inbox_max_events: Events taken from the server and not yet handled; when reached,
@@ -29,11 +37,14 @@ class PullOptions:
             loopback addresses, for which it is always allowed.
     """
 
-    start_timeout_s: float = 30.0
+    transport: Transport = "auto"
+    protobuf: bool = True
+    start_timeout_s: float = 10.0
     rest_timeout_s: float = 30.0
     connect_timeout_s: float = 10.0
     ping_interval_s: float = 10.0
     ping_timeout_s: float = 5.0
+    poll_timeout_s: float = 60.0
     catch_up_s: float = 0.5
     close_timeout_s: float = 2.0
     inbox_max_events: int = 10_000
@@ -46,7 +57,11 @@ class PullOptions:
     def __post_init__(self) -> None:
         if isinstance(self.allow_http_hosts, str):
             raise InvalidArgument("allow_http_hosts must be a collection of host names, not one string")
+        if self.transport not in get_args(Transport):
+            raise InvalidArgument(
+                f"transport must be one of {get_args(Transport)}, not {self.transport!r:.40}"
+            )
         for item in fields(self):
             value = getattr(self, item.name)
-            if isinstance(value, int | float) and not value > 0:
+            if isinstance(value, int | float) and value is not False and not value > 0:
                 raise InvalidArgument(f"{item.name} must be greater than 0, not {value!r}")

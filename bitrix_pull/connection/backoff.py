@@ -19,17 +19,17 @@ RESET_AFTER_S = 30.0
 
 
 class Backoff:
-    """Counts failures in a row and says how long to wait after each. Time is passed in."""
+    """Counts failures in a row and says how long to wait after each.
+
+    The ladder is there for the server's sake, so only what it answered climbs far: a night
+    without network must not make the first 502 in the morning cost an hour.
+    """
 
     def __init__(self, random_source: random.Random | None = None) -> None:
         """Start at the foot of the ladder."""
         self._random = random_source or random.Random()
-        self._failures = 0
-
-    @property
-    def failures(self) -> int:
-        """Failures since the last reset."""
-        return self._failures
+        self._answered = 0
+        self._unanswered = 0
 
     def next_delay_s(self, *, answered: bool) -> float:
         """Count one failure and return the seconds to wait.
@@ -38,11 +38,19 @@ class Backoff:
             answered: True if the server answered with a status or close code, False if
                 nothing answered.
         """
-        delay = LADDER_S[self._failures] if self._failures < len(LADDER_S) else LAST_RUNG_S
-        self._failures += 1
-        delay *= 1 + self._random.uniform(0, JITTER)
-        return delay if answered else min(delay, UNANSWERED_MAX_S)
+        if answered:
+            delay = _rung_s(self._answered)
+            self._answered += 1
+        else:
+            # The limit leaves room for the jitter, or all clients would come back at once.
+            delay = min(_rung_s(self._unanswered), UNANSWERED_MAX_S / (1 + JITTER))
+            self._unanswered += 1
+        return delay * (1 + self._random.uniform(0, JITTER))
 
     def reset(self) -> None:
         """Start anew at the foot of the ladder."""
-        self._failures = 0
+        self._answered = self._unanswered = 0
+
+
+def _rung_s(failures: int) -> float:
+    return LADDER_S[failures] if failures < len(LADDER_S) else LAST_RUNG_S

@@ -1,55 +1,65 @@
-"""The channels to subscribe to, and the configuration that they come from."""
+"""The channels to subscribe to, their life, and the configuration that they come from."""
 
 import asyncio
+import contextlib
+import logging
+import math
+import random
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from typing import Any
 
-from bitrix_pull.errors import InvalidConfig
-from bitrix_pull.options import PullOptions
-from bitrix_pull.portal.addresses import require_tls
+from pydantic import ValidationError
+
+from bitrix_pull.errors import PullError
 from bitrix_pull.portal.config import ConfigFetcher
-from bitrix_pull.portal.models import PullConfig
-from bitrix_pull.wire.formats import WireFormat
-from bitrix_pull.wire.urls import subscription_url
+from bitrix_pull.portal.models import Channel, PullConfig
+from bitrix_pull.wire.channel_ids import channel_key
+from bitrix_pull.wire.messages import is_object
 
+logger = logging.getLogger("bitrix_pull.connection")
 
-@dataclass(slots=True, frozen=True)
-class Endpoint:
-    """Where and how to subscribe. Its addresses hold channel ids, so they are never shown."""
+LEAD_S = 120.0
+"""How long before the earliest end to ask for new channels."""
 
-    config: PullConfig = field(repr=False)
-    base_url: str = field(repr=False)
-    wire_format: WireFormat
+SPREAD_S = 60.0
+"""Up to so much earlier, at random, so that the clients of a portal do not ask all at once."""
 
-    def url(self, mid: str | None) -> str:
-        """Return the address to connect to; ``mid`` is the resume point."""
-        return subscription_url(
-            self.base_url,
-            self.config.channel_ids,
-            self.wire_format,
-            mid=mid,
-            client_id=self.config.client_id,
-            jwt=self.config.jwt,
-        )
+AFTER_END_S = (0.5, 3.0)
+"""Where the portal kept answering the same channels: how long after their end to ask again."""
+
+SAME_AGAIN_S = (60.0, 75.0)
+"""Least and longest wait after an answer that brought nothing new, or none at all."""
 
 
 class ChannelManager:
-    """Owns the configuration: fetches it when there is none, or none that is valid."""
+    """Owns the configuration and decides when the portal is asked for another one.
 
-    def __init__(self, fetcher: ConfigFetcher, options: PullOptions) -> None:
+    The portal answers the same channels until they have expired, whatever it is asked
+    (protocol §3). So one request goes out ahead of the earliest end, in case the portal
+    renews on request; if it brings the same channels, one more follows just after the end,
+    and from then on one a minute at most. All of it by the portal's clock.
+    """
+
+    def __init__(self, fetcher: ConfigFetcher, random_source: random.Random | None = None) -> None:
         """Create a manager that has fetched nothing yet."""
         self._fetcher = fetcher
-        self._options = options
+        self._random = random_source or random.Random()
         self._config: PullConfig | None = None
-        self._refused = False
         self._fetching = asyncio.Lock()
-        # Portal time minus monotonic time: a wrong local clock does no harm.
+        self._expired: set[str] = set()
+        self._woken = asyncio.Event()
+        # Both in the event loop's time: when to ask, and before when not even if there is cause.
+        self._due_at = math.inf
+        self._hold_until = -math.inf
+        self._warned = False
+        # Portal time minus the loop's: neither a wrong nor a jumping local clock does harm.
         self._clock_offset_s: float | None = None
 
     @property
     def known(self) -> bool:
         """True if the next call of ``config`` needs no request."""
-        return self._config is not None
+        return self._config is not None and asyncio.get_running_loop().time() < self._due_at
 
     def portal_now(self) -> float:
         """Return the portal's present time (unix); ours where the portal told none."""
@@ -57,37 +67,120 @@ class ChannelManager:
             return time.time()
         return asyncio.get_running_loop().time() + self._clock_offset_s
 
-    def refuse(self) -> None:
-        """Take note that the push server does not accept the channels: fetch others."""
-        self._config = None
-        self._refused = True
-
     async def config(self) -> PullConfig:
-        """Return the configuration, from the portal if need be. One request at a time.
+        """Return the configuration, from the portal if need be. One request, whoever asks.
 
         Raises:
-            PullError: The portal did not give a usable one.
+            PullError: There is none yet, and the portal did not give a usable one.
         """
         async with self._fetching:
             if self._config is None:
-                config = await self._fetcher.fetch(cache=not self._refused)
-                if config.server_time is not None:
-                    self._clock_offset_s = config.server_time.timestamp() - asyncio.get_running_loop().time()
-                self._config = config
-                self._refused = False
+                return await self._fetch()
+            if asyncio.get_running_loop().time() >= self._due_at:
+                await self._refresh()
             return self._config
 
-    async def endpoint(self) -> Endpoint:
-        """Return where to subscribe.
+    def refuse(self) -> None:
+        """Take note that the configuration is no good any more: ask for another one."""
+        if self._config is not None:
+            self._expire(_keys(self._config))
+
+    def expire(self, params: Mapping[str, Any]) -> None:
+        """Take note of a ``channel_expire`` (protocol §5).
+
+        If it brings the new channel, no request is needed. It may name a channel that was
+        replaced long ago, or carry an application's id as its type: only the id counts.
+        """
+        expired, new = params.get("channel"), params.get("new_channel")
+        key = channel_key(str(expired.get("id", ""))) if is_object(expired) else ""
+        if self._config is None or key not in _keys(self._config):
+            return
+        if params.get("action") == "reconnect" and is_object(new) and self._swap(self._config, key, new):
+            logger.info("the push server replaced a channel")
+        else:
+            self._expire({key})
+        self._woken.set()
+
+    def _expire(self, keys: set[str]) -> None:
+        self._expired |= keys
+        self._due_at = max(self._hold_until, asyncio.get_running_loop().time())
+
+    async def renewed(self, since: PullConfig) -> None:
+        """Wait until there are other channels than in ``since``, asking the portal when they are due.
 
         Raises:
-            InvalidConfig: The configuration offers no transport that this client can use.
+            PullError: The portal refuses for good to tell the new ones.
         """
-        config = await self.config()
-        url = config.websocket_url
-        if url is None:
-            raise InvalidConfig(
-                "the portal's configuration has no WebSocket address (server.websocket_secure)"
-            )
-        require_tls(url, self._options.allow_http_hosts)
-        return Endpoint(config, url, WireFormat.PROTOBUF if config.server.version >= 4 else WireFormat.TEXT)
+        while _same_channels(since, await self.config()):
+            self._woken.clear()
+            # When the time is up, `config` asks the portal.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(None if math.isinf(self._due_at) else self._due_at):
+                    await self._woken.wait()
+
+    async def _refresh(self) -> None:
+        """Ask for a configuration while there is one to go on with."""
+        try:
+            await self._fetch()
+        except PullError as error:
+            if not error.retryable:
+                raise
+            now = asyncio.get_running_loop().time()
+            self._due_at = self._hold_until = now + self._random.uniform(*SAME_AGAIN_S)
+            logger.warning("the channels could not be renewed, next attempt in a minute: %s", error)
+
+    async def _fetch(self) -> PullConfig:
+        """Make a request and plan the next one."""
+        before, overdue = self._config, bool(self._expired)
+        config = await self._fetcher.fetch(cache=not overdue)
+        loop_now = asyncio.get_running_loop().time()
+        now = config.server_time.timestamp() if config.server_time is not None else time.time()
+        self._clock_offset_s = now - loop_now
+        end_in = math.inf if config.earliest_end is None else config.earliest_end.timestamp() - now
+        fresh = before is None or not _same_channels(before, config)
+        if end_in <= 0 or (overdue and not fresh):
+            # Such channels are no good, but nobody has better ones: ask now and then.
+            self._hold_until = self._due_at = loop_now + self._random.uniform(*SAME_AGAIN_S)
+            if not self._warned:
+                logger.warning("the portal answers channels that have expired; it is asked once a minute")
+            self._warned = True
+        else:
+            self._warned = False
+            self._hold_until = -math.inf
+            self._due_at = loop_now + self._due_in_s(end_in)
+        self._expired &= _keys(config)
+        self._config = config
+        return config
+
+    def _due_in_s(self, end_in: float) -> float:
+        """Return the seconds until the request ahead of the end, or just after it if that is past."""
+        if end_in > LEAD_S + SPREAD_S:
+            return end_in - LEAD_S - self._random.uniform(0, SPREAD_S)
+        return end_in + self._random.uniform(*AFTER_END_S)
+
+    def _swap(self, config: PullConfig, key: str, new: Mapping[str, Any]) -> bool:
+        """Put a new channel in the place of an expired one, if it is one."""
+        try:
+            channel = Channel.model_validate(new)
+        except ValidationError:
+            return False
+        private = config.channels.private
+        place = "private" if private is not None and channel_key(private.id) == key else "shared"
+        channels = config.channels.model_copy(update={place: channel})
+        # The public part is unknown until the portal is asked for it.
+        public = {} if place == "private" else config.public_channels
+        self._config = config.model_copy(update={"channels": channels, "public_channels": public})
+        end = self._config.earliest_end
+        if end is not None:
+            loop_now = asyncio.get_running_loop().time()
+            self._due_at = loop_now + self._due_in_s(max(end.timestamp() - self.portal_now(), 0.0))
+        return True
+
+
+def _keys(config: PullConfig) -> set[str]:
+    """Return what the subscription rests on: the channels, and the token that may stand for them."""
+    return {channel_key(channel_id) for channel_id in config.channel_ids} | ({config.jwt} - {""})
+
+
+def _same_channels(one: PullConfig, other: PullConfig) -> bool:
+    return one.channel_ids == other.channel_ids and one.jwt == other.jwt

@@ -7,7 +7,13 @@ from bitrix_pull.wire.messages import Incoming
 
 
 class Connection(Protocol):
-    """One open stream."""
+    """One open stream.
+
+    Attributes:
+        server_unix: The push server's clock when the stream was opened, or None if unknown.
+    """
+
+    server_unix: float | None
 
     async def receive(self) -> Sequence[Incoming]:
         """Return what the next frame holds.
@@ -17,6 +23,7 @@ class Connection(Protocol):
 
         Raises:
             Ended: The stream is over; its ``sign`` says why.
+            MalformedFrame: The frame cannot be read.
         """
         ...
 
@@ -27,6 +34,10 @@ class Connection(Protocol):
             Ended: The stream is over.
             RouteUnavailable: This transport cannot send.
         """
+        ...
+
+    async def acknowledge(self, mid: str) -> None:
+        """Tell the server that a message is safe with us, where the protocol has that."""
         ...
 
     async def close(self, code: int) -> None:

@@ -1,11 +1,16 @@
 """Which messages were seen, and from where to resume. Pure: time is passed in."""
 
+import re
 from collections import deque
 
+from bitrix_pull.wire.messages import Position
 from bitrix_pull.wire.urls import START_OF_HISTORY
 
 CLOCK_SLACK_S = 2.0
 """The server's creation times are whole seconds, and its clock may be a little off."""
+
+
+_MID = re.compile(r"[0-9]{26}")
 
 
 class Cursor:
@@ -33,6 +38,8 @@ class Cursor:
         # next one is still within the overlap.
         self._checkpoints: deque[tuple[float, str]] = deque()
         self._began: float | None = None
+        self.position: Position | None = None
+        """Where a server without mids stands (version 2 or older)."""
 
     @property
     def newest(self) -> str:
@@ -59,7 +66,8 @@ class Cursor:
         self._known[mid] = None
         if len(self._known) > self._known_max + self._known_max // 4:
             self._forget()
-        if mid > self._newest:
+        # The server silently ignores a resume point of another form: it would replay nothing.
+        if mid > self._newest and _MID.fullmatch(mid):
             self._newest = mid
             self._mark(now)
         # A resume from the start of history replays what came before us too.

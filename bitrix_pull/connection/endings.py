@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from bitrix_pull.errors import ConnectionLost
-from bitrix_pull.wire.close_codes import ServerClose, printable
+from bitrix_pull.wire.close_codes import ClientClose, ServerClose, printable
 
 
 class Sign(Enum):
@@ -28,6 +28,10 @@ class Sign(Enum):
     """Nothing received though pings were sent: a half-open link."""
     GARBLED = auto()
     """Bytes that are no frame of the protocol."""
+    CONFIG_EXPIRED = auto()
+    """Control message ``config_expire``."""
+    SERVER_RESTART = auto()
+    """Control message ``server_restart``."""
 
 
 class Ended(ConnectionLost):
@@ -54,6 +58,8 @@ class Wait(Enum):
     """The same, but 30 s at most."""
     LONG = auto()
     """60 s or more."""
+    SPREAD = auto()
+    """10 to 120 s at random, as all clients of the server are told at once."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -64,11 +70,13 @@ class Action:
         wait: How long to wait first.
         wait_again: The same when the sign is seen a second time in a row.
         new_config: Fetch the configuration before connecting.
+        close_code: The code to close with, if the connection is still open.
     """
 
     wait: Wait
     wait_again: Wait
     new_config: bool = False
+    close_code: ClientClose = ClientClose.NORMAL
 
 
 TABLE: dict[Sign, Action] = {
@@ -79,8 +87,14 @@ TABLE: dict[Sign, Action] = {
     Sign.BLOCKED: Action(Wait.LADDER, Wait.LADDER),
     Sign.SERVER_TROUBLE: Action(Wait.LADDER, Wait.LADDER),
     Sign.UNANSWERED: Action(Wait.LADDER_UNANSWERED, Wait.LADDER_UNANSWERED),
-    Sign.SILENT: Action(Wait.LADDER_UNANSWERED, Wait.LADDER_UNANSWERED),
-    Sign.GARBLED: Action(Wait.LADDER, Wait.LADDER),
+    Sign.SILENT: Action(Wait.LADDER_UNANSWERED, Wait.LADDER_UNANSWERED, close_code=ClientClose.STUCK),
+    Sign.GARBLED: Action(Wait.LADDER, Wait.LADDER, close_code=ClientClose.STUCK),
+    Sign.CONFIG_EXPIRED: Action(
+        Wait.SPREAD, Wait.SPREAD, new_config=True, close_code=ClientClose.CONFIG_EXPIRED
+    ),
+    Sign.SERVER_RESTART: Action(
+        Wait.SPREAD, Wait.SPREAD, new_config=True, close_code=ClientClose.SERVER_RESTARTED
+    ),
 }
 
 
@@ -101,7 +115,9 @@ def ended_by_close(code: int | None, text: str) -> Ended:
             sign = Sign.PUBLISH_REFUSED
         case _:
             sign = Sign.SERVER_TROUBLE
-    return Ended(sign, f"the push server closed with {code}: {printable(text)}", code)
+    # The server begins most of its texts with the code.
+    words = printable(text.removeprefix(f"{code}:"))
+    return Ended(sign, f"the push server closed with {code}: {words}", code)
 
 
 def ended_by_status(status: int, text: str = "") -> Ended:

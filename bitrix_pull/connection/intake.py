@@ -7,7 +7,16 @@ from typing import Any, Protocol
 
 from bitrix_pull.connection.cursor import Cursor
 from bitrix_pull.events import MessageDropped, Notice, PullEvent
-from bitrix_pull.wire.messages import ChannelStatus, Control, Incoming, Malformed
+from bitrix_pull.wire.messages import (
+    ChannelStatus,
+    Control,
+    Incoming,
+    Malformed,
+    Ping,
+    Position,
+    Reply,
+    UnknownRequest,
+)
 
 logger = logging.getLogger("bitrix_pull.connection")
 
@@ -43,8 +52,9 @@ class Intake:
         """Wait until the sink can take what the next frame holds."""
         await self._sink.room()
 
-    def take(self, messages: Sequence[Incoming], *, replayed: bool = False) -> None:
-        """Take in what one frame held."""
+    def take(self, messages: Sequence[Incoming], *, replayed: bool = False) -> list[Control]:
+        """Take in what one frame held, and return what the server wants of the connection."""
+        controls: list[Control] = []
         now = asyncio.get_running_loop().time()
         for message in messages:
             match message:
@@ -57,12 +67,15 @@ class Intake:
                     self._sink.put(message)
                 case Control():
                     if self.cursor.admit(message.mid, now):
-                        logger.info("the push server sent the control message %.40r", message.command)
+                        controls.append(message)
                 case Malformed():
                     if self.cursor.admit(message.mid, now):
                         self._drop(message)
-                case ChannelStatus():
-                    pass
+                case Position():
+                    self.cursor.position = message
+                case ChannelStatus() | Ping() | Reply() | UnknownRequest():
+                    pass  # Nobody has asked for it.
+        return controls
 
     def _drop(self, message: Malformed) -> None:
         self.malformed += 1

@@ -3,25 +3,108 @@
 import asyncio
 import logging
 import random
-from typing import NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
 from bitrix_pull.connection.backoff import RESET_AFTER_S, Backoff
 from bitrix_pull.connection.channels import ChannelManager
 from bitrix_pull.connection.connector import Connection
 from bitrix_pull.connection.endings import TABLE, Action, Ended, Sign, Wait
 from bitrix_pull.connection.intake import Intake
+from bitrix_pull.connection.jsonrpc import JsonRpcConnection
 from bitrix_pull.connection.states import Lifecycle
-from bitrix_pull.connection.websocket import WebSocketConnection
-from bitrix_pull.errors import MalformedFrame, NotRunning, PullError, Unreachable
+from bitrix_pull.connection.transports import Transports
+from bitrix_pull.errors import MalformedFrame, NotRunning, PullError, RouteUnavailable, Unreachable
 from bitrix_pull.events import State
-from bitrix_pull.options import PullOptions
+from bitrix_pull.options import PullOptions, Transport
+from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.wire.close_codes import ClientClose
-from bitrix_pull.wire.formats import DECODERS
+from bitrix_pull.wire.messages import Control
 
 logger = logging.getLogger("bitrix_pull.connection")
 
-EVICTED_WAIT_S = 60.0
-"""Least wait after the server closed with 4029 (protocol §8)."""
+EVICTED_WAIT_S = (60.0, 75.0)
+"""Least and longest wait after the server closed with 4029 (protocol §8)."""
+
+SPREAD_WAIT_S = (10.0, 120.0)
+"""Least and longest wait after ``config_expire`` and ``server_restart`` (protocol §5)."""
+
+OVERLAP_S = 1.0
+"""How long old and new connection are both read: the server gathers messages for 0.4 s."""
+
+
+class Stream:
+    """An open connection and the task that reads it."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        config: PullConfig,
+        intake: Intake,
+        obey: Callable[[Control], None],
+        *,
+        catch_up_s: float,
+    ) -> None:
+        """Begin to read.
+
+        Args:
+            connection: What to read.
+            config: The configuration that it was opened with.
+            intake: Takes what is read.
+            obey: Told of control messages; raises ``Ended`` for those that end the stream.
+            catch_up_s: How long to wait for the replay; 0 where none is to come.
+        """
+        self.connection = connection
+        self.config = config
+        self._intake = intake
+        self._obey = obey
+        loop = asyncio.get_running_loop()
+        self._opened_at = loop.time()
+        self._caught_up = asyncio.Event()
+        if not catch_up_s:
+            self._caught_up.set()
+        self._give_up_replay = loop.call_later(catch_up_s, self._caught_up.set)
+        self.reader = asyncio.create_task(self._read(), name="bitrix_pull reader")
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was opened."""
+        return asyncio.get_running_loop().time() - self._opened_at
+
+    @property
+    def catching_up(self) -> bool:
+        """True while the replay may still come."""
+        return not self._caught_up.is_set()
+
+    async def caught_up(self) -> None:
+        """Wait until the replay was read or nothing was there to replay, or the stream ended."""
+        waiting = asyncio.create_task(self._caught_up.wait())
+        try:
+            await asyncio.wait({waiting, self.reader}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+
+    async def close(self, code: ClientClose) -> None:
+        """Stop reading and close the connection."""
+        self._give_up_replay.cancel()
+        self.reader.cancel()
+        await asyncio.wait({self.reader})
+        await self.connection.close(code)
+
+    async def _read(self) -> Ended:
+        try:
+            while True:
+                await self._intake.room()
+                messages = await self.connection.receive()
+                # The server sends the whole replay in its first frame, at once (protocol §6).
+                controls = self._intake.take(messages, replayed=self.catching_up)
+                self._caught_up.set()
+                for control in controls:
+                    self._obey(control)
+        except Ended as ended:
+            return ended
+        except MalformedFrame as error:
+            return Ended(Sign.GARBLED, str(error))
 
 
 class Supervisor:
@@ -31,18 +114,20 @@ class Supervisor:
         self,
         *,
         channels: ChannelManager,
+        transports: Transports,
         intake: Intake,
         lifecycle: Lifecycle,
         options: PullOptions,
     ) -> None:
         """Create a supervisor; ``run`` does the work."""
         self._channels = channels
+        self._transports = transports
         self._intake = intake
         self._lifecycle = lifecycle
         self._options = options
         self._backoff = Backoff()
         self._last_sign: Sign | None = None
-        self._connection: Connection | None = None
+        self._stream: Stream | None = None
         self.connects = 0
         """Connections opened so far."""
 
@@ -57,17 +142,12 @@ class Supervisor:
         except asyncio.CancelledError:
             self._lifecycle.move(State.CLOSING)
             raise
+        except Exception as error:
+            # A fault of our own included: deaf must never look alive.
+            self._lifecycle.move(State.FAILED, error=error)
+            raise
 
-    async def send(self, frame: bytes) -> None:
-        """Send a frame over the open connection.
-
-        Raises:
-            NotRunning: There is none.
-            Ended: It broke.
-        """
-        if self._connection is None:
-            raise NotRunning("the client is not live, so there is no socket to publish over")
-        await self._connection.send(frame)
+    # -- the life of a connection ---------------------------------------------
 
     async def _stay_connected(self) -> NoReturn:
         failure: PullError | None = None
@@ -75,63 +155,106 @@ class Supervisor:
             if failure is not None:
                 await self._back_off(failure)
             try:
-                connection = await self._connect()
+                stream = await self._connect()
             except PullError as error:
                 failure = error
             else:
-                failure = await self._attend(connection)
+                failure = await self._attend(stream)
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> Stream:
         """Make one attempt, with a new configuration if the present one is no good."""
         if not self._channels.known:
             self._lifecycle.move(State.CONFIGURING)
-        endpoint = await self._channels.endpoint()
+        config = await self._channels.config()
         self._lifecycle.move(State.CONNECTING)
-        decode = DECODERS[endpoint.wire_format]
-        return await WebSocketConnection.open(
-            endpoint.url(self._intake.cursor.resume_point), decode, self._options
-        )
+        return await self._open(config)
 
-    async def _attend(self, connection: Connection) -> Ended:
-        """Read a connection to its end, and say what ended it."""
-        resumed = self._intake.cursor.resume_point is not None
-        self._intake.cursor.connected(self._channels.portal_now())
-        self.connects += 1
-        opened = asyncio.get_running_loop().time()
-        self._connection = connection
+    async def _attend(self, stream: Stream) -> Ended:
+        """Follow a stream, and those that take its place, to the end; say what ended it."""
+        self._stream = stream
         code = ClientClose.NORMAL
         try:
-            return await self._read(connection, resumed=resumed)
-        except MalformedFrame as error:
-            code = ClientClose.STUCK
-            return Ended(Sign.GARBLED, str(error))
-        finally:
-            self._connection = None
-            if asyncio.get_running_loop().time() - opened >= RESET_AFTER_S:
+            if stream.catching_up:
+                self._lifecycle.move(State.CATCHING_UP)
+                await stream.caught_up()
+            while not stream.reader.done():
+                self._lifecycle.move(State.LIVE)
+                if await self._until_replacement(stream):
+                    self._lifecycle.move(State.RENEWING)
+                    stream = self._stream = await self._replace(stream)
+            ended = stream.reader.result()
+            code = TABLE[ended.sign].close_code
+            if stream.age_s >= RESET_AFTER_S:
                 self._backoff.reset()
                 self._last_sign = None
-            await connection.close(code)
-
-    async def _read(self, connection: Connection, *, resumed: bool) -> Ended:
-        try:
-            if resumed:
-                self._lifecycle.move(State.CATCHING_UP)
-                await self._catch_up(connection)
-            self._lifecycle.move(State.LIVE)
-            while True:
-                await self._intake.room()
-                self._intake.take(await connection.receive())
-        except Ended as ended:
             return ended
+        finally:
+            self._stream = None
+            await stream.close(code)
 
-    async def _catch_up(self, connection: Connection) -> None:
-        """Take the replay: one frame, which the server sends at once if it holds any."""
+    async def _until_replacement(self, stream: Stream) -> bool:
+        """Wait until the stream ended (False) or another one should take its place (True).
+
+        Raises:
+            PullError: The channels cannot be renewed, and only a person can help.
+        """
+        renewed = asyncio.create_task(self._channels.renewed(stream.config), name="bitrix_pull renewal")
         try:
-            async with asyncio.timeout(self._options.catch_up_s):
-                await self._intake.room()
-                self._intake.take(await connection.receive(), replayed=True)
-        except TimeoutError:
-            return
+            await asyncio.wait(
+                {stream.reader, renewed},
+                timeout=self._transports.websocket_again_s(),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if renewed.done():
+                renewed.result()
+            return not stream.reader.done()
+        finally:
+            renewed.cancel()
+            await asyncio.wait({renewed})
+
+    async def _replace(self, old: Stream) -> Stream:
+        """Make before break: return the new stream, or the old one if there is none to be had."""
+        prefer: Transport = "websocket" if self._transports.blocked else "auto"
+        try:
+            new = await self._open(await self._channels.config(), prefer=prefer)
+        except PullError as error:
+            action = self._action(error)
+            logger.warning("the connection could not be replaced and goes on as it is: %s", error)
+            self._lifecycle.move(State.LIVE)
+            await asyncio.wait({old.reader}, timeout=self._delay_s(action.wait_again))
+            return old
+        await new.caught_up()
+        # What was published to the old channels a moment ago may still be on its way.
+        await asyncio.wait({old.reader}, timeout=OVERLAP_S)
+        await old.close(ClientClose.CHANNEL_EXPIRED)
+        return new
+
+    async def _open(self, config: PullConfig, *, prefer: Transport = "auto") -> Stream:
+        cursor = self._intake.cursor
+        resume_point = cursor.resume_point
+        connection = await self._transports.open(config, resume_point, prefer=prefer)
+        self.connects += 1
+        cursor.connected(connection.server_unix or self._channels.portal_now())
+        catch_up_s = 0.0 if resume_point is None else self._options.catch_up_s
+        return Stream(connection, config, self._intake, self._obey, catch_up_s=catch_up_s)
+
+    def _obey(self, control: Control) -> None:
+        """Do what the server asks of its clients (protocol §5).
+
+        Raises:
+            Ended: It asks to disconnect.
+        """
+        match control.command:
+            case "channel_expire":
+                self._channels.expire(control.params)
+            case "config_expire":
+                raise Ended(Sign.CONFIG_EXPIRED, "the push server says that the configuration has expired")
+            case "server_restart":
+                raise Ended(Sign.SERVER_RESTART, "the push server says that it will restart")
+            case _:
+                logger.info("the push server sent the control message %.40r", control.command)
+
+    # -- what to do about failures --------------------------------------------
 
     async def _back_off(self, failure: PullError) -> None:
         """Wait as the failure demands.
@@ -139,22 +262,33 @@ class Supervisor:
         Raises:
             PullError: The failure itself, if waiting does not help.
         """
-        if not failure.retryable:
-            self._lifecycle.move(State.FAILED, error=failure)
-            raise failure
-        action = _action(failure)
         sign = failure.sign if isinstance(failure, Ended) else None
-        wait = action.wait_again if sign is not None and sign is self._last_sign else action.wait
+        action = self._action(failure)
+        again = sign is not None and sign is self._last_sign
         self._last_sign = sign
-        if action.new_config:
-            self._channels.refuse()
-        delay = self._delay_s(wait)
+        delay = self._delay_s(action.wait_again if again else action.wait)
         if delay:
-            logger.warning("not connected: %s Next attempt in %.1f s.", failure, delay)
+            logger.warning("not connected, next attempt in %.1f s: %s", delay, failure)
             self._lifecycle.move(State.BACKOFF, error=failure, retry_in_s=delay)
             await asyncio.sleep(delay)
         else:
             logger.info("reconnecting: %s", failure)
+
+    def _action(self, failure: PullError) -> Action:
+        """Return what the table says, and take note if the configuration is no good.
+
+        Raises:
+            PullError: The failure itself, if only a person can help.
+        """
+        if not failure.retryable:
+            raise failure
+        if not isinstance(failure, Ended):
+            wait = Wait.LADDER_UNANSWERED if isinstance(failure, Unreachable) else Wait.LADDER
+            return Action(wait, wait)
+        action = TABLE[failure.sign]
+        if action.new_config:
+            self._channels.refuse()
+        return action
 
     def _delay_s(self, wait: Wait) -> float:
         match wait:
@@ -165,12 +299,38 @@ class Supervisor:
             case Wait.LADDER_UNANSWERED:
                 return self._backoff.next_delay_s(answered=False)
             case Wait.LONG:
-                return EVICTED_WAIT_S * random.uniform(1.0, 1.2)
+                return random.uniform(*EVICTED_WAIT_S)
+            case Wait.SPREAD:
+                return random.uniform(*SPREAD_WAIT_S)
 
+    # -- for publishing -------------------------------------------------------
 
-def _action(failure: PullError) -> Action:
-    """Return what to do about a failure that may pass by itself."""
-    if isinstance(failure, Ended):
-        return TABLE[failure.sign]
-    wait = Wait.LADDER_UNANSWERED if isinstance(failure, Unreachable) else Wait.LADDER
-    return Action(wait, wait)
+    async def send(self, frame: bytes) -> None:
+        """Send a frame over the open connection.
+
+        Raises:
+            NotRunning: There is none.
+            Ended: It broke.
+            RouteUnavailable: It cannot send.
+        """
+        await self._open_connection().send(frame)
+
+    async def call(self, method: str, params: Mapping[str, Any]) -> Any:
+        """Call one of the push server's own methods over the open connection.
+
+        Raises:
+            NotRunning: There is none.
+            RouteUnavailable: It does not speak JSON-RPC.
+            CallRefused: The server answered with an error.
+            CallTimeout: It did not answer.
+            Ended: It broke.
+        """
+        connection = self._open_connection()
+        if not isinstance(connection, JsonRpcConnection):
+            raise RouteUnavailable("only a push server of version 5 or newer can be called")
+        return await connection.call(method, params)
+
+    def _open_connection(self) -> Connection:
+        if self._stream is None:
+            raise NotRunning("the client is not live, so there is no socket to publish over")
+        return self._stream.connection

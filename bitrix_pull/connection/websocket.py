@@ -8,6 +8,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
 
 from bitrix_pull.connection.endings import Ended, Sign, ended_by_close, ended_by_status
+from bitrix_pull.connection.server_clock import date_of
 from bitrix_pull.options import PullOptions
 from bitrix_pull.wire.formats import Decode
 from bitrix_pull.wire.messages import Incoming
@@ -32,6 +33,8 @@ class WebSocketConnection:
         self._socket = socket
         self._decode = decode
         self._options = options
+        response = socket.response
+        self.server_unix = None if response is None else date_of(response.headers)
 
     @classmethod
     async def open(cls, url: str, decode: Decode, options: PullOptions) -> "WebSocketConnection":
@@ -90,9 +93,19 @@ class WebSocketConnection:
 
     async def send(self, frame: bytes) -> None:
         """Send one binary frame, within ``options.ping_timeout_s``; see ``Connection.send``."""
+        await self._send(frame, text=False)
+
+    async def send_text(self, text: bytes) -> None:
+        """Send one text frame; as ``send``."""
+        await self._send(text, text=True)
+
+    async def acknowledge(self, mid: str) -> None:
+        """Do nothing: only JSON-RPC has acknowledgements."""
+
+    async def _send(self, frame: bytes, *, text: bool) -> None:
         try:
             async with asyncio.timeout(self._options.ping_timeout_s):
-                await self._socket.send(frame)
+                await self._socket.send(frame, text=text)
         except TimeoutError:
             raise Ended(Sign.SILENT, "the push server takes no more data: the link is dead") from None
         except ConnectionClosed as closed:

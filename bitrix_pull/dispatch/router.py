@@ -1,9 +1,10 @@
 """Which handlers want which events."""
 
+import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 from pydantic import BaseModel
 
@@ -55,7 +56,7 @@ class Handler:
     @property
     def name(self) -> str:
         """The function's name, for messages."""
-        return getattr(self.callback, "__qualname__", None) or repr(self.callback)
+        return _name_of(self.callback)
 
 
 class Router:
@@ -166,6 +167,13 @@ def _name(what: str, value: object) -> str | None:
     raise InvalidArgument(f"{what} must be a non-empty string or None, not {value!r}")
 
 
+def _name_of(callback: object) -> str:
+    """Name a callable without its repr, which can show secrets that are bound to it."""
+    while isinstance(callback, functools.partial):
+        callback = cast("functools.partial[object]", callback).func
+    return getattr(callback, "__qualname__", None) or type(callback).__qualname__
+
+
 def _check_callback(callback: object) -> None:
     if not callable(callback):
         raise InvalidArgument(f"a handler must be callable, not {callback!r}")
@@ -177,6 +185,5 @@ def _check_callback(callback: object) -> None:
         signature.bind(object())
     except TypeError:
         raise InvalidArgument(
-            f"handler {getattr(callback, '__qualname__', callback)!s}{signature} "
-            "must take exactly one positional argument: the event"
+            f"handler {_name_of(callback)}{signature} must take exactly one positional argument: the event"
         ) from None

@@ -47,7 +47,13 @@ class Subscription(Generic[P]):
         self._error: Exception | None = None
 
     async def __aenter__(self) -> Self:
-        """Begin to take events."""
+        """Begin to take events.
+
+        Raises:
+            RuntimeError: It is entered already: two consumers take two subscriptions.
+        """
+        if self._open:
+            raise RuntimeError("this subscription is entered already")
         self._open = True
         self._finished = False
         self._error = None

@@ -47,6 +47,8 @@ class Worker:
                         await self._handle(event)
                     finally:
                         self._inbox.settle(event)
+                    if _cancelled():
+                        return  # The handler swallowed the cancellation, which was meant for us.
                 # A handler that never really waits must not hold up everybody else.
                 await asyncio.sleep(0)
 
@@ -59,8 +61,7 @@ class Worker:
             if inspect.isawaitable(result):
                 await result
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if _cancelled():
                 raise
             # The handler cancelled something of its own and let that out.
             self._failed(event, RuntimeError(f"the handler was cancelled from within: {error!r}"))
@@ -77,3 +78,9 @@ class Worker:
             exc_info=error,
         )
         self._announce(HandlerFailed(event, self._handler.name, error))
+
+
+def _cancelled() -> bool:
+    """Tell whether this task is to end, also if its code took no notice."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

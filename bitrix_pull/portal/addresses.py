@@ -68,11 +68,16 @@ def require_tls(url: str, allow_http_hosts: Collection[str]) -> None:
         allow_http_hosts: Hosts that may be reached without TLS, beside loopback addresses.
 
     Raises:
-        InvalidArgument: The scheme is not encrypted and the host not exempt.
+        InvalidArgument: The scheme is not encrypted and the host not exempt, or there is no host.
     """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme in ("https", "wss") or is_loopback(host):
+    try:
+        parts = urlsplit(url)
+        scheme, host = parts.scheme, parts.hostname
+    except ValueError:
+        scheme, host = "", None
+    if not host:
+        raise InvalidArgument("an address that credentials would go to names no host")
+    if scheme in ("https", "wss") or is_loopback(host):
         return
     if host not in {allowed.lower() for allowed in allow_http_hosts}:
         raise InvalidArgument(

@@ -1,5 +1,6 @@
 """The one aiohttp session of a client, and requests through it within limits."""
 
+import os
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,20 @@ class HttpAnswer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from repeating a GET whose connection broke.
+
+    It would do so without asking, and spend a refresh token twice. It repeats on two kinds
+    of error, and this makes another of them.
+    """
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+        raise aiohttp.ClientConnectionError from None
 
 
 class HttpSession:
@@ -91,18 +106,17 @@ class HttpSession:
             Unreachable: No complete HTTP answer came in time.
             AnswerTooLarge: The body is larger than ``max_bytes``.
         """
-        host = urlsplit(url).netloc
+        host = urlsplit(url).netloc.rpartition("@")[2]
         try:
             async with self.session.request(
-                # aiohttp silently repeats a GET whose connection broke, which would spend a
-                # refresh token twice. It looks for the verb in capitals only.
-                verb.lower(),
+                verb,
                 url,
                 data=body,
                 params=query,
                 headers={"User-Agent": "bitrix_pull", **(headers or {})},
                 allow_redirects=False,
                 proxy=self.proxy_for(url),
+                middlewares=(_once,) if verb == "GET" else None,
                 timeout=aiohttp.ClientTimeout(total=timeout_s, connect=self._options.connect_timeout_s),
             ) as response:
                 content = bytearray()
@@ -130,7 +144,7 @@ class HttpSession:
             case aiohttp.ClientSSLError():
                 return "the TLS handshake failed"
             case aiohttp.ClientConnectorError():
-                return error.os_error.strerror or "the connection failed"
+                return os.strerror(error.errno) if error.errno else "the connection failed"
             case aiohttp.ClientResponseError():
                 return "what it sent is no HTTP"
             case _:

@@ -25,9 +25,19 @@ from pydantic import (
 from bitrix_pull.errors import InvalidConfig, NotConfigured
 
 
+def _without_empty(value: Any) -> Any:
+    """Take null and an empty map, which PHP writes as ``[]``, for the same as a missing field."""
+    if value == []:
+        return {}
+    if not isinstance(value, Mapping):
+        return value
+    fields = cast("Mapping[object, object]", value)
+    return {name: item for name, item in fields.items() if item is not None and item not in ([], {})}
+
+
 def _php_map(value: Any) -> Any:
-    """PHP writes a map with the keys 0, 1, … as a list, and so an empty one as ``[]``."""
-    return dict(enumerate(cast("list[object]", value))) if isinstance(value, list) else value
+    """PHP writes a map with the keys 0, 1, … as a list."""
+    return _without_empty(dict(enumerate(cast("list[object]", value))) if isinstance(value, list) else value)
 
 
 def _php_flag(value: Any) -> Any:
@@ -59,14 +69,8 @@ class _PortalModel(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_what_is_empty(cls, value: Any) -> Any:
-        """Take null and an empty map for the same as a missing field."""
-        if value == []:
-            return {}
-        if not isinstance(value, Mapping):
-            return value
-        fields = cast("Mapping[object, object]", value)
-        return {name: item for name, item in fields.items() if item is not None and item not in ([], {})}
+    def _accept_missing_fields(cls, value: Any) -> Any:
+        return _without_empty(value)
 
 
 class Channel(_PortalModel):
@@ -251,11 +255,11 @@ def _read(adapter: TypeAdapter[_T], result: Any, method: str) -> _T:
             for problem in error.errors(include_url=False, include_input=False, include_context=False)
         ]
     more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-    raise InvalidConfig(f"the portal's configuration is malformed at {problems[0]}{more}", method=method)
+    raise InvalidConfig(f"the portal's answer is malformed at {problems[0]}{more}", method=method)
 
 
 def _portal_path(location: tuple[int | str, ...]) -> str:
     """Return a field's place as the portal names it: ``channels.private.end``."""
-    names = [str(part) for part in location]
+    names = [str(part) for part in location if part != "[key]"]
     # What is neither a field's name nor a user id may be anything, a channel id too.
     return ".".join(name if _NAME.fullmatch(name) else "…" for name in names) or "result"

@@ -73,12 +73,12 @@ class Message:
 def _check_users(users: int | Iterable[int] | None) -> tuple[int, ...] | None:
     if users is None:
         return None
-    if isinstance(users, str | bytes):
-        raise InvalidArgument("users must be user ids as integers, not text")
-    ids = (users,) if isinstance(users, int) else tuple(dict.fromkeys(users))
+    if isinstance(users, str | bytes) or not isinstance(users, int | Iterable):
+        raise InvalidArgument(f"users must be user ids as integers, not {type(users).__name__}")
+    ids = (users,) if isinstance(users, int) else tuple(users)
     if not ids:
         raise InvalidArgument("users is empty: leave it out to publish to the shared channel")
     for user in ids:
         if not isinstance(user, int) or isinstance(user, bool) or user < 1:
             raise InvalidArgument(f"{user!r:.40} is no user id: use integers from 1")
-    return ids
+    return tuple(dict.fromkeys(ids))

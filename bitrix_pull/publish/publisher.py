@@ -1,6 +1,6 @@
 """Publishing by each of the ways that a portal offers (protocol §7)."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ EXPIRY_S = 86_400
 """How long the push server keeps a message for replay; what REST uses too (protocol §2)."""
 
 _VERSION_WITH_ENDPOINT = 4
+_VERSION_WITH_JSONRPC = 5
 
 
 @dataclass(slots=True, frozen=True)
@@ -62,6 +63,7 @@ class Publisher:
         mode: Mode,
         config: Callable[[], Awaitable[PullConfig]],
         send: Callable[[bytes], Awaitable[None]],
+        call: Callable[[str, Mapping[str, Any]], Awaitable[Any]],
         options: PullOptions,
     ) -> None:
         """Create a publisher.
@@ -71,12 +73,14 @@ class Publisher:
             mode: What the credentials stand for.
             config: Gives the configuration, fetched if need be.
             send: Sends a frame over the open connection.
+            call: Calls a method of a JSON-RPC server over the open connection.
             options: Deadlines and limits.
         """
         self._rest = rest
         self._mode = mode
         self._config = config
         self._send = send
+        self._call = call
         self._options = options
 
     async def publish(self, message: Message, route: Route) -> Receipt:
@@ -132,6 +136,8 @@ class Publisher:
 
     async def _by_socket(self, message: Message) -> Receipt:
         config = await self._config()
+        if config.server.version >= _VERSION_WITH_JSONRPC:
+            return await self._by_call(message)
         if config.server.version != _VERSION_WITH_ENDPOINT:
             raise RouteUnavailable(
                 f"a push server of version {config.server.version} takes no messages over the socket",
@@ -142,6 +148,15 @@ class Publisher:
             await self._send(request)
         return Receipt("socket", sum(count for _, count in requests), len(requests), confirmed=False)
 
+    async def _by_call(self, message: Message) -> Receipt:
+        """Publish over JSON-RPC, which answers (protocol §4.3)."""
+        if message.users is None:
+            raise self._no_shared_channel()
+        body = {"module_id": message.module, "command": message.command, "params": message.params}
+        call = {"userList": list(message.users), "body": body, "expiry": EXPIRY_S}
+        await self._call("publish", call)
+        return Receipt("socket", messages=1, requests=1, confirmed=True)
+
     async def _requests(self, message: Message, config: PullConfig) -> list[tuple[bytes, int]]:
         """Return the encoded requests with the number of messages in each."""
         receivers = await self._receivers(message, config)
@@ -150,11 +165,7 @@ class Publisher:
     async def _receivers(self, message: Message, config: PullConfig) -> list[PublicChannel]:
         """Return the public channels of a message's users, asking the portal for unknown ones."""
         if message.users is None:
-            raise RouteUnavailable(
-                "the shared channel cannot be published to by a client",
-                advice="Name the receivers with users=[…]"
-                + ("." if self._mode == "user" else ', or use route="rest".'),
-            )
+            raise self._no_shared_channel()
         known = config.public_channels
         missing = [user for user in message.users if user not in known]
         if missing:
@@ -176,6 +187,13 @@ class Publisher:
                 f"the credentials may not ask for the public channels of users ({method})",
                 advice=self._other_route(),
             ) from None
+
+    def _no_shared_channel(self) -> RouteUnavailable:
+        other = "." if self._mode == "user" else ', or use route="rest".'
+        return RouteUnavailable(
+            "the shared channel cannot be published to by a client",
+            advice=f"Name the receivers with users=[…]{other}",
+        )
 
     def _other_route(self) -> str:
         return 'Use route="rest".' if self._mode == "application" else "Use an application's token."

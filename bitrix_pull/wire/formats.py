@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from enum import Enum
 
-from bitrix_pull.wire import protobuf, text
+from bitrix_pull.wire import jsonrpc, protobuf, text
 from bitrix_pull.wire.messages import Incoming
 
 
@@ -13,6 +13,21 @@ class WireFormat(Enum):
     TEXT = ("", "")
     JSON = ("format", "json")
     PROTOBUF = ("binaryMode", "true")
+    JSONRPC = ("jsonRpc", "true")
+
+
+def format_of(version: int, *, protobuf: bool) -> WireFormat:
+    """Return the format for a server version; 0, where the portal named none, counts as 4.
+
+    Args:
+        version: ``server.version`` of the configuration.
+        protobuf: False asks version 4 for JSON text.
+    """
+    if version >= 5:
+        return WireFormat.JSONRPC
+    if version in (0, 4):
+        return WireFormat.PROTOBUF if protobuf else WireFormat.JSON
+    return WireFormat.TEXT
 
 
 Decode = Callable[[bytes], list[Incoming]]
@@ -21,4 +36,5 @@ DECODERS: dict[WireFormat, Decode] = {
     WireFormat.TEXT: text.decode,
     WireFormat.JSON: text.decode_json,
     WireFormat.PROTOBUF: protobuf.decode,
+    WireFormat.JSONRPC: jsonrpc.decode,
 }

@@ -6,7 +6,14 @@ from typing import Any, TypeGuard
 
 import orjson
 
-from bitrix_pull.events import EventKind, PullEvent, Sender, SenderType
+from bitrix_pull.events import (
+    BACKEND_SENDER,
+    UNKNOWN_SENDER,
+    EventKind,
+    PullEvent,
+    Sender,
+    SenderType,
+)
 
 
 @dataclass(slots=True, frozen=True)
@@ -34,12 +41,42 @@ class Malformed:
     reason: str
 
 
+@dataclass(slots=True, frozen=True)
+class Position:
+    """Where a server of version 2 or older stands: it has no mids (protocol §4)."""
+
+    tag: str
+    time: str
+
+
+@dataclass(slots=True, frozen=True)
+class Ping:
+    """A JSON-RPC server asks whether we are there; to be answered with ``pong``."""
+
+
+@dataclass(slots=True, frozen=True)
+class Reply:
+    """The answer to one of our own JSON-RPC calls: a result, or an error."""
+
+    id: int
+    result: Any = None
+    error_code: int | None = None
+    error_text: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class UnknownRequest:
+    """A JSON-RPC request of the server that this client does not know."""
+
+    id: int | str | None
+
+
 def is_object(value: object) -> TypeGuard[dict[str, Any]]:
     """True for a JSON object as the parser makes it."""
     return type(value) is dict
 
 
-Incoming = PullEvent[Any] | Control | ChannelStatus | Malformed
+Incoming = PullEvent[Any] | Control | ChannelStatus | Malformed | Position | Ping | Reply | UnknownRequest
 
 
 def read_message(
@@ -98,3 +135,16 @@ def interpret(
         expiry,
         size=size,
     )
+
+
+def read_sender(sender: object) -> Sender:
+    """Read a sender as the JSON formats write it."""
+    if not is_object(sender):
+        return UNKNOWN_SENDER
+    match sender.get("type"):
+        case SenderType.CLIENT:
+            return Sender(SenderType.CLIENT, str(sender.get("id") or ""))
+        case SenderType.BACKEND:
+            return BACKEND_SENDER
+        case _:
+            return UNKNOWN_SENDER

@@ -11,16 +11,22 @@ from typing import cast
 import orjson
 
 from bitrix_pull.errors import MalformedFrame
-from bitrix_pull.events import BACKEND_SENDER, UNKNOWN_SENDER, Sender, SenderType
-from bitrix_pull.wire.messages import Incoming, Malformed, interpret, is_object, read_message
+from bitrix_pull.events import UNKNOWN_SENDER
+from bitrix_pull.wire.messages import Incoming, Malformed, interpret, is_object, read_message, read_sender
 
 OPENING = b"#!NGINXNMS!#"
 CLOSING = b"#!NGINXNME!#"
 _TO_CLOSING = re.compile(
     # Everything up to the first closing mark outside a JSON string, without backtracking.
-    rb'(?>[^"#]++|"(?>[^"\\]++|\\.)*+"|\#(?!!NGINXNME!\#))*+#!NGINXNME!#',
+    # It stops at a backslash outside a string, which is no JSON: otherwise every message
+    # of a garbled frame could be scanned to the frame's end.
+    rb'(?>[^"#\\]++|"(?>[^"\\]++|\\.)*+"|\#(?!!NGINXNME!\#))*+#!NGINXNME!#',
     re.DOTALL,
 )
+_BOUNDARY = re.compile(CLOSING + rb"\s*(?=" + OPENING + rb")")
+_HEAD = re.compile(rb'\{"id":\d+,"mid":"(\d{26})"')
+"""How the server begins an envelope; legible also where a body that is no JSON spoilt the rest."""
+_BETWEEN = re.compile(rb',(?=\{"id":\d+,"mid":"\d{26}")')
 
 
 def decode(frame: bytes) -> list[Incoming]:
@@ -40,14 +46,14 @@ def decode_json(frame: bytes) -> list[Incoming]:
     """Read a frame or poll body of ``format=json``: an array of the same objects.
 
     Raises:
-        MalformedFrame: The bytes are no JSON array.
+        MalformedFrame: The bytes are no JSON array of messages.
     """
     if not frame:
         return []
     try:
         items: object = orjson.loads(frame)
     except orjson.JSONDecodeError:
-        raise MalformedFrame(f"a frame of {len(frame)} bytes is no JSON") from None
+        return [_read_envelope(item) for item in _pieces(frame)]
     if not isinstance(items, list):
         raise MalformedFrame(f"a frame of {len(frame)} bytes is no JSON array")
     envelopes = cast("list[object]", items)
@@ -77,7 +83,7 @@ def _envelopes(frame: bytes) -> Iterator[tuple[object, int] | Malformed]:
                 end = match.end() - len(CLOSING)
                 envelope = orjson.loads(view[start:end])
             except orjson.JSONDecodeError:
-                yield Malformed("", "a delimited message is no JSON")
+                yield _spoilt(frame, start)
                 start = _next_message(frame, start)
                 continue
         yield envelope, end - start
@@ -86,8 +92,29 @@ def _envelopes(frame: bytes) -> Iterator[tuple[object, int] | Malformed]:
 
 def _next_message(frame: bytes, start: int) -> int:
     """Return the offset of the opening mark behind a spoilt message, or -1."""
-    boundary = frame.find(CLOSING + OPENING, start)
-    return boundary + len(CLOSING) if boundary >= 0 else -1
+    boundary = _BOUNDARY.search(frame, start)
+    return boundary.end() if boundary is not None else -1
+
+
+def _pieces(frame: bytes) -> Iterator[tuple[object, int] | Malformed]:
+    """Yield the same for an array that a body has spoilt, as the server pastes bodies unread.
+
+    Raises:
+        MalformedFrame: This is no array of messages.
+    """
+    if not (frame.startswith(b"[") and frame.endswith(b"]") and _HEAD.match(frame, 1)):
+        # The parser's own error holds the frame.
+        raise MalformedFrame(f"a frame of {len(frame)} bytes is no JSON") from None
+    for piece in _BETWEEN.split(frame[1:-1]):
+        try:
+            yield orjson.loads(piece), len(piece)
+        except orjson.JSONDecodeError:
+            yield _spoilt(piece, 0)
+
+
+def _spoilt(frame: bytes, start: int) -> Malformed:
+    head = _HEAD.match(frame, start)
+    return Malformed(head[1].decode() if head else "", "a message of a text frame is no JSON")
 
 
 def _read_envelope(item: tuple[object, int] | Malformed) -> Incoming:
@@ -95,22 +122,12 @@ def _read_envelope(item: tuple[object, int] | Malformed) -> Incoming:
         return item
     envelope, size = item
     if not is_object(envelope):
-        return Malformed("", "a delimited message is no JSON object")
+        return Malformed("", "a message of a text frame is no JSON object")
     mid = envelope.get("mid")
     mid = mid if isinstance(mid, str) else ""
     content = envelope.get("text")
     extra = envelope.get("extra")
-    sender = _sender(extra.get("sender")) if is_object(extra) else UNKNOWN_SENDER
+    sender = read_sender(extra.get("sender")) if is_object(extra) else UNKNOWN_SENDER
     if isinstance(content, str):
         return read_message(mid, content, sender)
     return interpret(mid, content, sender, size)
-
-
-def _sender(sender: object) -> Sender:
-    if not is_object(sender):
-        return UNKNOWN_SENDER
-    if sender.get("type") == SenderType.CLIENT:
-        return Sender(SenderType.CLIENT, str(sender.get("id", "")))
-    if sender.get("type") == SenderType.BACKEND:
-        return BACKEND_SENDER
-    return UNKNOWN_SENDER

@@ -1,0 +1,115 @@
+"""JSON-RPC over an open WebSocket (protocol §4.3): pings, acknowledgements, our own calls."""
+
+import asyncio
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from bitrix_pull.connection.endings import Ended, Sign
+from bitrix_pull.connection.websocket import WebSocketConnection
+from bitrix_pull.errors import CallRefused, CallTimeout, RouteUnavailable
+from bitrix_pull.wire import jsonrpc
+from bitrix_pull.wire.close_codes import printable
+from bitrix_pull.wire.messages import Incoming, Ping, Reply, UnknownRequest
+
+PING_DEADLINE_S = 20.0
+"""After the server's first ``ping``, the longest time without another (protocol §4.3)."""
+
+BUSY_GRACE_S = 2.0
+"""How long to look for a ping at least, after a time without reading."""
+
+CALL_TIMEOUT_S = 5.0
+"""How long the server may take to answer one of our calls (protocol §4.3)."""
+
+
+class JsonRpcConnection:
+    """Answers what the server asks on its own, and hands on the rest."""
+
+    def __init__(self, websocket: WebSocketConnection) -> None:
+        """Speak JSON-RPC over an open WebSocket."""
+        self._websocket = websocket
+        self.server_unix = websocket.server_unix
+        self._ids = itertools.count(1)
+        self._calls: dict[int, asyncio.Future[Any]] = {}
+        self._ping_due: float | None = None
+
+    async def receive(self) -> list[Incoming]:
+        """Return what the next frame holds for the client; see ``Connection.receive``."""
+        while True:
+            deadline = self._ping_due
+            if deadline is not None:
+                # Whoever was too busy to read must first see the pings that have come.
+                deadline = max(deadline, asyncio.get_running_loop().time() + BUSY_GRACE_S)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    messages = await self._websocket.receive()
+            except TimeoutError:
+                raise Ended(Sign.SILENT, "the push server has stopped sending pings") from None
+            if rest := [message for message in messages if not await self._answered(message)]:
+                return rest
+
+    async def _answered(self, message: Incoming) -> bool:
+        """Deal with what is between the server and us alone."""
+        match message:
+            case Ping():
+                self._ping_due = asyncio.get_running_loop().time() + PING_DEADLINE_S
+                await self._websocket.send_text(jsonrpc.PONG)
+            case Reply():
+                self._settle(message)
+            case UnknownRequest():
+                await self._websocket.send_text(jsonrpc.encode_unknown(message.id))
+            case _:
+                return False
+        return True
+
+    async def acknowledge(self, mid: str) -> None:
+        """Tell the server that a message is safe with us: it need not send it again."""
+        await self._websocket.send_text(jsonrpc.acknowledgement(mid))
+
+    async def send(self, frame: bytes) -> None:
+        """Refuse: this protocol publishes by calls."""
+        raise RouteUnavailable("a push server of version 5 takes no protobuf frames")
+
+    async def close(self, code: int) -> None:
+        """Close the WebSocket; our calls that are under way end with the connection."""
+        for answer in self._calls.values():
+            if not answer.done():
+                answer.set_exception(
+                    Ended(Sign.UNANSWERED, "the connection was closed before the answer came")
+                )
+        await self._websocket.close(code)
+
+    async def call(self, method: str, params: Mapping[str, Any]) -> Any:
+        """Call one of the server's methods and return its result.
+
+        Raises:
+            CallRefused: The server answered with an error.
+            CallTimeout: It did not answer within 5 s; it may have acted or not.
+            Ended: The connection broke.
+        """
+        call_id = next(self._ids)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._calls[call_id] = answer
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                await self._websocket.send_text(jsonrpc.encode_call(call_id, method, params))
+                return await answer
+        except TimeoutError:
+            raise CallTimeout(
+                f"the push server did not answer {method} within {CALL_TIMEOUT_S:g} s"
+            ) from None
+        finally:
+            del self._calls[call_id]
+
+    def _settle(self, reply: Reply) -> None:
+        answer = self._calls.get(reply.id)
+        if answer is None or answer.done():
+            return  # It came too late.
+        if reply.error_code is None:
+            answer.set_result(reply.result)
+        else:
+            answer.set_exception(
+                CallRefused(
+                    f"the push server refused it: {printable(reply.error_text)}", code=reply.error_code
+                )
+            )

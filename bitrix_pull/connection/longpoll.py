@@ -1,0 +1,120 @@
+"""The long-polling transport (protocol §4.4): one HTTP request after the other."""
+
+from collections.abc import Callable, Mapping
+
+from bitrix_pull.connection.endings import Ended, Sign, ended_by_close, ended_by_status
+from bitrix_pull.connection.server_clock import date_of
+from bitrix_pull.errors import AnswerTooLarge, RouteUnavailable, Unreachable
+from bitrix_pull.events import PullEvent
+from bitrix_pull.options import PullOptions
+from bitrix_pull.portal.http import HttpAnswer, HttpSession
+from bitrix_pull.wire.close_codes import printable, read_refusal
+from bitrix_pull.wire.formats import Decode
+from bitrix_pull.wire.messages import Control, Incoming, Malformed
+
+TRUSTED_EXPIRES = "Thu, 01 Jan 1973 11:11:01 GMT"
+"""The ``Expires`` by which the push server marks an answer as its own, not a proxy's."""
+
+
+class LongPollConnection:
+    """A stream made of polls. Each carries the mid up to which the one before has come."""
+
+    def __init__(
+        self,
+        http: HttpSession,
+        url: Callable[[str | None], str],
+        mid: str | None,
+        decode: Decode,
+        options: PullOptions,
+        server_unix: float | None,
+    ) -> None:
+        """Begin to poll; use ``open`` instead."""
+        self._http = http
+        self._url = url
+        self._mid = mid
+        self._decode = decode
+        self._options = options
+        self.server_unix = server_unix
+
+    @classmethod
+    async def open(
+        cls,
+        http: HttpSession,
+        url: Callable[[str | None], str],
+        mid: str | None,
+        decode: Decode,
+        options: PullOptions,
+    ) -> "LongPollConnection":
+        """Prove that the server answers there, as a poll itself may stay silent for 40 s.
+
+        Args:
+            http: Makes the requests.
+            url: Gives the address to poll, from the mid to resume after.
+            mid: The first resume point.
+            decode: Reads the bodies.
+            options: Deadlines and limits.
+
+        Raises:
+            Ended: The server refused, or nothing answered.
+        """
+        answer = await _request(http, "OPTIONS", url(mid), options.connect_timeout_s, options)
+        if answer.status >= 500:
+            raise ended_by_status(answer.status)
+        return cls(http, url, mid, decode, options, date_of(answer.headers))
+
+    async def receive(self) -> list[Incoming]:
+        """Return what the next poll brings; see ``Connection.receive``."""
+        while True:
+            answer = await _request(
+                self._http, "GET", self._url(self._mid), self._options.poll_timeout_s, self._options
+            )
+            match answer.status:
+                case 200:
+                    return self._read(answer.body)
+                case 304:
+                    self._advance(answer.headers)
+                case _:
+                    raise _refused(answer)
+
+    def _read(self, body: bytes) -> list[Incoming]:
+        messages = self._decode(body)
+        for message in messages:
+            if isinstance(message, PullEvent | Control | Malformed) and message.mid > (self._mid or ""):
+                self._mid = message.mid
+        return messages
+
+    def _advance(self, headers: Mapping[str, str]) -> None:
+        """Take the first mid from an idle poll's answer."""
+        mid = headers.get("Last-Message-Id", "")
+        if headers.get("Expires") == TRUSTED_EXPIRES and len(mid) == 26 and mid.isdecimal():
+            self._mid = max(mid, self._mid or "")
+
+    async def send(self, frame: bytes) -> None:
+        """Refuse: polling is one-way."""
+        raise RouteUnavailable(
+            "the client is on long polling, which cannot send", advice='Use route="rest" or route="endpoint".'
+        )
+
+    async def acknowledge(self, mid: str) -> None:
+        """Do nothing: the next poll's mid says what has arrived."""
+
+    async def close(self, code: int) -> None:
+        """Do nothing: between two polls there is nothing open."""
+
+
+async def _request(
+    http: HttpSession, verb: str, url: str, timeout_s: float, options: PullOptions
+) -> HttpAnswer:
+    try:
+        return await http.request(verb, url, timeout_s=timeout_s, max_bytes=options.max_frame_bytes)
+    except Unreachable as error:
+        raise Ended(Sign.UNANSWERED, str(error)) from None
+    except AnswerTooLarge as error:
+        raise Ended(Sign.GARBLED, str(error)) from None
+
+
+def _refused(answer: HttpAnswer) -> Ended:
+    refusal = read_refusal(answer.body) if answer.status == 400 else None
+    if refusal is not None:
+        return ended_by_close(*refusal)
+    return ended_by_status(answer.status, printable(answer.body[:200].decode("utf-8", "replace")))

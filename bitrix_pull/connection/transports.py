@@ -1,0 +1,105 @@
+"""Which transport to use: the WebSocket where it works, long polling where it is blocked."""
+
+import random
+
+from bitrix_pull.connection.connector import Connection
+from bitrix_pull.connection.endings import Ended
+from bitrix_pull.connection.jsonrpc import JsonRpcConnection
+from bitrix_pull.connection.longpoll import LongPollConnection
+from bitrix_pull.connection.websocket import WebSocketConnection
+from bitrix_pull.errors import InvalidConfig
+from bitrix_pull.options import PullOptions, Transport
+from bitrix_pull.portal.addresses import require_tls
+from bitrix_pull.portal.http import HttpSession
+from bitrix_pull.portal.models import PullConfig
+from bitrix_pull.wire.formats import DECODERS, WireFormat, format_of
+from bitrix_pull.wire.urls import subscription_url
+
+BLOCKED_AFTER = 5
+"""Handshakes refused in a row, none ever having worked, that mean it is blocked (protocol §8)."""
+
+WEBSOCKET_AGAIN_S = (600.0, 1800.0)
+"""Least and longest wait on long polling before the WebSocket is tried again (protocol §8)."""
+
+
+class Transports:
+    """Opens connections, and remembers which kind works here."""
+
+    def __init__(self, http: HttpSession, options: PullOptions) -> None:
+        """Create it without any experience."""
+        self._http = http
+        self._options = options
+        self._refusals = 0
+        self._websocket_worked = False
+        self.current: Transport | None = None
+        """The kind that was opened last."""
+
+    @property
+    def blocked(self) -> bool:
+        """True if the WebSocket seems to be blocked on the way."""
+        return not self._websocket_worked and self._refusals >= BLOCKED_AFTER
+
+    def websocket_again_s(self) -> float | None:
+        """Return when to try the WebSocket again, in seconds; None if it is not called for."""
+        if self._options.transport == "auto" and self.current == "long_polling" and self.blocked:
+            return random.uniform(*WEBSOCKET_AGAIN_S)
+        return None
+
+    async def open(self, config: PullConfig, mid: str | None, *, prefer: Transport = "auto") -> Connection:
+        """Open a connection.
+
+        Args:
+            config: Where to.
+            mid: The resume point.
+            prefer: "websocket" to try that though it seemed blocked.
+
+        Raises:
+            Ended: It could not be opened.
+            InvalidConfig: The portal offers no transport that may be used.
+        """
+        wire_format = format_of(config.server.version, protobuf=self._options.protobuf)
+        chosen = self._choose(config, wire_format, prefer)
+        base = config.websocket_url if chosen == "websocket" else config.polling_url
+        assert base is not None
+        require_tls(base, self._options.allow_http_hosts)
+
+        def url(mid: str | None) -> str:
+            return subscription_url(
+                base,
+                config.channel_ids,
+                wire_format,
+                mid=mid,
+                client_id=config.client_id,
+                jwt=config.jwt,
+            )
+
+        decode = DECODERS[wire_format]
+        if chosen == "long_polling":
+            polling = await LongPollConnection.open(self._http, url, mid, decode, self._options)
+            self.current = chosen
+            return polling
+        try:
+            websocket = await WebSocketConnection.open(url(mid), decode, self._options)
+        except Ended:
+            self._refusals += 1
+            raise
+        self._refusals = 0
+        self._websocket_worked = True
+        self.current = chosen
+        return JsonRpcConnection(websocket) if wire_format is WireFormat.JSONRPC else websocket
+
+    def _choose(self, config: PullConfig, wire_format: WireFormat, prefer: Transport) -> Transport:
+        # JSON-RPC is spoken over WebSockets only (protocol §4.3).
+        polling = config.polling_url is not None and wire_format is not WireFormat.JSONRPC
+        websocket = config.websocket_url is not None
+        wanted = self._options.transport if self._options.transport != "auto" else prefer
+        if wanted == "auto":
+            wanted = "long_polling" if (self.blocked and polling) or not websocket else "websocket"
+        if wanted == "websocket" and not websocket:
+            raise InvalidConfig("the portal offers no WebSocket (server.websocket_secure, websocket_enabled)")
+        if wanted == "long_polling" and not polling:
+            raise InvalidConfig(
+                "the portal offers no long polling "
+                f"(server.long_polling_secure, server.version {config.server.version})"
+            )
+        return wanted

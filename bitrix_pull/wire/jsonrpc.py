@@ -1,0 +1,95 @@
+"""JSON-RPC 2.0 over WebSocket text frames, version 5 and up (protocol §4.3)."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import orjson
+
+from bitrix_pull.errors import MalformedFrame
+from bitrix_pull.events import PullEvent
+from bitrix_pull.wire.messages import (
+    Control,
+    Incoming,
+    Malformed,
+    Ping,
+    Reply,
+    UnknownRequest,
+    interpret,
+    is_object,
+    read_message,
+    read_sender,
+)
+
+PING = b"ping"
+PONG = b"pong"
+METHOD_NOT_FOUND = -32601
+
+
+def decode(frame: bytes) -> list[Incoming]:
+    """Read a frame: the bare text ``ping``, or requests and replies, singly or in an array.
+
+    Raises:
+        MalformedFrame: The bytes are neither.
+    """
+    if frame == PING:
+        return [Ping()]
+    try:
+        content: object = orjson.loads(frame)
+    except orjson.JSONDecodeError:
+        raise MalformedFrame(f"a frame of {len(frame)} bytes is no JSON") from None
+    items = cast("list[object]", content) if isinstance(content, list) else [content]
+    size = len(frame) // max(len(items), 1)
+    return [_read(item, size) for item in items]
+
+
+def acknowledgement(mid: str) -> bytes:
+    """Return the bare text that tells the server that a message is safe with us."""
+    return b"mack:" + mid.encode()
+
+
+def encode_call(call_id: int, method: str, params: Mapping[str, Any]) -> bytes:
+    """Write one of our own calls."""
+    return orjson.dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": call_id})
+
+
+def encode_unknown(request_id: int | str | None) -> bytes:
+    """Write the answer to a request that this client does not know."""
+    error = {"code": METHOD_NOT_FOUND, "message": "Method not found"}
+    return orjson.dumps({"jsonrpc": "2.0", "error": error, "id": request_id})
+
+
+def _read(item: object, size: int) -> Incoming:
+    if not is_object(item):
+        return Malformed("", "a JSON-RPC message is no object")
+    params: object = item.get("params")
+    if item.get("method") == "incoming.message" and is_object(params):
+        return _read_message(params, size)
+    identity = item.get("id")
+    if "method" in item:
+        return UnknownRequest(identity if isinstance(identity, int | str) else None)
+    if not isinstance(identity, int):
+        return Malformed("", "a JSON-RPC message is neither request nor reply")
+    error: object = item.get("error")
+    if not is_object(error):
+        return Reply(identity, item.get("result"))
+    code = error.get("code")
+    return Reply(identity, None, code if isinstance(code, int) else 0, str(error.get("message", "")))
+
+
+def _read_message(params: dict[str, Any], size: int) -> PullEvent[Any] | Control | Malformed:
+    mid = params.get("mid")
+    mid = mid if isinstance(mid, str) else ""
+    body = params.get("body")
+    if is_object(body):
+        additions = [item for name in ("user_params", "dictionary") if is_object(item := params.get(name))]
+        inner = body.get("params")
+        if additions and (is_object(inner) or not inner):
+            merged = dict(inner) if is_object(inner) else {}
+            for addition in additions:
+                merged.update(addition)
+            body["params"] = merged
+    sender = read_sender(params.get("sender"))
+    if isinstance(body, str):
+        return read_message(mid, body, sender)
+    return interpret(mid, body, sender, size)
+
