@@ -1,0 +1,65 @@
+"""JSON as it is sent."""
+
+import json
+from types import MappingProxyType
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bitrix_pull.errors import InvalidArgument
+from bitrix_pull.portal.json_text import encode_json
+
+TEXT = st.text(st.characters(codec="utf-8"))
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner),
+    max_leaves=20,
+)
+
+
+@given(VALUES)
+def test_what_is_json_comes_out_as_it_went_in(value: Any) -> None:
+    assert json.loads(encode_json(value)) == value
+
+
+def test_it_is_compact_utf8() -> None:
+    assert encode_json({"a": ["ж", 1]}) == '{"a":["ж",1]}'.encode()
+
+
+def test_integers_of_any_size_pass() -> None:
+    assert encode_json([2**64, -(2**80)]) == b"[18446744073709551616,-1208925819614629174706176]"
+
+
+def test_any_mapping_is_an_object() -> None:
+    assert orjson.loads(encode_json({"a": MappingProxyType({"b": 1})})) == {"a": {"b": 1}}
+
+
+_cycle: list[Any] = []
+_cycle.append(_cycle)
+_deep: list[Any] = []
+for _ in range(100_000):
+    _deep = [_deep]
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ({"a": "\ud83d"}, "half a character"),
+        ({"a": [{"\udc00": 1}]}, "half a character"),
+        ([float("nan")], "no JSON"),
+        ([float("inf")], "no JSON"),
+        ({"a": b"bytes"}, "bytes is no JSON type"),
+        ({"a": {1, 2}}, "set is no JSON type"),
+        ({(1, 2): 3}, "keys must be"),
+        (_cycle, "Circular"),
+        (_deep, "too deeply|Circular"),
+    ],
+    ids=["surrogate", "key", "nan", "inf", "bytes", "set", "tuple", "cycle", "deep"],
+)
+def test_what_is_no_json_is_refused(value: Any, complaint: str) -> None:
+    with pytest.raises(InvalidArgument, match=complaint) as caught:
+        encode_json(value, "the order")
+    assert str(caught.value).startswith("the order ")
