@@ -14,7 +14,7 @@ from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.answers import RestAnswer, read_rest_answer
 from bitrix_pull.portal.auth import Caller, Credentials, Mode, check_credentials
 from bitrix_pull.portal.http import HttpSession
-from bitrix_pull.portal.json_text import encode_json
+from bitrix_pull.wire.json_text import encode_json
 
 _log = logging.getLogger("bitrix_pull.portal")
 _METHOD = re.compile(r"[A-Za-z0-9_.]+")

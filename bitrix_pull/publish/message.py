@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bitrix_pull.errors import InvalidArgument
-from bitrix_pull.portal.json_text import encode_json
+from bitrix_pull.wire.json_text import encode_json
 
 _COMMAND = re.compile(r"[A-Za-z0-9_:|.-]+")
 _MODULE = re.compile(r"[a-z0-9._]+")

@@ -7,6 +7,7 @@ import orjson
 
 from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.events import PullEvent
+from bitrix_pull.wire.json_text import encode_json
 from bitrix_pull.wire.messages import (
     Control,
     Incoming,
@@ -49,13 +50,13 @@ def acknowledgement(mid: str) -> bytes:
 
 def encode_call(call_id: int, method: str, params: Mapping[str, Any]) -> bytes:
     """Write one of our own calls."""
-    return orjson.dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": call_id})
+    return encode_json({"jsonrpc": "2.0", "method": method, "params": params, "id": call_id})
 
 
 def encode_unknown(request_id: int | str | None) -> bytes:
     """Write the answer to a request that this client does not know."""
     error = {"code": METHOD_NOT_FOUND, "message": "Method not found"}
-    return orjson.dumps({"jsonrpc": "2.0", "error": error, "id": request_id})
+    return encode_json({"jsonrpc": "2.0", "error": error, "id": request_id})
 
 
 def _read(item: object, size: int) -> Incoming:
@@ -92,4 +93,3 @@ def _read_message(params: dict[str, Any], size: int) -> PullEvent[Any] | Control
     if isinstance(body, str):
         return read_message(mid, body, sender)
     return interpret(mid, body, sender, size)
-

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitrix_pull.errors import InvalidArgument
-from bitrix_pull.portal.json_text import encode_json
+from bitrix_pull.wire.json_text import encode_json
 
 TEXT = st.text(st.characters(codec="utf-8"))
 VALUES: st.SearchStrategy[Any] = st.recursive(

@@ -1,0 +1,49 @@
+"""Close codes and refusals (protocol §7 and §8)."""
+
+import pytest
+
+from bitrix_pull.wire.close_codes import ServerClose, printable, read_refusal
+
+
+@pytest.mark.parametrize("code", ServerClose)
+def test_each_code_has_its_text_and_reads_back_from_it(code: ServerClose) -> None:
+    assert read_refusal(f"{code.value}: {code.text}".encode()) == (code, code.text)
+
+
+def test_the_codes_that_answer_a_publish() -> None:
+    assert [code.value for code in ServerClose if code.refuses_publish] == list(range(4012, 4022))
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"Wrong Channel Id.", b"<html>: no", b": text", b"-4010: text", b" : ", b"\xff\xfe: x"]
+)
+def test_a_body_of_another_form_is_no_refusal(body: bytes) -> None:
+    assert read_refusal(body) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"4010:", "no text"),
+        (b"4010:Wrong", "Wrong"),
+        (b"4010: Wrong\r\n  Channel\x00Id: it is", "Wrong Channel Id: it is"),
+        (b"4010: \xff", "\ufffd"),
+        (b"4010: " + b"x" * 1000, "x" * 194),
+    ],
+)
+def test_the_text_becomes_one_short_line(body: bytes, text: str) -> None:
+    assert read_refusal(body) == (4010, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "no text"),
+        (" \n\t ", "no text"),
+        ("\x1b[31mred\x1b[0m", "[31mred [0m"),
+        ("a\u2028b\u202ec\u200bd", "a b c d"),
+        ("a" * 300, "a" * 200),
+    ],
+)
+def test_what_a_server_wrote_cannot_play_with_a_terminal(text: str, line: str) -> None:
+    assert printable(text) == line

@@ -1,0 +1,88 @@
+"""Delimited text: what only this format has."""
+
+import pytest
+
+from bitrix_pull.events import BACKEND_SENDER, UNKNOWN_SENDER, PullEvent, Sender, SenderType
+from bitrix_pull.wire import text
+from bitrix_pull.wire.messages import Malformed
+from bitrix_pull.wire.text import CLOSING, OPENING
+
+MID = b"17953130010000000000000014"
+BODY = b'{"module_id":"application","command":"x","params":{"n":1}}'
+
+
+def delimited(envelope: bytes) -> bytes:
+    return OPENING + envelope + CLOSING
+
+
+def message(tail: bytes = b"") -> bytes:
+    return delimited(b'{"id":14,"mid":"%s","text":%s%s}' % (MID, BODY, tail))
+
+
+def senders(frame: bytes) -> list[Sender]:
+    return [item.sender for item in text.decode(frame) if isinstance(item, PullEvent)]
+
+
+@pytest.mark.parametrize("between", [b"", b"\r\n", b" ", b"\n\n"])
+def test_white_space_between_messages_does_no_harm(between: bytes) -> None:
+    spoilt = delimited(b'{"id":13,"mid":"%s","text":!"}' % MID)
+    received = text.decode(between.join([message(), spoilt, message(), spoilt, message()]))
+    assert [type(item) for item in received] == [PullEvent, Malformed, PullEvent, Malformed, PullEvent]
+
+
+def test_a_message_whose_closing_mark_is_missing_is_read_if_it_is_whole() -> None:
+    (event,) = text.decode(message().removesuffix(CLOSING))
+    assert isinstance(event, PullEvent)
+    assert event.params == {"n": 1}
+
+
+def test_a_message_that_was_cut_off_is_malformed() -> None:
+    assert text.decode(message() + message()[:70])[1] == Malformed(
+        MID.decode(), "a message of a text frame is no JSON"
+    )
+
+
+def test_invalid_utf_8_spoils_one_message_only() -> None:
+    spoilt = delimited(b'{"id":14,"mid":"%s","text":{"x":"\xff"}}' % MID)
+    received = text.decode(spoilt + message())
+    assert [type(item) for item in received] == [Malformed, PullEvent]
+
+
+def test_a_server_without_mids_gives_an_event_without_one() -> None:
+    (event,) = text.decode(delimited(b'{"id":14,"tag":"1","time":"","text":%s}' % BODY))
+    assert isinstance(event, PullEvent)
+    assert event.mid == ""
+
+
+@pytest.mark.parametrize(
+    ("extra", "sender"),
+    [
+        (b'{"sender":{"type":1,"id":"b173"}}', Sender(SenderType.CLIENT, "b173")),
+        (b'{"sender":{"type":1,"id":null}}', Sender(SenderType.CLIENT)),
+        (b'{"sender":{"type":1}}', Sender(SenderType.CLIENT)),
+        (b'{"sender":{"type":2}}', BACKEND_SENDER),
+        (b'{"sender":{"type":0}}', UNKNOWN_SENDER),
+        (b'{"sender":{"type":7}}', UNKNOWN_SENDER),
+        (b'{"sender":"me"}', UNKNOWN_SENDER),
+        (b"{}", UNKNOWN_SENDER),
+        (b"[]", UNKNOWN_SENDER),
+    ],
+)
+def test_the_sender_stands_in_the_envelopes_extra(extra: bytes, sender: Sender) -> None:
+    assert senders(message(b',"extra":' + extra)) == [sender]
+
+
+@pytest.mark.parametrize("envelope", [b"[]", b"7", b'"x"', b"null"])
+def test_an_envelope_that_is_no_object_is_malformed(envelope: bytes) -> None:
+    received = text.decode(delimited(envelope) + message())
+    assert [type(item) for item in received] == [Malformed, PullEvent]
+
+
+def test_an_array_that_holds_something_else_loses_only_that() -> None:
+    inner = message().removeprefix(OPENING).removesuffix(CLOSING)
+    received = text.decode_json(b"[7,%s,[]]" % inner)
+    assert [type(item) for item in received] == [Malformed, PullEvent, Malformed]
+
+
+def test_an_empty_array_holds_nothing() -> None:
+    assert text.decode_json(b"[]") == []
