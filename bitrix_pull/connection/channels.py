@@ -25,7 +25,7 @@ LEAD_S = 120.0
 SPREAD_S = 60.0
 """Up to so much earlier, at random, so that the clients of a portal do not ask all at once."""
 
-AFTER_END_S = (0.5, 3.0)
+AFTER_END_S = (2.0, 5.0)
 """Where the portal kept answering the same channels: how long after their end to ask again."""
 
 SAME_AGAIN_S = (60.0, 75.0)
@@ -67,6 +67,13 @@ class ChannelManager:
             return time.time()
         return asyncio.get_running_loop().time() + self._clock_offset_s
 
+    def end_at(self) -> float:
+        """Return when the first of the channels ends, in the event loop's time."""
+        if self._config is None or self._config.earliest_end is None:
+            return math.inf
+        left_s = self._config.earliest_end.timestamp() - self.portal_now()
+        return asyncio.get_running_loop().time() + left_s
+
     async def config(self) -> PullConfig:
         """Return the configuration, from the portal if need be. One request, whoever asks.
 
@@ -85,8 +92,8 @@ class ChannelManager:
         if self._config is not None:
             self._expire(_keys(self._config))
 
-    def expire(self, params: Mapping[str, Any]) -> None:
-        """Take note of a ``channel_expire`` (protocol §5).
+    def expire(self, params: Mapping[str, Any]) -> bool:
+        """Take note of a ``channel_expire`` (protocol §5); return True if it is about our channels.
 
         If it brings the new channel, no request is needed. It may name a channel that was
         replaced long ago, or carry an application's id as its type: only the id counts.
@@ -94,16 +101,19 @@ class ChannelManager:
         expired, new = params.get("channel"), params.get("new_channel")
         key = channel_key(str(expired.get("id", ""))) if is_object(expired) else ""
         if self._config is None or key not in _keys(self._config):
-            return
+            return False
         if params.get("action") == "reconnect" and is_object(new) and self._swap(self._config, key, new):
             logger.info("the push server replaced a channel")
         else:
             self._expire({key})
         self._woken.set()
+        return True
 
     def _expire(self, keys: set[str]) -> None:
+        """Plan a request: now if this is news, else not before the portal may be asked again."""
+        now = asyncio.get_running_loop().time()
+        self._due_at = max(self._hold_until, now) if keys <= self._expired else now
         self._expired |= keys
-        self._due_at = max(self._hold_until, asyncio.get_running_loop().time())
 
     async def renewed(self, since: PullConfig) -> None:
         """Wait until there are other channels than in ``since``, asking the portal when they are due.

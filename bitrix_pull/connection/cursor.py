@@ -9,7 +9,6 @@ from bitrix_pull.wire.urls import START_OF_HISTORY
 CLOCK_SLACK_S = 2.0
 """The server's creation times are whole seconds, and its clock may be a little off."""
 
-
 _MID = re.compile(r"[0-9]{26}")
 
 
@@ -33,10 +32,12 @@ class Cursor:
         self._overlap_s = overlap_s
         self._known_max = known_mids
         self._known: dict[str, None] = {}
+        self._forget_at = known_mids + known_mids // 4
         self._newest = ""
         # (time of receipt, newest mid then): the left one is the resume point, as the
         # next one is still within the overlap.
         self._checkpoints: deque[tuple[float, str]] = deque()
+        self._pinned: str | None = None
         self._began: float | None = None
         self.position: Position | None = None
         """Where a server without mids stands (version 2 or older)."""
@@ -64,7 +65,7 @@ class Cursor:
         if mid in self._known:
             return False
         self._known[mid] = None
-        if len(self._known) > self._known_max + self._known_max // 4:
+        if len(self._known) > self._forget_at:
             self._forget()
         # The server silently ignores a resume point of another form: it would replay nothing.
         if mid > self._newest and _MID.fullmatch(mid):
@@ -78,7 +79,21 @@ class Cursor:
         """The mid to resume after, or None before the first connection."""
         if self._began is None:
             return None
+        if self._pinned is not None:
+            return self._pinned
         return self._checkpoints[0][1] if self._checkpoints else START_OF_HISTORY
+
+    def pin(self) -> None:
+        """Keep the resume point where it is until ``release``.
+
+        While one channel has ended and its successor is not subscribed to yet, what comes
+        by the others must not move the resume point past what waits in the new one.
+        """
+        self._pinned = self.resume_point
+
+    def release(self) -> None:
+        """Let the resume point follow the stream again."""
+        self._pinned = None
 
     def _mark(self, now: float) -> None:
         """Note the newest mid now and then, so that the left note stays just out of the overlap."""
@@ -92,6 +107,9 @@ class Cursor:
             marks.popleft()
 
     def _forget(self) -> None:
-        """Drop the oldest mids in bulk, which is cheaper than one by one."""
-        surplus = len(self._known) - self._known_max
-        self._known = dict.fromkeys(list(self._known)[surplus:])
+        """Drop the oldest mids in bulk, but none that a resume could bring again."""
+        point = self.resume_point or START_OF_HISTORY
+        droppable = len(self._known) - self._known_max
+        kept = [mid for index, mid in enumerate(self._known) if index >= droppable or mid > point]
+        self._known = dict.fromkeys(kept)
+        self._forget_at = max(len(kept), self._known_max) * 5 // 4

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -28,6 +29,9 @@ EVICTED_WAIT_S = (60.0, 75.0)
 
 SPREAD_WAIT_S = (10.0, 120.0)
 """Least and longest wait after ``config_expire`` and ``server_restart`` (protocol §5)."""
+
+CLOCK_SLACK_S = 10.0
+"""How much earlier than by the portal's clock a channel is taken to have ended."""
 
 OVERLAP_S = 1.0
 """How long old and new connection are both read: the server gathers messages for 0.4 s."""
@@ -199,6 +203,12 @@ class Supervisor:
             PullError: The channels cannot be renewed, and only a person can help.
         """
         renewed = asyncio.create_task(self._channels.renewed(stream.config), name="bitrix_pull renewal")
+        pin_at = self._channels.end_at() - CLOCK_SLACK_S
+        pin = (
+            None
+            if math.isinf(pin_at)
+            else asyncio.get_running_loop().call_at(pin_at, self._intake.cursor.pin)
+        )
         try:
             await asyncio.wait(
                 {stream.reader, renewed},
@@ -209,6 +219,8 @@ class Supervisor:
                 renewed.result()
             return not stream.reader.done()
         finally:
+            if pin is not None:
+                pin.cancel()
             renewed.cancel()
             await asyncio.wait({renewed})
 
@@ -235,6 +247,8 @@ class Supervisor:
         connection = await self._transports.open(config, resume_point, prefer=prefer)
         self.connects += 1
         cursor.connected(connection.server_unix or self._channels.portal_now())
+        if self._channels.end_at() > asyncio.get_running_loop().time():
+            cursor.release()
         catch_up_s = 0.0 if resume_point is None else self._options.catch_up_s
         return Stream(connection, config, self._intake, self._obey, catch_up_s=catch_up_s)
 
@@ -246,7 +260,8 @@ class Supervisor:
         """
         match control.command:
             case "channel_expire":
-                self._channels.expire(control.params)
+                if self._channels.expire(control.params):
+                    self._intake.cursor.pin()
             case "config_expire":
                 raise Ended(Sign.CONFIG_EXPIRED, "the push server says that the configuration has expired")
             case "server_restart":

@@ -1,0 +1,8 @@
+"""A Bitrix24 portal and a push server on loopback: for tests, for demos, for a first look."""
+
+from bitrix_pull.emulator.channels import Owner
+from bitrix_pull.emulator.portal import Portal
+from bitrix_pull.emulator.push_server import PushServer
+from bitrix_pull.emulator.server import Emulator
+
+__all__ = ["Emulator", "Owner", "Portal", "PushServer"]

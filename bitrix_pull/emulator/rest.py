@@ -1,0 +1,140 @@
+"""The portal over HTTP: REST calls and the OAuth token endpoint (protocol §2)."""
+
+import hmac
+import time
+from collections.abc import Mapping
+from typing import Any, cast
+
+import orjson
+from aiohttp import web
+
+from bitrix_pull.emulator import rest_errors
+from bitrix_pull.emulator.methods import METHODS, Caller
+from bitrix_pull.emulator.php import read_form
+from bitrix_pull.emulator.portal import TOKEN_LIFE_S, Portal
+from bitrix_pull.emulator.rest_errors import RestError
+
+
+class RestApi:
+    """Serves one portal."""
+
+    def __init__(self, portal: Portal) -> None:
+        self._portal = portal
+
+    def add_routes(self, app: web.Application) -> None:
+        """Serve the portal's paths in an application."""
+        for verb in ("GET", "POST"):
+            app.router.add_route(verb, "/rest/{method}", self._rest)
+            app.router.add_route(verb, r"/rest/{user_id:[0-9]{1,18}}/{code}/{method}", self._rest)
+            app.router.add_route(verb, "/oauth/token/", self._oauth_token)
+
+    async def _rest(self, request: web.Request) -> web.StreamResponse:
+        start = self._portal.now()
+        started = time.perf_counter()
+        try:
+            params = await _read_params(request)
+            caller = self._authenticate(request, params)
+            result = self._call(request.match_info["method"], caller, params)
+        except RestError as error:
+            return _answer_error(error)
+        duration = time.perf_counter() - started
+        times = {
+            "start": int(start),
+            "finish": start + duration,
+            "duration": duration,
+            "processing": 0,
+            "date_start": self._portal.atom(start),
+            "date_finish": self._portal.atom(start + duration),
+            "operating_reset_at": int(start) + 600,
+            "operating": 0,
+        }
+        return _answer_json({"result": result, "time": times})
+
+    def _authenticate(self, request: web.Request, params: dict[str, Any]) -> Caller:
+        portal = self._portal
+        if code := request.match_info.get("code"):
+            user_id = int(request.match_info["user_id"])
+            if not hmac.compare_digest(code, portal.webhook_code(user_id)):
+                raise RestError(*rest_errors.INVALID_CREDENTIALS)
+            return Caller(user_id, "webhook")
+        token = params.pop("auth", None)
+        scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+        if token is None and scheme.lower() == "bearer":
+            token = value.strip()
+        grant = portal.tokens.open("access", token) if isinstance(token, str) else None
+        if grant is None:
+            raise RestError(*rest_errors.NO_AUTH_FOUND)
+        if grant.expired:
+            raise RestError(*rest_errors.EXPIRED_TOKEN)
+        return Caller(grant.user_id, "application")
+
+    def _call(self, name: str, caller: Caller, params: Mapping[str, Any]) -> Any:
+        name = name.lower().removesuffix(".json")
+        self._portal.calls[name] += 1
+        method = METHODS.get(name)
+        if method is None:
+            raise RestError(*rest_errors.METHOD_NOT_FOUND)
+        method.check(self._portal, caller)
+        return method.call(self._portal, caller, params)
+
+    async def _oauth_token(self, request: web.Request) -> web.StreamResponse:
+        try:
+            fields = read_form([*request.query.items(), *await _post_fields(request)])
+            return _answer_json(self._refresh(fields))
+        except RestError as error:
+            return _answer_error(error)
+
+    def _refresh(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Trade a refresh token, which works once, for new tokens."""
+        portal = self._portal
+        refresh_token = fields.get("refresh_token")
+        if fields.get("grant_type") != "refresh_token" or not isinstance(refresh_token, str):
+            raise RestError(*rest_errors.INVALID_OAUTH_REQUEST)
+        if fields.get("client_id") != portal.client_id:
+            raise RestError(*rest_errors.WRONG_CLIENT)
+        if fields.get("client_secret") != portal.client_secret:
+            raise RestError(*rest_errors.INVALID_CLIENT)
+        grant = portal.tokens.open("refresh", refresh_token)
+        if grant is None or grant.expired:
+            raise RestError(*rest_errors.INVALID_GRANT)
+        portal.expire_token(refresh_token)
+        return {
+            "access_token": portal.issue_token(grant.user_id, TOKEN_LIFE_S),
+            "refresh_token": portal.issue_refresh_token(grant.user_id),
+            "expires": int(portal.now() + TOKEN_LIFE_S),
+            "expires_in": int(TOKEN_LIFE_S),
+            "client_endpoint": f"http://{portal.address}/rest/",
+            "server_endpoint": f"http://{portal.address}/rest/",
+            "domain": portal.address,
+            "member_id": portal.member_id,
+            "scope": ",".join(sorted(portal.application_scope)),
+            "status": "L",
+            "user_id": grant.user_id,
+        }
+
+
+async def _read_params(request: web.Request) -> dict[str, Any]:
+    """Return the parameters of a call, from its query and its body alike."""
+    params = read_form(request.query.items())
+    if request.content_type != "application/json":
+        return params | read_form(await _post_fields(request))
+    try:
+        body = orjson.loads(await request.read())
+    except orjson.JSONDecodeError:
+        # PHP drops JSON that it cannot read, a lone surrogate included, and `auth` with it.
+        raise RestError(*rest_errors.NO_AUTH_FOUND) from None
+    return params | cast("dict[str, Any]", body) if isinstance(body, dict) else params
+
+
+async def _post_fields(request: web.Request) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in (await request.post()).items() if isinstance(value, str)]
+
+
+def _answer_json(value: Any) -> web.Response:
+    return web.Response(body=orjson.dumps(value), content_type="application/json", charset="utf-8")
+
+
+def _answer_error(error: RestError) -> web.Response:
+    response = _answer_json({"error": error.code, "error_description": error.description})
+    response.set_status(error.status)
+    return response

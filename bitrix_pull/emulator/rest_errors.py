@@ -1,0 +1,54 @@
+"""What the portal answers when it does not do what it is asked (protocol §2)."""
+
+from typing import Final
+
+
+class RestError(Exception):
+    """An error answer: HTTP status, the portal's code, and its words."""
+
+    def __init__(self, status: int, code: str, description: str) -> None:
+        super().__init__(code)
+        self.status = status
+        self.code = code
+        self.description = description
+
+
+NO_AUTH_FOUND: Final = (401, "NO_AUTH_FOUND", "Wrong authorization data")
+EXPIRED_TOKEN: Final = (401, "expired_token", "The access token provided has expired.")
+INVALID_CREDENTIALS: Final = (403, "INVALID_CREDENTIALS", "Invalid request credentials")
+INSUFFICIENT_SCOPE: Final = (
+    403,
+    "insufficient_scope",
+    "The request requires higher privileges than provided by the access token",
+)
+METHOD_NOT_FOUND: Final = (404, "ERROR_METHOD_NOT_FOUND", "Method not found!")
+APPLICATION_ONLY: Final = (
+    403,
+    "WRONG_AUTH_TYPE",
+    "Get access to application config available only for application authorization.",
+)
+USER_ONLY: Final = (
+    403,
+    "WRONG_AUTH_TYPE",
+    "Get access to the config of a user is not available for application authorization.",
+)
+NOT_CONFIGURED: Final = (500, "SERVER_ERROR", "Push & Pull server is not configured")
+
+COMMAND_FORMAT: Final = (400, "COMMAND_ERROR", "Command format error")
+MODULE_ID_FORMAT: Final = (400, "MODULE_ID_ERROR", "Module ID format error")
+PARAMS_FORMAT: Final = (400, "PARAMS_ERROR", "Params format error")
+FOREIGN_CHANNELS: Final = (
+    400,
+    "USER_ID_ACCESS_ERROR",
+    "Only admin can send notifications to other channels",
+)
+NOTIFICATION_ACCESS: Final = (400, "ACCESS_ERROR", "Only admin can send notifications")
+NOTIFICATION_USERS: Final = (400, "USER_ID_ERROR", "User ID format error")
+NOTIFICATION_TEXT: Final = (400, "TEXT_ERROR", "Text can't be empty")
+APPLICATION_NAME: Final = (400, "EMPTY_APP_NAME", "Application name can't be empty")
+INVALID_FORMAT: Final = (400, "INVALID_FORMAT", "Wrong format of the parameters")
+
+INVALID_OAUTH_REQUEST: Final = (400, "invalid_request", "The request is malformed")
+WRONG_CLIENT: Final = (200, "wrong_client", "No application with this client_id is installed")
+INVALID_CLIENT: Final = (400, "invalid_client", "The client_secret is wrong")
+INVALID_GRANT: Final = (400, "invalid_grant", "The refresh token is unknown, expired or used up")

@@ -1,0 +1,174 @@
+"""Who listens on which channel, by WebSocket or by a poll that hangs (protocol §4)."""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+
+from aiohttp import web
+
+from bitrix_pull.emulator.channels import Subscription
+from bitrix_pull.emulator.frames import Outgoing, join, websocket_frame
+from bitrix_pull.wire.formats import WireFormat
+
+
+class Subscriber(ABC):
+    """One connection that listens on some channels."""
+
+    def __init__(
+        self,
+        channels: Sequence[Subscription],
+        wire_format: WireFormat,
+        transport: asyncio.Transport,
+    ) -> None:
+        self.channels = channels
+        self.wire_format = wire_format
+        self._transport = transport
+
+    @property
+    def ids(self) -> list[bytes]:
+        """Raw ids of all channels whose messages it gets."""
+        return [channel_id for channel in self.channels for channel_id in channel.ids]
+
+    @abstractmethod
+    def send(self, outgoing: Outgoing) -> None:
+        """Send messages. Never waits: what a slow reader leaves lying stays in the socket's buffer."""
+
+    @abstractmethod
+    async def close(self, code: int, reason: str) -> None:
+        """End the connection as the protocol does it."""
+
+    def abort(self) -> None:
+        """End the connection without a word, as a dying network does."""
+        self._transport.abort()
+
+
+class WebSocketSubscriber(Subscriber):
+    """A WebSocket.
+
+    A first message goes out at once; what follows within the next ``gather_s`` seconds
+    goes out in one frame at their end (protocol §4).
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[Subscription],
+        wire_format: WireFormat,
+        transport: asyncio.Transport,
+        websocket: web.WebSocketResponse,
+        gather_s: float,
+    ) -> None:
+        super().__init__(channels, wire_format, transport)
+        self._websocket = websocket
+        self._gather_s = gather_s
+        self._gathered: list[bytes] = []
+        self._gathering: asyncio.TimerHandle | None = None
+
+    def send(self, outgoing: Outgoing) -> None:
+        """Send messages at once, or with others at the end of the time of gathering."""
+        if self._gathering is None:
+            self._write(outgoing.websocket_frame(self.wire_format))
+        else:
+            self._gathered.append(outgoing.chunk(self.wire_format))
+
+    def answer(self, chunk: bytes) -> None:
+        """Send the answer to a request; it is gathered with messages like another one."""
+        if self._gathering is None:
+            self._write(websocket_frame(self.wire_format, [chunk]))
+        else:
+            self._gathered.append(chunk)
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close with a code, and wait for the client to agree."""
+        self.stop_gathering()
+        await self._websocket.close(code=code, message=reason.encode())
+
+    def stop_gathering(self) -> None:
+        """Drop what has not gone out yet: the connection is over."""
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        self._gathered.clear()
+
+    def _write(self, frame: bytes) -> None:
+        # Straight to the transport: WebSocketResponse.send_bytes() is a coroutine and
+        # writes each frame anew, which thousands of subscribers to one message cannot afford.
+        self._transport.write(frame)
+        self._gathering = asyncio.get_running_loop().call_later(self._gather_s, self._flush)
+
+    def _flush(self) -> None:
+        self._gathering = None
+        if self._gathered:
+            self._transport.write(websocket_frame(self.wire_format, self._gathered))
+            self._gathered.clear()
+
+
+class PollSubscriber(Subscriber):
+    """A request that hangs until there is something to answer."""
+
+    def __init__(
+        self,
+        channels: Sequence[Subscription],
+        wire_format: WireFormat,
+        transport: asyncio.Transport,
+    ) -> None:
+        super().__init__(channels, wire_format, transport)
+        self.answered: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        """HTTP status and body, once they are known."""
+
+    def send(self, outgoing: Outgoing) -> None:
+        """Answer the request. Whatever comes after that passes this poll by."""
+        if not self.answered.done():
+            self.answered.set_result((200, join(self.wire_format, [outgoing.chunk(self.wire_format)])))
+
+    async def close(self, code: int, reason: str) -> None:
+        """Answer the request with an error."""
+        if not self.answered.done():
+            self.answered.set_result((400, f"{code}: {reason}".encode()))
+
+
+class Registry:
+    """The subscribers of every channel, the oldest first."""
+
+    def __init__(self) -> None:
+        # Dicts are sets that keep their order here.
+        self._by_channel: dict[bytes, dict[Subscriber, None]] = {}
+        self._all: dict[Subscriber, None] = {}
+
+    @property
+    def subscribers(self) -> list[Subscriber]:
+        """Everyone who is connected."""
+        return list(self._all)
+
+    @property
+    def channels(self) -> int:
+        """How many channels have subscribers."""
+        return len(self._by_channel)
+
+    def add(self, subscriber: Subscriber) -> None:
+        """Let the subscriber get what is sent from now on."""
+        self._all[subscriber] = None
+        for channel_id in subscriber.ids:
+            self._by_channel.setdefault(channel_id, {})[subscriber] = None
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """Send nothing more to it. No harm if it is not there."""
+        self._all.pop(subscriber, None)
+        for channel_id in subscriber.ids:
+            if (subscribers := self._by_channel.get(channel_id)) is not None:
+                subscribers.pop(subscriber, None)
+                if not subscribers:
+                    del self._by_channel[channel_id]
+
+    def on(self, channel_id: bytes) -> Iterable[Subscriber]:
+        """Return who listens on one channel."""
+        return self._by_channel.get(channel_id, ())
+
+    def on_any(self, channel_ids: Sequence[bytes]) -> Iterable[Subscriber]:
+        """Return who listens on at least one of the channels, each of them once."""
+        if len(channel_ids) == 1:
+            return self.on(channel_ids[0])
+        return dict.fromkeys(subscriber for channel_id in channel_ids for subscriber in self.on(channel_id))
+
+    def count(self, kind: type[Subscriber]) -> int:
+        """How many subscribers are of a kind."""
+        return sum(type(subscriber) is kind for subscriber in self._all)

@@ -1,0 +1,203 @@
+"""Laws of the cursor: nothing twice, and a resume point that is never too new (protocol §6)."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bitrix_pull.connection.cursor import CLOCK_SLACK_S, Cursor
+from bitrix_pull.wire.urls import START_OF_HISTORY
+
+OVERLAP_S = 5.0
+
+
+def mid(number: int) -> str:
+    return f"1795313001{number:016}"
+
+
+def connected(**settings: float) -> Cursor:
+    known_mids = int(settings.pop("known_mids", 10_000))
+    cursor = Cursor(known_mids=known_mids, **settings)
+    cursor.connected(1000.0)
+    return cursor
+
+
+# Messages as (seconds since the one before, number), in any order.
+ARRIVALS = st.lists(st.tuples(st.sampled_from([0.0, 0.01, 0.3, 1.0, 4.9, 5.0, 60.0]), st.integers(1, 60)))
+
+
+@given(arrivals=ARRIVALS)
+def test_nothing_is_admitted_twice(arrivals: list[tuple[float, int]]) -> None:
+    cursor = connected(overlap_s=OVERLAP_S)
+    now = 0.0
+    seen: set[int] = set()
+    for wait_s, number in arrivals:
+        now += wait_s
+        assert cursor.admit(mid(number), now) is (number not in seen)
+        seen.add(number)
+
+
+@given(numbers=st.lists(st.integers(1, 40)), window=st.integers(1, 10))
+def test_what_is_within_the_window_is_remembered(numbers: list[int], window: int) -> None:
+    cursor = connected(known_mids=window)
+    admitted: list[int] = []
+    for number in numbers:
+        new = cursor.admit(mid(number), 0.0)
+        assert not (new and number in admitted[-window:])
+        if new:
+            admitted.append(number)
+
+
+def test_memory_has_an_end() -> None:
+    cursor = connected(known_mids=10, overlap_s=OVERLAP_S)
+    assert all(cursor.admit(mid(number), 10.0 * number) for number in range(100))
+    assert cursor.admit(mid(0), 1000.0)
+
+
+@given(arrivals=ARRIVALS, window=st.integers(1, 10))
+def test_what_a_resume_can_bring_again_is_remembered_however_much_it_is(
+    arrivals: list[tuple[float, int]], window: int
+) -> None:
+    cursor = connected(known_mids=window, overlap_s=OVERLAP_S)
+    now = 0.0
+    seen: set[str] = set()
+    for wait_s, number in arrivals:
+        now += wait_s
+        cursor.admit(mid(number), now)
+        seen.add(mid(number))
+    resume = cursor.resume_point
+    assert resume is not None
+    assert not any(cursor.admit(item, now) for item in seen if item > resume)
+
+
+def test_a_pinned_resume_point_stays_until_it_is_released() -> None:
+    cursor = connected(overlap_s=OVERLAP_S)
+    for number in range(1, 100):
+        cursor.admit(mid(number), float(number))
+    pinned = cursor.resume_point
+    cursor.pin()
+    for number in range(100, 200):
+        cursor.admit(mid(number), float(number))
+        cursor.pin()
+        assert cursor.resume_point == pinned
+    assert cursor.newest == mid(199)
+    cursor.release()
+    assert cursor.resume_point == mid(194)
+    cursor.release()
+    assert cursor.resume_point == mid(194)
+
+
+@given(arrivals=ARRIVALS)
+def test_the_newest_is_the_highest_mid(arrivals: list[tuple[float, int]]) -> None:
+    cursor = connected(overlap_s=OVERLAP_S)
+    assert cursor.newest == ""
+    for index, (_, number) in enumerate(arrivals):
+        cursor.admit(mid(number), float(index))
+        assert cursor.newest == mid(max(number for _, number in arrivals[: index + 1]))
+
+
+@given(arrivals=ARRIVALS)
+def test_the_resume_point_is_what_was_newest_an_overlap_ago_or_older(
+    arrivals: list[tuple[float, int]],
+) -> None:
+    cursor = connected(overlap_s=OVERLAP_S)
+    now = 0.0
+    newest_at: list[tuple[float, str]] = []
+    before = START_OF_HISTORY
+    for wait_s, number in arrivals:
+        now += wait_s
+        cursor.admit(mid(number), now)
+        if not newest_at or cursor.newest > newest_at[-1][1]:
+            newest_at.append((now, cursor.newest))
+        resume = cursor.resume_point
+        assert resume is not None
+        latest_safe = [newest for at, newest in newest_at if at <= newest_at[-1][0] - OVERLAP_S]
+        assert resume <= (latest_safe[-1] if latest_safe else START_OF_HISTORY)
+        assert resume <= cursor.newest
+        # It never goes back.
+        assert resume >= before
+        before = resume
+
+
+@given(gaps=st.lists(st.sampled_from([0.0, 0.1, 0.4, 1.0, 2.5, 6.0]), min_size=1))
+def test_all_that_came_within_the_overlap_would_be_replayed(gaps: list[float]) -> None:
+    cursor = connected(overlap_s=OVERLAP_S)
+    now = 0.0
+    times: list[float] = []
+    for number, gap in enumerate(gaps, start=1):
+        now += gap
+        times.append(now)
+        cursor.admit(mid(number), now)
+    resume = cursor.resume_point
+    assert resume is not None
+    recent = [mid(number) for number, at in enumerate(times, start=1) if at > now - OVERLAP_S]
+    assert all(item > resume for item in recent)
+
+
+def test_in_a_steady_stream_the_resume_point_follows_closely() -> None:
+    cursor = connected(overlap_s=OVERLAP_S)
+    for number in range(1, 1001):
+        cursor.admit(mid(number), number * 0.1)
+    resume = cursor.resume_point
+    assert resume is not None
+    assert mid(1000 - 60) <= resume <= mid(1000 - 50)
+
+
+def test_until_an_overlap_has_passed_all_history_is_asked_for() -> None:
+    cursor = Cursor(overlap_s=OVERLAP_S)
+    assert cursor.resume_point is None
+    cursor.connected(1000.0)
+    assert cursor.resume_point == START_OF_HISTORY
+    for number, now in enumerate((0.0, 0.5, 4.0, 4.75, 5.25), start=1):
+        cursor.admit(mid(number), now)
+        assert cursor.resume_point == START_OF_HISTORY
+    cursor.admit(mid(6), 5.5)
+    assert cursor.resume_point == mid(2)
+
+
+def test_an_overtaken_message_is_new_and_moves_nothing() -> None:
+    cursor = connected(overlap_s=OVERLAP_S)
+    for number in (10, 20, 30):
+        cursor.admit(mid(number), number)
+    resume = cursor.resume_point
+    assert cursor.admit(mid(15), 30.0)
+    assert not cursor.admit(mid(15), 31.0)
+    assert cursor.newest == mid(30)
+    assert cursor.resume_point == resume
+
+
+def test_a_message_without_mid_is_always_new_and_moves_nothing() -> None:
+    cursor = connected()
+    cursor.admit(mid(1), 0.0)
+    assert cursor.admit("", 1.0)
+    assert cursor.admit("", 2.0)
+    assert cursor.newest == mid(1)
+
+
+@pytest.mark.parametrize("strange", ["zzz", "9" * 25, "9" * 27, "f" * 26, "٩" * 26, "9" * 26 + "\n"])
+def test_a_mid_that_the_server_would_ignore_never_becomes_the_resume_point(strange: str) -> None:
+    cursor = connected(overlap_s=0.0)
+    cursor.admit(mid(1), 0.0)
+    assert cursor.admit(strange, 1.0)
+    assert not cursor.admit(strange, 2.0)
+    cursor.admit(mid(2), 3.0)
+    assert cursor.newest == mid(2)
+    assert cursor.resume_point == mid(2)
+
+
+@pytest.mark.parametrize(
+    ("created_unix", "wanted"),
+    [(None, True), (2000, True), (1000, True), (int(1000 - CLOCK_SLACK_S), True), (997, False), (0, False)],
+)
+def test_what_was_created_before_the_first_connection_is_dropped(
+    created_unix: int | None, wanted: bool
+) -> None:
+    cursor = connected()
+    assert cursor.admit(mid(1), 0.0, created_unix) is wanted
+    assert not cursor.admit(mid(1), 0.0, created_unix)
+    assert cursor.newest == mid(1)
+
+
+def test_only_the_first_connection_counts_for_that() -> None:
+    cursor = connected()
+    cursor.connected(5000.0)
+    assert cursor.admit(mid(1), 0.0, 1001)

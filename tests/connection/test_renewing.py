@@ -1,0 +1,134 @@
+"""Channels that never run out: 50 days, crooked clocks, stubborn portals (protocol §3)."""
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from bitrix_pull import State
+from bitrix_pull.emulator import Emulator
+from bitrix_pull.emulator.channels import CHANNEL_LIFE_S, Owner
+from tests import virtual_time
+from tests.connection.listening import Listener, emulator, running
+
+QUIET_S = 6 * 3600.0
+"""Pings have tests of their own; without them a simulated day is a fraction of a second."""
+
+
+async def stream_for(emu: Emulator, listener: Listener, days: float, seed: int) -> int:
+    """Send events all along, many in the seconds around each end; return how many."""
+    rng, sent = random.Random(seed), 0
+    loop = asyncio.get_running_loop()
+    end = loop.time() + days * 86_400
+    while loop.time() < end:
+        assert len(emu.push.connections) >= 1, "never without a live connection"
+        emu.portal.send("x", {"n": sent}, users=None if sent % 2 else [1])
+        sent += 1
+        into = loop.time() % CHANNEL_LIFE_S
+        near = into < 20 or into > CHANNEL_LIFE_S - 200
+        await asyncio.sleep(rng.uniform(0.05, 1.5) if near else rng.uniform(100, 1500))
+    await listener.received(sent)
+    return sent
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_fifty_days(seed: int) -> None:
+    async def main() -> None:
+        async with emulator() as emu, running(Listener(emu, ping_interval_s=QUIET_S)) as listener:
+            emu.push.ping_interval_s = 1e9
+            await listener.reached(State.LIVE)
+            sent = await stream_for(emu, listener, 50, seed)
+            assert listener.numbers == list(range(sent))
+            renewals = listener.states.count(State.RENEWING)
+            assert 95 <= renewals <= 105
+            assert emu.portal.calls["pull.application.config.get"] <= 2 * renewals + 1
+            assert State.BACKOFF not in listener.states
+
+    virtual_time.run(main)
+
+
+@pytest.mark.parametrize("off_s", [-3600.0, 3600.0])
+def test_a_portal_whose_clock_is_an_hour_off(off_s: float) -> None:
+    async def main() -> None:
+        emu = Emulator(clock=lambda: virtual_time.unix_time() + off_s)
+        async with emu, running(Listener(emu, ping_interval_s=QUIET_S)) as listener:
+            emu.push.ping_interval_s = 1e9
+            await listener.reached(State.LIVE)
+            sent = await stream_for(emu, listener, 3, seed=2)
+            assert listener.numbers == list(range(sent))
+            assert emu.portal.calls["pull.application.config.get"] <= 13
+
+    virtual_time.run(main)
+
+
+@pytest.mark.parametrize("jump_s", [-86_400.0, 86_400.0])
+def test_a_local_clock_that_jumps_by_a_day(jump_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = time.time
+
+    async def main() -> None:
+        async with emulator() as emu, running(Listener(emu, ping_interval_s=QUIET_S)) as listener:
+            emu.push.ping_interval_s = 1e9
+            await listener.reached(State.LIVE)
+            before = await stream_for(emu, listener, 0.7, seed=3)
+            monkeypatch.setattr(time, "time", lambda: real() + jump_s)
+            listener.events.clear()
+            sent = await stream_for(emu, listener, 2, seed=4)
+            assert before
+            assert listener.numbers == list(range(sent))
+            assert emu.portal.calls["pull.application.config.get"] <= 13
+
+    virtual_time.run(main)
+
+
+class StubbornPortal:
+    """A REST client of the user's own, whose portal answers the same configuration for ever."""
+
+    def __init__(self, emu: Emulator) -> None:
+        self._config = emu.portal.config("application", 1)
+        self.asked_at: list[float] = []
+
+    async def call(self, method: str, params: Mapping[str, Any], /) -> Any:
+        now = virtual_time.unix_time()
+        self.asked_at.append(now)
+        return {**self._config, "serverTime": datetime.fromtimestamp(now, UTC).isoformat()}
+
+
+def test_a_portal_that_answers_expired_channels_for_ever_is_asked_once_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        async with emulator(channel_life_s=600) as emu:
+            portal = StubbornPortal(emu)
+            async with running(Listener(emu, auth=portal)) as listener:
+                await listener.reached(State.LIVE)
+                await asyncio.sleep(600 + 3600)
+                gaps = [later - earlier for earlier, later in pairwise(portal.asked_at)]
+                assert len(gaps) > 40
+                # One request ahead of the end, one just after it, and then the minutes.
+                assert all(gap >= 60 for gap in gaps[2:])
+                assert listener.state is State.LIVE
+
+    virtual_time.run(main)
+    warnings = [record for record in caplog.records if "have expired" in record.message]
+    assert len(warnings) == 1
+
+
+def test_channel_expire_without_a_new_channel_renews_at_once() -> None:
+    async def main() -> None:
+        async with emulator() as emu, running(Listener(emu)) as listener:
+            await listener.reached(State.LIVE)
+            calls = emu.portal.calls["pull.application.config.get"]
+            emu.portal.channels.expire(Owner("application", 1))
+            emu.portal.send("x", {"n": 0}, users=[1])
+            await listener.received(1)
+            await asyncio.sleep(5)
+            assert listener.numbers == [0]
+            assert emu.portal.calls["pull.application.config.get"] == calls + 1
+            assert listener.states[-2:] == [State.RENEWING, State.LIVE]
+
+    virtual_time.run(main)

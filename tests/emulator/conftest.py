@@ -1,0 +1,116 @@
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import aiohttp
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from bitrix_pull.emulator import Emulator
+from bitrix_pull.wire import push_pb2
+from bitrix_pull.wire.channel_ids import PublicChannel
+from bitrix_pull.wire.formats import WireFormat
+from bitrix_pull.wire.urls import subscription_url
+
+
+class Clock:
+    """Unix time that stands still until it is told to move."""
+
+    def __init__(self, now: float = 1_800_000_000.25) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def emulator(clock: Clock, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Emulator]:
+    """A running emulator that must end with nothing left over and nothing complained about."""
+    async with Emulator(security_key="test key", clock=clock) as emulator:
+        emulator.push.gather_s = 0.05
+        yield emulator
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.fixture
+async def session(emulator: Emulator) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what other tasks are about to do."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - the emulator has no events for this
+            await asyncio.sleep(0.001)
+
+
+def subscribe(
+    emulator: Emulator,
+    channels: Sequence[str],
+    wire_format: WireFormat = WireFormat.PROTOBUF,
+    *,
+    mid: str | None = None,
+) -> connect:
+    """Subscribe by WebSocket."""
+    return connect(subscription_url(emulator.subws_url, channels, wire_format, mid=mid))
+
+
+async def frame(websocket: ClientConnection) -> bytes:
+    """Return the next frame."""
+    return await asyncio.wait_for(websocket.recv(decode=False), 5)
+
+
+async def mids(websocket: ClientConnection) -> list[str]:
+    """Return the mids of the next binary frame."""
+    batch = push_pb2.ResponseBatch.FromString(await frame(websocket))
+    return [
+        message.id.hex() for response in batch.responses for message in response.outgoingMessages.messages
+    ]
+
+
+Call = Callable[..., Awaitable[tuple[int, Any]]]
+
+
+@pytest.fixture
+def call(emulator: Emulator, session: aiohttp.ClientSession) -> Call:
+    """Call a REST method with the application's token, or ``token=``: status and body."""
+
+    async def call(method: str, *, token: str | None = None, **params: Any) -> tuple[int, Any]:
+        url = f"{emulator.portal_url}/rest/{method}.json"
+        async with session.post(url, json={**params, "auth": token or emulator.token}) as answer:
+            return answer.status, await answer.json()
+
+    return call
+
+
+@pytest.fixture
+def call_webhook(emulator: Emulator, session: aiohttp.ClientSession) -> Call:
+    """Call a REST method through the webhook of user 1: status and body."""
+
+    async def call(method: str, **params: Any) -> tuple[int, Any]:
+        async with session.post(f"{emulator.webhook_url}{method}.json", json=params) as answer:
+            return answer.status, await answer.json()
+
+    return call
+
+
+@pytest.fixture
+def channels(emulator: Emulator) -> list[str]:
+    """The application's channels as user 1 subscribes to them: private, shared."""
+    config = emulator.portal.config("application", 1)
+    return [config["channels"][kind]["id"] for kind in ("private", "shared")]
+
+
+@pytest.fixture
+def public_channel(emulator: Emulator) -> PublicChannel:
+    """The application's public channel of user 1."""
+    config = emulator.portal.config("application", 1)
+    return PublicChannel.parse(config["channels"]["private"]["public_id"])
