@@ -4,7 +4,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_origin
 
 import pytest
 from hypothesis import example, given, settings
@@ -198,10 +198,7 @@ def test_json_that_is_no_message_is_malformed(wire_format: WireFormat, bad: str)
 
 @pytest.mark.parametrize("wire_format", FORMATS)
 def test_a_body_as_json_text_is_read_too(wire_format: WireFormat) -> None:
-    if wire_format is WireFormat.PROTOBUF:
-        text = body({"n": 1})
-    else:
-        text = json.dumps(body({"n": 1}))
+    text = body({"n": 1}) if wire_format is WireFormat.PROTOBUF else json.dumps(body({"n": 1}))
     (event,) = roundtrip(wire_format, [Written(mid(1), text)])
     assert isinstance(event, PullEvent)
     assert event.params == {"n": 1}
@@ -315,6 +312,7 @@ def test_bytes_of_another_format_are_a_malformed_frame(wire_format: WireFormat, 
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
+INCOMING = {get_origin(item) or item for item in get_args(Incoming)}
 NOISE = st.lists(
     st.binary(max_size=8)
     | st.sampled_from([item.encode() for item in FRAGMENTS])
@@ -326,12 +324,10 @@ NOISE = st.lists(
 @pytest.mark.parametrize("wire_format", FORMATS)
 @given(frame=NOISE)
 def test_arbitrary_bytes_raise_nothing_but_malformed_frame(wire_format: WireFormat, frame: bytes) -> None:
-    try:
+    received: list[Incoming] | None = None
+    with contextlib.suppress(MalformedFrame):
         received = DECODERS[wire_format](frame)
-    except MalformedFrame as error:
-        assert str(len(frame)) in str(error)
-    else:
-        assert isinstance(received, list)
+    assert received is None or {type(item) for item in received} <= INCOMING
 
 
 HOSTILE = 256 * 1024

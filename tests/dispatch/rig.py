@@ -1,0 +1,63 @@
+"""A dispatcher that runs, and events to put in."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from bitrix_pull.dispatch.dispatcher import Dispatcher
+from bitrix_pull.dispatch.inbox import Inbox
+from bitrix_pull.dispatch.router import Router
+from bitrix_pull.events import BACKEND_SENDER, HandlerFailed, Notice, PullEvent
+
+
+def event(
+    number: int = 0,
+    command: str = "x",
+    module: str = "application",
+    *,
+    params: Any = None,
+    size: int = 1,
+) -> PullEvent[Any]:
+    content = {"n": number} if params is None else params
+    return PullEvent(f"{number:026}", module, command, content, {}, BACKEND_SENDER, "server", size=size)
+
+
+@dataclass
+class Running:
+    """A dispatcher at work."""
+
+    dispatcher: Dispatcher
+    inbox: Inbox
+    notices: list[Notice] = field(default_factory=list)
+
+    def put(self, *events: PullEvent[Any]) -> None:
+        for item in events:
+            self.dispatcher.put(item)
+
+    async def idle(self) -> None:
+        """Wait until all is handled, and see that the accounts are settled."""
+        await asyncio.wait_for(self.dispatcher.idle(), 5)
+        assert (len(self.inbox), self.inbox.size) == (0, 0)
+
+    @property
+    def failures(self) -> list[HandlerFailed]:
+        return [item for item in self.notices if isinstance(item, HandlerFailed)]
+
+
+@asynccontextmanager
+async def running(
+    router: Router | None = None, *, max_events: int = 1000, max_bytes: int = 1_000_000
+) -> AsyncIterator[Running]:
+    notices: list[Notice] = []
+    inbox = Inbox(max_events=max_events, max_bytes=max_bytes)
+    dispatcher = Dispatcher(router or Router(), inbox, notices.append)
+    task = asyncio.create_task(dispatcher.run())
+    await asyncio.sleep(0)
+    try:
+        yield Running(dispatcher, inbox, notices)
+    finally:
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=5)
+        assert done, "the dispatcher does not end"

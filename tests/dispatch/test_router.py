@@ -1,0 +1,241 @@
+"""Which handlers want which events."""
+
+import functools
+from typing import Any, cast
+
+import pytest
+from pydantic import BaseModel
+
+from bitrix_pull.dispatch.router import Pattern, Router
+from bitrix_pull.errors import InvalidArgument
+from bitrix_pull.events import PullEvent
+
+
+class Order(BaseModel):
+    id: int
+
+
+def handle(event: PullEvent) -> None:
+    raise AssertionError("never called here")
+
+
+def names(router: Router) -> list[str]:
+    return [handler.name for handler in router.handlers()]
+
+
+def named(name: str) -> Any:
+    def callback(event: PullEvent) -> None:
+        raise AssertionError("never called here")
+
+    callback.__qualname__ = name
+    return callback
+
+
+ROWS = [
+    # the router's module, what on() is given, module of an event, its command, wanted
+    (None, {}, "application", "x", True),
+    (None, {}, "crm", "y", True),
+    (None, {"command": "x"}, "application", "x", True),
+    (None, {"command": "x"}, "application", "X", False),
+    (None, {"command": "x"}, "application", "y", False),
+    (None, {"command": "x"}, "crm", "x", False),
+    (None, {"module": "crm"}, "crm", "anything", True),
+    (None, {"module": "CRM"}, "crm", "anything", True),
+    (None, {"module": "crm"}, "application", "x", False),
+    (None, {"command": "x", "module": "crm"}, "crm", "x", True),
+    (None, {"command": "x", "module": "crm"}, "crm", "y", False),
+    ("crm", {}, "crm", "x", True),
+    ("crm", {}, "application", "x", False),
+    ("CRM", {"command": "x"}, "crm", "x", True),
+    ("crm", {"command": "x"}, "application", "x", False),
+    ("crm", {"command": "x", "module": "im"}, "im", "x", True),
+    ("crm", {"command": "x", "module": "im"}, "crm", "x", False),
+]
+
+
+@pytest.mark.parametrize(("own", "wish", "module", "command", "wanted"), ROWS)
+def test_patterns(own: str | None, wish: dict[str, Any], module: str, command: str, wanted: bool) -> None:
+    router = Router(module=own)
+    cast("Any", router.on)(**wish)(handle)
+    (handler,) = router.handlers()
+    assert handler.pattern.matches(module, command) is wanted
+
+
+def test_the_function_is_returned_unchanged() -> None:
+    assert Router().on("x")(handle) is handle
+
+
+def test_a_function_can_be_registered_twice() -> None:
+    router = Router()
+    router.on("x")(router.on("y")(handle))
+    assert [handler.pattern.command for handler in router.handlers()] == ["y", "x"]
+
+
+def test_handlers_come_in_order_with_those_of_included_routers_behind() -> None:
+    top, middle, bottom = Router(), Router(), Router()
+    bottom.on("x")(named("bottom"))
+    top.include(middle)
+    middle.include(bottom)
+    middle.on("x")(named("middle"))
+    top.on("x")(named("top"))
+    assert names(top) == ["top", "middle", "bottom"]
+    assert names(middle) == ["middle", "bottom"]
+
+
+def test_a_router_keeps_its_own_default_module_when_included() -> None:
+    crm = Router(module="crm")
+    top = Router(module="im")
+    top.include(crm)
+    crm.on("x")(handle)
+    assert [handler.pattern for handler in top.handlers()] == [Pattern("x", "crm")]
+
+
+def test_every_router_above_hears_of_a_late_handler() -> None:
+    top, middle, bottom = Router(), Router(), Router()
+    heard: list[str] = []
+    top.watch(lambda: heard.append("top"))
+    top.include(middle)
+    middle.include(bottom)
+    heard.clear()
+    bottom.on("x")(handle)
+    assert heard == ["top"]
+
+
+def test_a_router_cannot_include_itself_over_any_distance() -> None:
+    top, middle, bottom = Router(), Router(), Router()
+    top.include(middle)
+    middle.include(bottom)
+    for router in (top, middle, bottom):
+        with pytest.raises(InvalidArgument, match="itself"):
+            bottom.include(router)
+    assert list(bottom.handlers()) == []
+
+
+def test_a_router_is_included_once() -> None:
+    top, other = Router(), Router()
+    top.include(other)
+    with pytest.raises(InvalidArgument, match="included already"):
+        top.include(other)
+
+
+# -- what is checked at registration ----------------------------------------------
+
+
+class Callable0:
+    def __call__(self) -> None: ...
+
+
+class Callable1:
+    def __call__(self, event: PullEvent) -> None: ...
+
+    def method(self, event: PullEvent) -> None: ...
+
+    @staticmethod
+    def static(event: PullEvent) -> None: ...
+
+    @classmethod
+    def of_class(cls, event: PullEvent) -> None: ...
+
+
+def two(first: PullEvent, second: int) -> None: ...
+
+
+def with_default(event: PullEvent, more: str = "") -> None: ...
+
+
+def keyword_only(*, event: PullEvent) -> None: ...
+
+
+def any_arguments(*arguments: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        handle,
+        with_default,
+        any_arguments,
+        lambda event: None,
+        functools.partial(two, second=1),
+        Callable1(),
+        Callable1().method,
+        Callable1.static,
+        Callable1.of_class,
+        print,
+    ],
+)
+def test_whatever_takes_one_event_is_a_handler(callback: Any) -> None:
+    router = Router()
+    router.on("x")(callback)
+    assert len(list(router.handlers())) == 1
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        two,
+        keyword_only,
+        lambda: None,
+        Callable0(),
+        functools.partial(handle, cast("PullEvent", None)),
+        Callable1.method,
+        7,
+        None,
+        "x",
+    ],
+)
+def test_what_cannot_take_one_event_is_refused(callback: Any) -> None:
+    router = Router()
+    with pytest.raises(InvalidArgument, match="handler"):
+        router.on("x")(callback)
+    assert list(router.handlers()) == []
+
+
+def test_forgotten_parentheses_are_noticed() -> None:
+    with pytest.raises(InvalidArgument, match="parentheses"):
+        Router().on(handle)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("wish", [{"command": ""}, {"command": 7}, {"module": ""}, {"module": b"crm"}])
+def test_names_are_non_empty_text(wish: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument, match="non-empty string"):
+        Router().on(**wish)
+
+
+@pytest.mark.parametrize("model", [dict, Order(id=1), "Order", int])
+def test_a_model_is_a_pydantic_class(model: Any) -> None:
+    with pytest.raises(InvalidArgument, match="pydantic"):
+        Router().on("x", model=model)
+
+
+class Secretive:
+    def __init__(self) -> None:
+        self.token = "s3cret"
+
+    def __repr__(self) -> str:
+        return self.token
+
+    def __call__(self, event: PullEvent, token: str = "") -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("callback", "name"),
+    [
+        (handle, "handle"),
+        (Callable1().method, "Callable1.method"),
+        (Secretive(), "Secretive"),
+        (functools.partial(with_default, more="s3cret"), "with_default"),
+        (functools.partial(functools.partial(Secretive(), token="s3cret")), "Secretive"),
+    ],
+)
+def test_a_handlers_name_shows_nothing_that_is_bound_to_it(callback: Any, name: str) -> None:
+    router = Router()
+    router.on("x")(callback)
+    assert names(router) == [name]
+
+
+def test_neither_does_the_error_of_a_wrong_signature() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        Router().on("x")(functools.partial(Secretive(), cast("PullEvent", None), "x"))
+    assert "s3cret" not in str(caught.value)
+    assert "Secretive" in str(caught.value)

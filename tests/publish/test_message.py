@@ -1,0 +1,141 @@
+"""What is checked before anything is sent (protocol §2, event.add)."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bitrix_pull.errors import InvalidArgument
+from bitrix_pull.publish.message import Message
+
+
+def check(
+    command: Any = "order_update", params: Any = None, module: Any = "application", users: Any = None
+) -> Message:
+    return Message.check(command, params, module, users)
+
+
+@given(command=st.from_regex(r"[A-Za-z0-9_:|.\-]+", fullmatch=True))
+def test_commands_that_the_portal_takes(command: str) -> None:
+    assert check(command).command == command
+
+
+@pytest.mark.parametrize("command", ["", "a b", "a\n", "é", "a/b", "a,b", None, 7, b"a", "x" * 500 + "!"])
+def test_commands_that_it_refuses(command: object) -> None:
+    with pytest.raises(InvalidArgument, match="COMMAND_ERROR") as caught:
+        check(command)
+    assert len(str(caught.value)) < 250
+
+
+@given(module=st.from_regex(r"[a-z0-9._]+", fullmatch=True))
+def test_modules_that_the_portal_takes(module: str) -> None:
+    assert check(module=module).module == module
+
+
+@pytest.mark.parametrize("module", ["", "CRM", "a-b", "a:b", "crm\n", None, 7])
+def test_modules_that_it_refuses(module: object) -> None:
+    with pytest.raises(InvalidArgument, match="MODULE_ID_ERROR"):
+        check(module=module)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"a": [1, 2.5, None, True, "я"]},
+        OrderedDict(a=1),
+        MappingProxyType({"a": {"b": ()}}),
+        {"n": 10**30},
+    ],
+)
+def test_params_are_any_json_object(params: Mapping[str, Any]) -> None:
+    content = json.loads(check(params=params).body())
+    assert content["params"] == json.loads(json.dumps(dict(params)))
+
+
+def test_no_params_are_an_empty_object() -> None:
+    assert check().body() == b'{"module_id":"application","command":"order_update","params":{}}'
+
+
+def test_text_goes_as_it_is() -> None:
+    assert check(params={"t": "✓ 😀"}).body().endswith('"params":{"t":"✓ 😀"}}'.encode())
+
+
+@pytest.mark.parametrize("params", [[], [1], "{}", b"{}", 7, True])
+def test_params_that_are_no_object_are_refused(params: object) -> None:
+    with pytest.raises(InvalidArgument, match="PARAMS_ERROR"):
+        check(params=params)
+
+
+def cyclic() -> dict[str, object]:
+    cycle: dict[str, object] = {}
+    cycle["self"] = cycle
+    return cycle
+
+
+def deep() -> dict[str, object]:
+    inner: dict[str, object] = {}
+    for _ in range(100_000):
+        inner = {"a": inner}
+    return inner
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"x": float("nan")},
+        {"x": float("inf")},
+        {"x": {1, 2}},
+        {"x": b"bytes"},
+        {"x": object()},
+        {(1, 2): "x"},
+        {"x": "half \ud83d"},
+        {"half \udc00": 1},
+        cyclic(),
+    ],
+    ids=["nan", "infinity", "set", "bytes", "object", "tuple key", "surrogate", "surrogate key", "cycle"],
+)
+def test_what_json_cannot_hold_is_refused(params: dict[Any, Any]) -> None:
+    with pytest.raises(InvalidArgument):
+        check(params=params)
+
+
+def test_too_deep_params_are_refused() -> None:
+    with pytest.raises(InvalidArgument):
+        check(params=deep())
+
+
+@pytest.mark.parametrize(
+    ("users", "ids"),
+    [
+        (None, None),
+        (5, (5,)),
+        ([5, 1, 5], (5, 1)),
+        ((1,), (1,)),
+        (range(1, 4), (1, 2, 3)),
+        (iter([2, 1]), (2, 1)),
+        ({7: "name"}, (7,)),
+    ],
+)
+def test_users_are_one_id_or_several(users: object, ids: tuple[int, ...] | None) -> None:
+    assert check(users=users).users == ids
+
+
+@pytest.mark.parametrize(
+    "users",
+    [0, -1, True, 1.0, "1", b"1", "", [], [0], ["1"], [1, True], [1.0], [None], [[1]], object(), ["x" * 500]],
+)
+def test_what_is_no_user_id_is_refused(users: object) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        check(users=users)
+    assert len(str(caught.value)) < 150
+
+
+def test_it_is_a_value_error_too() -> None:
+    with pytest.raises(ValueError, match="command"):
+        check("no spaces")
