@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bitrix_pull import errors
     from bitrix_pull.client import Health, PullClient
+    from bitrix_pull.connection.stores import FileStore, MemoryStore, ResumeStore, SqliteStore
     from bitrix_pull.dispatch.router import Router
     from bitrix_pull.dispatch.subscription import Subscription
     from bitrix_pull.errors import PullError
     from bitrix_pull.events import (
+        Continuity,
+        Gap,
         HandlerFailed,
         MessageDropped,
         Notice,
@@ -29,8 +32,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessToken",
+    "Continuity",
+    "FileStore",
+    "Gap",
     "HandlerFailed",
     "Health",
+    "MemoryStore",
     "MessageDropped",
     "Notice",
     "OAuth",
@@ -39,9 +46,11 @@ __all__ = [
     "PullEvent",
     "PullOptions",
     "Receipt",
+    "ResumeStore",
     "Router",
     "Sender",
     "SenderType",
+    "SqliteStore",
     "State",
     "StateChanged",
     "Subscription",
@@ -53,8 +62,12 @@ logging.getLogger("bitrix_pull").addHandler(logging.NullHandler())
 
 _HOMES = {
     "AccessToken": "portal.auth",
+    "Continuity": "events",
+    "FileStore": "connection.stores",
+    "Gap": "events",
     "HandlerFailed": "events",
     "Health": "client",
+    "MemoryStore": "connection.stores",
     "MessageDropped": "events",
     "Notice": "events",
     "OAuth": "portal.auth",
@@ -63,9 +76,11 @@ _HOMES = {
     "PullEvent": "events",
     "PullOptions": "options",
     "Receipt": "publish.publisher",
+    "ResumeStore": "connection.stores",
     "Router": "dispatch.router",
     "Sender": "events",
     "SenderType": "events",
+    "SqliteStore": "connection.stores",
     "State": "events",
     "StateChanged": "events",
     "Subscription": "dispatch.subscription",

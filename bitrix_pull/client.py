@@ -3,18 +3,20 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Iterable, Mapping
+import os
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import Any, Self, get_args, overload
 
 import aiohttp
 from pydantic import BaseModel
 
 from bitrix_pull.connection.channels import ChannelManager
-from bitrix_pull.connection.cursor import Cursor
 from bitrix_pull.connection.intake import Intake
+from bitrix_pull.connection.keeper import Keeper, Start
 from bitrix_pull.connection.states import Lifecycle
+from bitrix_pull.connection.stores import ResumeStore, as_store
 from bitrix_pull.connection.supervisor import Supervisor
 from bitrix_pull.connection.transports import Transports
 from bitrix_pull.dispatch.dispatcher import Dispatcher
@@ -22,7 +24,7 @@ from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.notices import NoticeBoard
 from bitrix_pull.dispatch.router import M, Router
 from bitrix_pull.dispatch.subscription import Subscription
-from bitrix_pull.errors import InvalidArgument, NotRunning, StartTimeout
+from bitrix_pull.errors import InvalidArgument, NotRunning, PullError, StartTimeout
 from bitrix_pull.events import Notice, State
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.auth import Caller, Credentials, Mode
@@ -84,6 +86,8 @@ class PullClient(Router):
         auth: Credentials | Caller,
         *,
         mode: Mode | None = None,
+        resume: str | os.PathLike[str] | ResumeStore | None = None,
+        start: Start = "resume",
         options: PullOptions | None = None,
         http: aiohttp.ClientSession | None = None,
     ) -> None:
@@ -94,6 +98,10 @@ class PullClient(Router):
                 ``async def call(method, params)`` that returns the REST method's result.
             mode: "application" for the channels of an installed application, "user" for
                 those of the webhook's user. The default is what ``auth`` allows.
+            resume: Where to write down how far everything is handled, so that a restart of
+                the process misses nothing: the path of a file, or a store; None: in memory.
+            start: "resume" goes on where ``resume`` says, and begins now where it says
+                nothing; "latest" begins now, "earliest" with all that the server still has.
             options: Timeouts, limits and policies.
             http: A session to use for REST and publishing; it is not closed.
 
@@ -103,6 +111,8 @@ class PullClient(Router):
         super().__init__()
         if mode not in (None, "application", "user"):
             raise InvalidArgument(f'mode must be "application" or "user", not {mode!r:.40}')
+        if start not in get_args(Start):
+            raise InvalidArgument(f"start must be one of {get_args(Start)}, not {start!r:.40}")
         self._options = options or PullOptions()
         self._rest = RestClient(auth, options=self._options, http=http)
         mode = mode or self._rest.default_mode
@@ -113,15 +123,23 @@ class PullClient(Router):
         )
         self._dispatcher = Dispatcher(self, self._inbox, self._notices.post)
         self._channels = ChannelManager(ConfigFetcher(self._rest, mode))
-        self._intake = Intake(
-            Cursor(known_mids=self._options.known_mids), self._dispatcher, self._notices.post
+        self._intake = Intake(self._dispatcher, self._notices.post)
+        self._keeper = Keeper(
+            as_store(resume),
+            start,
+            identity=f"{self._rest.identity} {mode}",
+            known_mids=self._options.known_mids,
+            unsettled=lambda: self._inbox.unsettled,
+            acknowledge=self._acknowledge,
         )
         self._supervisor = Supervisor(
             channels=self._channels,
             transports=Transports(self._rest.http, self._options),
             intake=self._intake,
+            keeper=self._keeper,
             lifecycle=self._lifecycle,
             options=self._options,
+            announce=self._notices.post,
         )
         self._publisher = Publisher(
             rest=self._rest,
@@ -210,16 +228,28 @@ class PullClient(Router):
 
     async def _serve(self) -> None:
         """Everything between start and close."""
+        try:
+            await self._keeper.open()
+        except PullError as error:
+            self._lifecycle.move(State.FAILED, error=error)
+            raise
         workers = asyncio.create_task(self._dispatcher.run(), name="bitrix_pull handlers")
+        keeping = asyncio.create_task(self._keeper.run(), name="bitrix_pull keeper")
         try:
             await self._supervisor.run()
         finally:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._drain_s):
                     await self._dispatcher.idle()
+            self._keeper.stop()
+            await asyncio.wait({keeping})
+            await self._keeper.close()
             self._dispatcher.finish(self._failure())
             workers.cancel()
             await asyncio.wait({workers})
+
+    async def _acknowledge(self, mids: Sequence[str]) -> None:
+        await self._supervisor.acknowledge(mids)
 
     def _failure(self) -> Exception | None:
         change = self._lifecycle.last_change

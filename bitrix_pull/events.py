@@ -143,4 +143,28 @@ class HandlerFailed:
     error: Exception
 
 
-Notice = StateChanged | MessageDropped | HandlerFailed
+@dataclass(slots=True, frozen=True)
+class Continuity:
+    """What a reconnect has brought back. Comes before the first event after it.
+
+    Attributes:
+        recovered: "yes" if the server's history still held a message that was known, so
+            that what followed it came too; "no" if it should have held one and did not
+            (the notice is a ``Gap`` then); "unknown" if there was nothing to tell by.
+        replayed: Messages that were missed and are delivered now.
+        duplicates: Messages that the server sent again and that are dropped.
+        offline_s: Seconds without a connection; None after a restart of the client.
+    """
+
+    recovered: Literal["yes", "no", "unknown"]
+    replayed: int
+    duplicates: int
+    offline_s: float | None
+
+
+@dataclass(slots=True, frozen=True)
+class Gap(Continuity):
+    """The server's history was gone: events may be lost. Fetch the state anew over REST."""
+
+
+Notice = StateChanged | Continuity | MessageDropped | HandlerFailed

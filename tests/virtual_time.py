@@ -19,7 +19,7 @@ def run(main: Callable[[], Coroutine[Any, Any, T]], *, limit_s: float = 400 * 86
         main: What to run.
         limit_s: Virtual seconds after which everything that still waits fails.
     """
-    loop = looptime.patch_event_loop(asyncio.SelectorEventLoop(), end=limit_s)
+    loop = looptime.patch_event_loop(asyncio.SelectorEventLoop(), end=limit_s, idle_step=0.01)
     try:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
             return runner.run(main())

@@ -36,8 +36,12 @@ class Connection(Protocol):
         """
         ...
 
-    async def acknowledge(self, mid: str) -> None:
-        """Tell the server that a message is safe with us, where the protocol has that."""
+    async def acknowledge(self, mids: Sequence[str]) -> None:
+        """Tell the server that messages are safe with us, where the protocol has that.
+
+        Raises:
+            Ended: The stream is over.
+        """
         ...
 
     async def close(self, code: int) -> None:

@@ -2,6 +2,8 @@
 
 import re
 from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass
 
 from bitrix_pull.wire.messages import Position
 from bitrix_pull.wire.urls import START_OF_HISTORY
@@ -10,6 +12,46 @@ CLOCK_SLACK_S = 2.0
 """The server's creation times are whole seconds, and its clock may be a little off."""
 
 _MID = re.compile(r"[0-9]{26}")
+
+
+@dataclass(slots=True, frozen=True)
+class Beginning:
+    """When a client first connected: what is older is not for it.
+
+    The push server and the portal may differ by hours, so each is compared with its own
+    clock; None where that clock is not known, and then nothing is too old.
+    """
+
+    server_unix: float | None
+    portal_unix: float | None
+
+    def is_after(self, created_unix: float | None, sent_unix: float | None) -> bool:
+        """Tell whether a message is surely older.
+
+        Args:
+            created_unix: When the push server took it, by its clock.
+            sent_unix: When the portal sent it, by the portal's clock.
+        """
+        if created_unix is not None:
+            return self.server_unix is not None and created_unix < self.server_unix - CLOCK_SLACK_S
+        if sent_unix is not None:
+            return self.portal_unix is not None and sent_unix < self.portal_unix - CLOCK_SLACK_S
+        return False
+
+
+@dataclass(slots=True, frozen=True)
+class ResumePoint:
+    """Up to where a client has come, as it is written down between two runs.
+
+    Attributes:
+        mid: Everything up to this message is settled. Resume after it.
+        settled: Later messages that are settled too, so that they are not handled again.
+        began: What is older than this is not wanted; None: everything is.
+    """
+
+    mid: str
+    settled: tuple[str, ...] = ()
+    began: Beginning | None = None
 
 
 class Cursor:
@@ -22,23 +64,34 @@ class Cursor:
     sends again is recognised and dropped.
     """
 
-    def __init__(self, *, overlap_s: float = 5.0, known_mids: int = 10_000) -> None:
-        """Start with nothing seen.
+    def __init__(
+        self, *, overlap_s: float = 5.0, known_mids: int = 10_000, resume: ResumePoint | None = None
+    ) -> None:
+        """Start where another run has come to, or with nothing seen.
 
         Args:
             overlap_s: How far behind the newest message to resume.
             known_mids: How many mids to remember at least.
+            resume: What an earlier run has written down.
         """
         self._overlap_s = overlap_s
         self._known_max = known_mids
-        self._known: dict[str, None] = {}
+        # Each with the unix time until which the server must keep it; 0 where nobody knows.
+        self._known: dict[str, float] = {}
         self._forget_at = known_mids + known_mids // 4
         self._newest = ""
         # (time of receipt, newest mid then): the left one is the resume point, as the
         # next one is still within the overlap.
         self._checkpoints: deque[tuple[float, str]] = deque()
+        self._floor = START_OF_HISTORY
         self._pinned: str | None = None
-        self._began: float | None = None
+        self._began: Beginning | None = None
+        self._connected = False
+        if resume is not None:
+            self._connected = True
+            self._floor = self._newest = resume.mid
+            self._known = dict.fromkeys(resume.settled, 0.0)
+            self._began = resume.began
         self.position: Position | None = None
         """Where a server without mids stands (version 2 or older)."""
 
@@ -47,41 +100,70 @@ class Cursor:
         """The highest mid seen, or "" before the first message."""
         return self._newest
 
-    def connected(self, server_unix: float) -> None:
+    def connected(self, beginning: Beginning) -> None:
         """Take note of a new connection; the first one says what is too old to deliver."""
-        if self._began is None:
-            self._began = server_unix
+        if not self._connected:
+            self._connected = True
+            self._began = beginning
 
-    def admit(self, mid: str, now: float, created_unix: int | None = None) -> bool:
+    def knows(self, mid: str) -> bool:
+        """Tell whether a message is remembered."""
+        return mid in self._known
+
+    def expects(self, server_unix: float) -> bool:
+        """Tell whether a replay must hold a message that is known, if the history is whole."""
+        point = self.resume_point
+        return point is not None and any(
+            kept_until > server_unix + CLOCK_SLACK_S and mid > point
+            for mid, kept_until in self._known.items()
+        )
+
+    def channels_changed(self) -> None:
+        """Take note that what came so far may have come by channels that are gone now."""
+        self._known = dict.fromkeys(self._known, 0.0)
+
+    def admit(self, mid: str, now: float, *, kept_until_unix: float = 0.0) -> bool:
         """Return True if the message is new, and remember it.
 
         Args:
             mid: The message's id; "" where it has none, which is always new.
             now: Monotonic time of receipt in seconds.
-            created_unix: When the server took it, where known.
+            kept_until_unix: Until when the server must keep it; 0 where nobody knows.
         """
         if not mid:
             return True
         if mid in self._known:
             return False
-        self._known[mid] = None
+        self._known[mid] = kept_until_unix
         if len(self._known) > self._forget_at:
             self._forget()
         # The server silently ignores a resume point of another form: it would replay nothing.
         if mid > self._newest and _MID.fullmatch(mid):
             self._newest = mid
             self._mark(now)
-        # A resume from the start of history replays what came before us too.
-        return created_unix is None or self._began is None or created_unix >= self._began - CLOCK_SLACK_S
+        return True
+
+    def too_old(self, created_unix: float | None, sent_unix: float | None) -> bool:
+        """Tell whether a replayed message is from before this client's first connection.
+
+        A resume from the start of history brings such messages too.
+        """
+        return self._began is not None and self._began.is_after(created_unix, sent_unix)
 
     @property
     def resume_point(self) -> str | None:
         """The mid to resume after, or None before the first connection."""
-        if self._began is None:
+        if not self._connected:
             return None
         if self._pinned is not None:
             return self._pinned
-        return self._checkpoints[0][1] if self._checkpoints else START_OF_HISTORY
+        return self._checkpoints[0][1] if self._checkpoints else self._floor
+
+    def snapshot(self, unsettled: Collection[str]) -> ResumePoint:
+        """Return what to write down, given the mids that handlers have not finished with."""
+        point = min((self.resume_point or START_OF_HISTORY, *map(_just_before, unsettled)))
+        settled = tuple(mid for mid in self._known if mid > point and mid not in unsettled)
+        return ResumePoint(point, settled, self._began)
 
     def pin(self) -> None:
         """Keep the resume point where it is until ``release``.
@@ -99,10 +181,11 @@ class Cursor:
         """Note the newest mid now and then, so that the left note stays just out of the overlap."""
         marks = self._checkpoints
         if not marks:
-            # Until the first overlap has passed, only the start of history is safe.
-            marks.append((now, START_OF_HISTORY))
+            # Until the first overlap has passed, only where we began is safe.
+            marks.append((now, self._floor))
         if now - marks[-1][0] >= self._overlap_s / 10:
-            marks.append((now, self._newest))
+            # Just before it: a replay then begins with a message that we know, or shows a gap.
+            marks.append((now, _just_before(self._newest)))
         while len(marks) > 1 and marks[1][0] <= now - self._overlap_s:
             marks.popleft()
 
@@ -111,5 +194,10 @@ class Cursor:
         point = self.resume_point or START_OF_HISTORY
         droppable = len(self._known) - self._known_max
         kept = [mid for index, mid in enumerate(self._known) if index >= droppable or mid > point]
-        self._known = dict.fromkeys(kept)
+        self._known = {mid: self._known[mid] for mid in kept}
         self._forget_at = max(len(kept), self._known_max) * 5 // 4
+
+
+def _just_before(mid: str) -> str:
+    """Return the greatest text that is less than a mid and has the form of one."""
+    return f"{max(int(mid) - 1, 0):026}" if _MID.fullmatch(mid) else START_OF_HISTORY

@@ -36,9 +36,10 @@ class Sink(Protocol):
 class Intake:
     """Sorts what was read, and counts it."""
 
-    def __init__(self, cursor: Cursor, sink: Sink, announce: Callable[[Notice], None]) -> None:
+    def __init__(self, sink: Sink, announce: Callable[[Notice], None]) -> None:
         """Feed new events to ``sink``."""
-        self.cursor = cursor
+        self.cursor = Cursor()
+        """Says what is new; put in place before the first connection."""
         self._sink = sink
         self._announce = announce
         self.received = 0
@@ -52,21 +53,28 @@ class Intake:
         """Wait until the sink can take what the next frame holds."""
         await self._sink.room()
 
-    def take(self, messages: Sequence[Incoming], *, replayed: bool = False) -> list[Control]:
-        """Take in what one frame held, and return what the server wants of the connection."""
+    def take(
+        self, messages: Sequence[Incoming], *, replayed: bool = False, healed: bool = False
+    ) -> list[Control]:
+        """Take in what one frame held, and return what the server wants of the connection.
+
+        Args:
+            messages: What was decoded.
+            replayed: True if the frame is, or may be, a replay of history.
+            healed: True if the server was asked for what it may have forgotten to send.
+        """
         controls: list[Control] = []
         now = asyncio.get_running_loop().time()
         for message in messages:
             match message:
                 case PullEvent():
-                    if not self.cursor.admit(message.mid, now, message.created_unix):
-                        self.duplicates += 1
-                        continue
-                    message.replayed = replayed
-                    self.received += 1
-                    self._sink.put(message)
+                    if self._is_new(message, now, from_history=replayed or healed):
+                        message.replayed = replayed
+                        message.healed = healed
+                        self.received += 1
+                        self._sink.put(message)
                 case Control():
-                    if self.cursor.admit(message.mid, now):
+                    if self._is_new(message, now, from_history=replayed or healed):
                         controls.append(message)
                 case Malformed():
                     if self.cursor.admit(message.mid, now):
@@ -76,6 +84,19 @@ class Intake:
                 case ChannelStatus() | Ping() | Reply() | UnknownRequest():
                     pass  # Nobody has asked for it.
         return controls
+
+    def _is_new(self, message: PullEvent[Any] | Control, now: float, *, from_history: bool) -> bool:
+        created = message.created_unix
+        kept_until = 0.0
+        if created is not None and isinstance(message, PullEvent) and message.expiry:
+            kept_until = created + message.expiry
+        if not self.cursor.admit(message.mid, now, kept_until_unix=kept_until):
+            self.duplicates += 1
+            return False
+        if not from_history:
+            return True
+        sent = message.extra.get("server_time_unix")
+        return not self.cursor.too_old(created, sent if isinstance(sent, int | float) else None)
 
     def _drop(self, message: Malformed) -> None:
         self.malformed += 1

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bitrix_pull.connection.endings import Ended, Sign
@@ -57,14 +57,17 @@ class JsonRpcConnection:
             case Reply():
                 self._settle(message)
             case UnknownRequest():
-                await self._websocket.send_text(jsonrpc.encode_unknown(message.id))
+                # Without an id it is a notification, which gets no answer.
+                if message.id is not None:
+                    await self._websocket.send_text(jsonrpc.encode_unknown(message.id))
             case _:
                 return False
         return True
 
-    async def acknowledge(self, mid: str) -> None:
-        """Tell the server that a message is safe with us: it need not send it again."""
-        await self._websocket.send_text(jsonrpc.acknowledgement(mid))
+    async def acknowledge(self, mids: Sequence[str]) -> None:
+        """Tell the server that messages are safe with us."""
+        for mid in mids:
+            await self._websocket.send_text(jsonrpc.acknowledgement(mid))
 
     async def send(self, frame: bytes) -> None:
         """Refuse: this protocol publishes by calls."""

@@ -1,6 +1,6 @@
 """The long-polling transport (protocol §4.4): one HTTP request after the other."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from bitrix_pull.connection.endings import Ended, Sign, ended_by_close, ended_by_status
 from bitrix_pull.connection.server_clock import date_of
@@ -95,7 +95,7 @@ class LongPollConnection:
             "the client is on long polling, which cannot send", advice='Use route="rest" or route="endpoint".'
         )
 
-    async def acknowledge(self, mid: str) -> None:
+    async def acknowledge(self, mids: Sequence[str]) -> None:
         """Do nothing: the next poll's mid says what has arrived."""
 
     async def close(self, code: int) -> None:

@@ -1,26 +1,31 @@
 """The life of a connection, from top to bottom: configure, connect, read, back off, again."""
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from bitrix_pull.connection.backoff import RESET_AFTER_S, Backoff
 from bitrix_pull.connection.channels import ChannelManager
 from bitrix_pull.connection.connector import Connection
+from bitrix_pull.connection.continuity import Resumption
+from bitrix_pull.connection.cursor import Beginning
 from bitrix_pull.connection.endings import TABLE, Action, Ended, Sign, Wait
 from bitrix_pull.connection.intake import Intake
 from bitrix_pull.connection.jsonrpc import JsonRpcConnection
+from bitrix_pull.connection.keeper import Keeper
 from bitrix_pull.connection.states import Lifecycle
+from bitrix_pull.connection.stream import IN_FLIGHT_S, Stream
 from bitrix_pull.connection.transports import Transports
-from bitrix_pull.errors import MalformedFrame, NotRunning, PullError, RouteUnavailable, Unreachable
-from bitrix_pull.events import State
+from bitrix_pull.errors import NotRunning, PullError, RouteUnavailable, Unreachable
+from bitrix_pull.events import Notice, State
 from bitrix_pull.options import PullOptions, Transport
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.wire.close_codes import ClientClose
-from bitrix_pull.wire.messages import Control
+from bitrix_pull.wire.messages import Control, Incoming
 
 logger = logging.getLogger("bitrix_pull.connection")
 
@@ -33,82 +38,8 @@ SPREAD_WAIT_S = (10.0, 120.0)
 CLOCK_SLACK_S = 10.0
 """How much earlier than by the portal's clock a channel is taken to have ended."""
 
-OVERLAP_S = 1.0
-"""How long old and new connection are both read: the server gathers messages for 0.4 s."""
-
-
-class Stream:
-    """An open connection and the task that reads it."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        config: PullConfig,
-        intake: Intake,
-        obey: Callable[[Control], None],
-        *,
-        catch_up_s: float,
-    ) -> None:
-        """Begin to read.
-
-        Args:
-            connection: What to read.
-            config: The configuration that it was opened with.
-            intake: Takes what is read.
-            obey: Told of control messages; raises ``Ended`` for those that end the stream.
-            catch_up_s: How long to wait for the replay; 0 where none is to come.
-        """
-        self.connection = connection
-        self.config = config
-        self._intake = intake
-        self._obey = obey
-        loop = asyncio.get_running_loop()
-        self._opened_at = loop.time()
-        self._caught_up = asyncio.Event()
-        if not catch_up_s:
-            self._caught_up.set()
-        self._give_up_replay = loop.call_later(catch_up_s, self._caught_up.set)
-        self.reader = asyncio.create_task(self._read(), name="bitrix_pull reader")
-
-    @property
-    def age_s(self) -> float:
-        """Seconds since it was opened."""
-        return asyncio.get_running_loop().time() - self._opened_at
-
-    @property
-    def catching_up(self) -> bool:
-        """True while the replay may still come."""
-        return not self._caught_up.is_set()
-
-    async def caught_up(self) -> None:
-        """Wait until the replay was read or nothing was there to replay, or the stream ended."""
-        waiting = asyncio.create_task(self._caught_up.wait())
-        try:
-            await asyncio.wait({waiting, self.reader}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-
-    async def close(self, code: ClientClose) -> None:
-        """Stop reading and close the connection."""
-        self._give_up_replay.cancel()
-        self.reader.cancel()
-        await asyncio.wait({self.reader})
-        await self.connection.close(code)
-
-    async def _read(self) -> Ended:
-        try:
-            while True:
-                await self._intake.room()
-                messages = await self.connection.receive()
-                # The server sends the whole replay in its first frame, at once (protocol §6).
-                controls = self._intake.take(messages, replayed=self.catching_up)
-                self._caught_up.set()
-                for control in controls:
-                    self._obey(control)
-        except Ended as ended:
-            return ended
-        except MalformedFrame as error:
-            return Ended(Sign.GARBLED, str(error))
+AUDIT_WAIT_S = 2.0
+"""How long the audit waits for a replay; without history there is none."""
 
 
 class Supervisor:
@@ -120,18 +51,24 @@ class Supervisor:
         channels: ChannelManager,
         transports: Transports,
         intake: Intake,
+        keeper: Keeper,
         lifecycle: Lifecycle,
         options: PullOptions,
+        announce: Callable[[Notice], None],
     ) -> None:
         """Create a supervisor; ``run`` does the work."""
+        self._announce = announce
         self._channels = channels
         self._transports = transports
         self._intake = intake
+        self._keeper = keeper
         self._lifecycle = lifecycle
         self._options = options
         self._backoff = Backoff()
         self._last_sign: Sign | None = None
         self._stream: Stream | None = None
+        self._lost_at: float | None = None
+        self._channel_ids: tuple[str, ...] = ()
         self.connects = 0
         """Connections opened so far."""
 
@@ -170,8 +107,10 @@ class Supervisor:
         if not self._channels.known:
             self._lifecycle.move(State.CONFIGURING)
         config = await self._channels.config()
+        if not self._keeper.loaded:
+            self._intake.cursor = await self._keeper.load(config)
         self._lifecycle.move(State.CONNECTING)
-        return await self._open(config)
+        return await self._open(config, reconnect=True)
 
     async def _attend(self, stream: Stream) -> Ended:
         """Follow a stream, and those that take its place, to the end; say what ended it."""
@@ -187,6 +126,7 @@ class Supervisor:
                     self._lifecycle.move(State.RENEWING)
                     stream = self._stream = await self._replace(stream)
             ended = stream.reader.result()
+            self._lost_at = asyncio.get_running_loop().time()
             code = TABLE[ended.sign].close_code
             if stream.age_s >= RESET_AFTER_S:
                 self._backoff.reset()
@@ -228,7 +168,7 @@ class Supervisor:
         """Make before break: return the new stream, or the old one if there is none to be had."""
         prefer: Transport = "websocket" if self._transports.blocked else "auto"
         try:
-            new = await self._open(await self._channels.config(), prefer=prefer)
+            new = await self._open(await self._channels.config(), prefer=prefer, reconnect=False)
         except PullError as error:
             action = self._action(error)
             logger.warning("the connection could not be replaced and goes on as it is: %s", error)
@@ -237,20 +177,64 @@ class Supervisor:
             return old
         await new.caught_up()
         # What was published to the old channels a moment ago may still be on its way.
-        await asyncio.wait({old.reader}, timeout=OVERLAP_S)
+        await asyncio.wait({old.reader}, timeout=IN_FLIGHT_S)
         await old.close(ClientClose.CHANNEL_EXPIRED)
         return new
 
-    async def _open(self, config: PullConfig, *, prefer: Transport = "auto") -> Stream:
+    async def _open(self, config: PullConfig, *, prefer: Transport = "auto", reconnect: bool) -> Stream:
+        """Open a connection and begin to read it.
+
+        Args:
+            config: Where to.
+            prefer: See ``Transports.open``.
+            reconnect: True if there was no connection until now: its continuity is judged.
+        """
         cursor = self._intake.cursor
         resume_point = cursor.resume_point
         connection = await self._transports.open(config, resume_point, prefer=prefer)
         self.connects += 1
-        cursor.connected(connection.server_unix or self._channels.portal_now())
+        portal_unix = self._channels.portal_now()
+        cursor.connected(Beginning(connection.server_unix, portal_unix))
+        self._keeper.connected()
         if self._channels.end_at() > asyncio.get_running_loop().time():
             cursor.release()
-        catch_up_s = 0.0 if resume_point is None else self._options.catch_up_s
-        return Stream(connection, config, self._intake, self._obey, catch_up_s=catch_up_s)
+        if config.channel_ids != self._channel_ids:
+            cursor.channels_changed()
+            self._channel_ids = config.channel_ids
+        if resume_point is None:
+            return Stream(connection, config, self._intake, self._obey, None, catch_up_s=0.0)
+        resumption = None
+        if reconnect:
+            lost_at = self._lost_at
+            resumption = Resumption(
+                cursor,
+                self._announce,
+                server_unix=connection.server_unix or portal_unix,
+                offline_s=None if lost_at is None else asyncio.get_running_loop().time() - lost_at,
+            )
+        stream = Stream(
+            connection, config, self._intake, self._obey, resumption, catch_up_s=self._options.catch_up_s
+        )
+        stream.audit(lambda: self._ask_for_history(config, resume_point))
+        return stream
+
+    async def _ask_for_history(self, config: PullConfig, mid: str) -> Sequence[Incoming] | None:
+        """Fetch what the history holds after a mid; None if the server cannot be asked."""
+        try:
+            connection = await self._transports.open_aside(config, mid)
+        except PullError as error:
+            logger.info("the history could not be compared: %s", error)
+            return None
+        try:
+            async with asyncio.timeout(AUDIT_WAIT_S):
+                return await connection.receive()
+        except TimeoutError:
+            return []
+        except PullError as error:
+            logger.info("the history could not be compared: %s", error)
+            return None
+        finally:
+            await connection.close(ClientClose.NORMAL)
 
     def _obey(self, control: Control) -> None:
         """Do what the server asks of its clients (protocol §5).
@@ -317,6 +301,12 @@ class Supervisor:
                 return random.uniform(*EVICTED_WAIT_S)
             case Wait.SPREAD:
                 return random.uniform(*SPREAD_WAIT_S)
+
+    async def acknowledge(self, mids: Sequence[str]) -> None:
+        """Tell the server that messages are safe with us, if it is connected and wants to know."""
+        if self._stream is not None:
+            with contextlib.suppress(Ended):
+                await self._stream.connection.acknowledge(mids)
 
     # -- for publishing -------------------------------------------------------
 

@@ -57,9 +57,31 @@ class Transports:
             Ended: It could not be opened.
             InvalidConfig: The portal offers no transport that may be used.
         """
-        wire_format = format_of(config.server.version, protobuf=self._options.protobuf)
-        chosen = self._choose(config, wire_format, prefer)
-        base = config.websocket_url if chosen == "websocket" else config.polling_url
+        chosen = self._choose(config, prefer)
+        if chosen == "long_polling":
+            connection = await self._open(config, mid, chosen)
+        else:
+            try:
+                connection = await self._open(config, mid, chosen)
+            except Ended:
+                self._refusals += 1
+                raise
+            self._refusals = 0
+            self._websocket_worked = True
+        self.current = chosen
+        return connection
+
+    async def open_aside(self, config: PullConfig, mid: str) -> Connection:
+        """Open a second connection, to see what history it brings; by polling if possible.
+
+        Raises:
+            Ended: It could not be opened.
+        """
+        return await self._open(config, mid, "long_polling" if self._can_poll(config) else "websocket")
+
+    async def _open(self, config: PullConfig, mid: str | None, transport: Transport) -> Connection:
+        wire_format = self._format(config)
+        base = config.websocket_url if transport == "websocket" else config.polling_url
         assert base is not None
         require_tls(base, self._options.allow_http_hosts)
 
@@ -74,23 +96,20 @@ class Transports:
             )
 
         decode = DECODERS[wire_format]
-        if chosen == "long_polling":
-            polling = await LongPollConnection.open(self._http, url, mid, decode, self._options)
-            self.current = chosen
-            return polling
-        try:
-            websocket = await WebSocketConnection.open(url(mid), decode, self._options)
-        except Ended:
-            self._refusals += 1
-            raise
-        self._refusals = 0
-        self._websocket_worked = True
-        self.current = chosen
+        if transport == "long_polling":
+            return await LongPollConnection.open(self._http, url, mid, decode, self._options)
+        websocket = await WebSocketConnection.open(url(mid), decode, self._options)
         return JsonRpcConnection(websocket) if wire_format is WireFormat.JSONRPC else websocket
 
-    def _choose(self, config: PullConfig, wire_format: WireFormat, prefer: Transport) -> Transport:
+    def _format(self, config: PullConfig) -> WireFormat:
+        return format_of(config.server.version, protobuf=self._options.protobuf)
+
+    def _can_poll(self, config: PullConfig) -> bool:
         # JSON-RPC is spoken over WebSockets only (protocol §4.3).
-        polling = config.polling_url is not None and wire_format is not WireFormat.JSONRPC
+        return config.polling_url is not None and self._format(config) is not WireFormat.JSONRPC
+
+    def _choose(self, config: PullConfig, prefer: Transport) -> Transport:
+        polling = self._can_poll(config)
         websocket = config.websocket_url is not None
         wanted = self._options.transport if self._options.transport != "auto" else prefer
         if wanted == "auto":

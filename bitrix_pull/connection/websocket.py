@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
@@ -99,7 +100,7 @@ class WebSocketConnection:
         """Send one text frame; as ``send``."""
         await self._send(text, text=True)
 
-    async def acknowledge(self, mid: str) -> None:
+    async def acknowledge(self, mids: Sequence[str]) -> None:
         """Do nothing: only JSON-RPC has acknowledgements."""
 
     async def _send(self, frame: bytes, *, text: bool) -> None:

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import Any, ClassVar, Literal, Protocol
+from urllib.parse import urlsplit
 
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.options import PullOptions
@@ -45,6 +46,11 @@ class Credentials(ABC):
 
     mode: ClassVar[Mode] = "application"
     endpoint: str
+
+    @property
+    def identity(self) -> str:
+        """Names portal and application for a person to read; holds no secret."""
+        return urlsplit(self.endpoint).netloc
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -167,6 +173,11 @@ class OAuth(Credentials):
         self._tokens: Tokens | None = None
         self._unsaved: Tokens | None = None
         self._renewal: asyncio.Task[Tokens] | None = None
+
+    @property
+    def identity(self) -> str:
+        """The portal's domain and the application's id."""
+        return f"{super().identity} {self._client_id}"
 
     @property
     def addresses(self) -> tuple[str, ...]:

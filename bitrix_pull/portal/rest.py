@@ -60,6 +60,11 @@ class RestClient:
         """Whose channels the credentials reach: a webhook is a user, all else an application."""
         return self._auth.mode if isinstance(self._auth, Credentials) else "application"
 
+    @property
+    def identity(self) -> str:
+        """Names portal and application for a person to read; holds no secret."""
+        return self._auth.identity if isinstance(self._auth, Credentials) else type(self._auth).__name__
+
     async def call(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
         """Call a method and return what stands under ``result``.
 

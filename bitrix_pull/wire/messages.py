@@ -23,6 +23,8 @@ class Control:
     mid: str
     command: str
     params: Mapping[str, Any]
+    extra: Mapping[str, Any]
+    created_unix: int | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -114,21 +116,23 @@ def interpret(
     params: Any = content.get("params")
     if params is None or params == []:
         params = dict[str, Any]()
+    extra: Any = content.get("extra")
+    if not is_object(extra):
+        extra = {}
     kind: EventKind = "server"
     # The sender decides first: what another client sent must never steer this one.
     if sender.type is SenderType.CLIENT:
         kind = "client"
     elif module_id == "pull":
-        return Control(mid, command.lower(), params if is_object(params) else {})
+        return Control(mid, command.lower(), params if is_object(params) else {}, extra, created_unix)
     elif module_id == "online":
         kind = "online"
-    extra = content.get("extra")
     return PullEvent(
         mid,
         module_id,
         command,
         params,
-        extra if is_object(extra) else {},
+        extra,
         sender,
         kind,
         created_unix,

@@ -11,9 +11,11 @@ from bitrix_pull import (
     PullClient,
     PullEvent,
     PullOptions,
+    ResumeStore,
     State,
     StateChanged,
 )
+from bitrix_pull.connection.keeper import Start
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.portal.auth import Caller
 from tests.virtual_time import unix_time
@@ -22,9 +24,20 @@ from tests.virtual_time import unix_time
 class Listener(PullClient):
     """Writes down every event and every notice."""
 
-    def __init__(self, emulator: Emulator, *, auth: Caller | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        emulator: Emulator,
+        *,
+        auth: Caller | None = None,
+        resume: str | ResumeStore | None = None,
+        start: Start = "resume",
+        **options: Any,
+    ) -> None:
         super().__init__(
-            auth or AccessToken(emulator.portal_url, emulator.token), options=PullOptions(**options)
+            auth or AccessToken(emulator.portal_url, emulator.token),
+            resume=resume,
+            start=start,
+            options=PullOptions(**options),
         )
         self.events: list[PullEvent[Any]] = []
         self.heard: list[Notice] = []

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitrix_pull.connection.cursor import CLOCK_SLACK_S, Cursor
+from bitrix_pull.connection.cursor import CLOCK_SLACK_S, Beginning, Cursor
 from bitrix_pull.wire.urls import START_OF_HISTORY
 
 OVERLAP_S = 5.0
@@ -14,10 +14,13 @@ def mid(number: int) -> str:
     return f"1795313001{number:016}"
 
 
-def connected(**settings: float) -> Cursor:
-    known_mids = int(settings.pop("known_mids", 10_000))
-    cursor = Cursor(known_mids=known_mids, **settings)
-    cursor.connected(1000.0)
+def just_before(mid: str) -> str:
+    return f"{int(mid) - 1:026}"
+
+
+def connected(*, known_mids: int = 10_000, overlap_s: float = OVERLAP_S) -> Cursor:
+    cursor = Cursor(known_mids=known_mids, overlap_s=overlap_s)
+    cursor.connected(Beginning(1000.0, None))
     return cursor
 
 
@@ -81,9 +84,9 @@ def test_a_pinned_resume_point_stays_until_it_is_released() -> None:
         assert cursor.resume_point == pinned
     assert cursor.newest == mid(199)
     cursor.release()
-    assert cursor.resume_point == mid(194)
+    assert cursor.resume_point == just_before(mid(194))
     cursor.release()
-    assert cursor.resume_point == mid(194)
+    assert cursor.resume_point == just_before(mid(194))
 
 
 @given(arrivals=ARRIVALS)
@@ -145,13 +148,13 @@ def test_in_a_steady_stream_the_resume_point_follows_closely() -> None:
 def test_until_an_overlap_has_passed_all_history_is_asked_for() -> None:
     cursor = Cursor(overlap_s=OVERLAP_S)
     assert cursor.resume_point is None
-    cursor.connected(1000.0)
+    cursor.connected(Beginning(1000.0, None))
     assert cursor.resume_point == START_OF_HISTORY
     for number, now in enumerate((0.0, 0.5, 4.0, 4.75, 5.25), start=1):
         cursor.admit(mid(number), now)
         assert cursor.resume_point == START_OF_HISTORY
     cursor.admit(mid(6), 5.5)
-    assert cursor.resume_point == mid(2)
+    assert cursor.resume_point == just_before(mid(2))
 
 
 def test_an_overtaken_message_is_new_and_moves_nothing() -> None:
@@ -181,23 +184,77 @@ def test_a_mid_that_the_server_would_ignore_never_becomes_the_resume_point(stran
     assert not cursor.admit(strange, 2.0)
     cursor.admit(mid(2), 3.0)
     assert cursor.newest == mid(2)
-    assert cursor.resume_point == mid(2)
+    assert cursor.resume_point == just_before(mid(2))
 
 
 @pytest.mark.parametrize(
-    ("created_unix", "wanted"),
-    [(None, True), (2000, True), (1000, True), (int(1000 - CLOCK_SLACK_S), True), (997, False), (0, False)],
+    ("created_unix", "sent_unix", "too_old"),
+    [
+        (None, None, False),
+        (2000, None, False),
+        (1000, None, False),
+        (1000 - CLOCK_SLACK_S, None, False),
+        (997, None, True),
+        # The push server's own time counts, however wrong the portal's may be.
+        (1000, 0, False),
+        (None, 7000 - CLOCK_SLACK_S, False),
+        (None, 6997, True),
+    ],
 )
-def test_what_was_created_before_the_first_connection_is_dropped(
-    created_unix: int | None, wanted: bool
+def test_what_is_older_than_the_first_connection_is_known(
+    created_unix: float | None, sent_unix: float | None, too_old: bool
 ) -> None:
-    cursor = connected()
-    assert cursor.admit(mid(1), 0.0, created_unix) is wanted
-    assert not cursor.admit(mid(1), 0.0, created_unix)
-    assert cursor.newest == mid(1)
+    cursor = Cursor()
+    assert not cursor.too_old(created_unix, sent_unix)
+    cursor.connected(Beginning(1000.0, 7000.0))
+    assert cursor.too_old(created_unix, sent_unix) is too_old
 
 
 def test_only_the_first_connection_counts_for_that() -> None:
     cursor = connected()
-    cursor.connected(5000.0)
-    assert cursor.admit(mid(1), 0.0, 1001)
+    cursor.connected(Beginning(5000.0, None))
+    assert not cursor.too_old(1001, None)
+
+
+def test_nothing_is_too_old_by_a_clock_that_is_not_known() -> None:
+    cursor = Cursor()
+    cursor.connected(Beginning(None, None))
+    assert not cursor.too_old(0, 0)
+
+
+@given(arrivals=ARRIVALS, unsettled=st.sets(st.integers(1, 60)))
+def test_a_restart_repeats_what_is_unsettled_and_nothing_else(
+    arrivals: list[tuple[float, int]], unsettled: set[int]
+) -> None:
+    cursor = connected(overlap_s=OVERLAP_S)
+    now = 0.0
+    admitted = {number for _, number in arrivals}
+    for wait_s, number in arrivals:
+        now += wait_s
+        cursor.admit(mid(number), now)
+    open_mids = {mid(number) for number in unsettled & admitted}
+    point = cursor.snapshot(open_mids)
+
+    again = Cursor(resume=point)
+    assert again.resume_point == point.mid
+    replay = sorted(mid(number) for number in admitted if mid(number) > point.mid)
+    assert {item for item in replay if again.admit(item, 0.0)} == open_mids
+
+
+def test_a_replay_is_expected_to_hold_what_the_server_must_keep() -> None:
+    cursor = connected(overlap_s=OVERLAP_S)
+    assert not cursor.expects(1000.0)
+    cursor.admit(mid(1), 0.0, kept_until_unix=2000.0)
+    assert cursor.expects(1000.0)
+    assert not cursor.expects(2000.0 - CLOCK_SLACK_S)
+    cursor.channels_changed()
+    assert not cursor.expects(1000.0)
+
+
+def test_the_resume_point_lies_just_before_a_message_that_is_known() -> None:
+    cursor = connected(overlap_s=OVERLAP_S)
+    for number in range(10, 200, 10):
+        cursor.admit(mid(number), float(number))
+    point = cursor.resume_point
+    assert point is not None
+    assert cursor.knows(mid(int(point[-16:]) + 1))

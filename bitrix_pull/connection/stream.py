@@ -1,0 +1,128 @@
+"""An open connection that is being read, and looked after once for what it left out."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+
+from bitrix_pull.connection.connector import Connection
+from bitrix_pull.connection.continuity import Resumption
+from bitrix_pull.connection.endings import Ended, Sign
+from bitrix_pull.connection.intake import Intake
+from bitrix_pull.errors import MalformedFrame
+from bitrix_pull.portal.models import PullConfig
+from bitrix_pull.wire.close_codes import ClientClose
+from bitrix_pull.wire.messages import Control, Incoming
+
+AUDIT_AFTER_S = 4.0
+"""How long after a connect the server is asked for what it may have left out."""
+
+IN_FLIGHT_S = 1.0
+"""How long a message may be on its way: the server gathers them for 0.4 s."""
+
+
+class Stream:
+    """An open connection and the task that reads it."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        config: PullConfig,
+        intake: Intake,
+        obey: Callable[[Control], None],
+        resumption: Resumption | None,
+        *,
+        catch_up_s: float,
+    ) -> None:
+        """Begin to read.
+
+        Args:
+            connection: What to read.
+            config: The configuration that it was opened with.
+            intake: Takes what is read.
+            obey: Told of control messages; raises ``Ended`` for those that end the stream.
+            resumption: Judges the first frame of a reconnect.
+            catch_up_s: How long to wait for the replay; 0 where none is to come.
+        """
+        self.connection = connection
+        self.config = config
+        self._intake = intake
+        self._obey = obey
+        self._resumption = resumption
+        loop = asyncio.get_running_loop()
+        self._opened_at = loop.time()
+        self._caught_up = asyncio.Event()
+        if not catch_up_s:
+            self._caught_up.set()
+        self._give_up_replay = loop.call_later(catch_up_s, self._caught_up.set)
+        self._audit: asyncio.Task[None] | None = None
+        self.reader = asyncio.create_task(self._read(), name="bitrix_pull reader")
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was opened."""
+        return asyncio.get_running_loop().time() - self._opened_at
+
+    @property
+    def catching_up(self) -> bool:
+        """True while the replay may still come."""
+        return not self._caught_up.is_set()
+
+    async def caught_up(self) -> None:
+        """Wait until the replay was read or nothing was there to replay, or the stream ended."""
+        waiting = asyncio.create_task(self._caught_up.wait())
+        try:
+            await asyncio.wait({waiting, self.reader}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+
+    async def close(self, code: ClientClose) -> None:
+        """Stop reading and close the connection."""
+        self._give_up_replay.cancel()
+        tasks = {self.reader} if self._audit is None else {self.reader, self._audit}
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await self.connection.close(code)
+
+    def audit(self, fetch: Callable[[], Awaitable[Sequence[Incoming] | None]]) -> None:
+        """Some seconds from now, deliver what the server forgot to send.
+
+        The server reads the history first and registers the connection then: what is
+        published in between is neither replayed nor sent (protocol §6).
+
+        Args:
+            fetch: Asks the server anew for what came after the resume point; None if it
+                cannot be asked.
+        """
+        self._audit = asyncio.create_task(self._heal(fetch), name="bitrix_pull audit")
+
+    async def _heal(self, fetch: Callable[[], Awaitable[Sequence[Incoming] | None]]) -> None:
+        await asyncio.sleep(AUDIT_AFTER_S)
+        messages = await fetch()
+        if messages is None:
+            return
+        # What is on its way by the open connection needs no healing.
+        await asyncio.sleep(IN_FLIGHT_S)
+        if self._resumption is not None:
+            self._resumption.judge(messages)
+        with contextlib.suppress(Ended):
+            self._take(messages, healed=True)
+
+    def _take(self, messages: Sequence[Incoming], *, replayed: bool = False, healed: bool = False) -> None:
+        for control in self._intake.take(messages, replayed=replayed, healed=healed):
+            self._obey(control)
+
+    async def _read(self) -> Ended:
+        try:
+            while True:
+                await self._intake.room()
+                messages = await self.connection.receive()
+                if self._resumption is not None:
+                    self._resumption.judge(messages)
+                # The server sends the whole replay in its first frame, at once (protocol §6).
+                self._take(messages, replayed=self.catching_up)
+                self._caught_up.set()
+        except Ended as ended:
+            return ended
+        except MalformedFrame as error:
+            return Ended(Sign.GARBLED, str(error))
