@@ -10,7 +10,7 @@ from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.http import HttpAnswer, HttpSession
 from bitrix_pull.wire.close_codes import printable, read_refusal
 from bitrix_pull.wire.formats import Decode
-from bitrix_pull.wire.messages import Control, Incoming, Malformed
+from bitrix_pull.wire.messages import Control, Incoming, Malformed, Position
 
 TRUSTED_EXPIRES = "Thu, 01 Jan 1973 11:11:01 GMT"
 """The ``Expires`` by which the push server marks an answer as its own, not a proxy's."""
@@ -22,8 +22,9 @@ class LongPollConnection:
     def __init__(
         self,
         http: HttpSession,
-        url: Callable[[str | None], str],
+        url: Callable[[str | None, Position | None], str],
         mid: str | None,
+        position: Position | None,
         decode: Decode,
         options: PullOptions,
         server_unix: float | None,
@@ -32,6 +33,7 @@ class LongPollConnection:
         self._http = http
         self._url = url
         self._mid = mid
+        self._position = position
         self._decode = decode
         self._options = options
         self.server_unix = server_unix
@@ -40,8 +42,9 @@ class LongPollConnection:
     async def open(
         cls,
         http: HttpSession,
-        url: Callable[[str | None], str],
+        url: Callable[[str | None, Position | None], str],
         mid: str | None,
+        position: Position | None,
         decode: Decode,
         options: PullOptions,
     ) -> "LongPollConnection":
@@ -49,24 +52,29 @@ class LongPollConnection:
 
         Args:
             http: Makes the requests.
-            url: Gives the address to poll, from the mid to resume after.
+            url: Gives the address to poll, from where to resume.
             mid: The first resume point.
+            position: The same for a server without mids.
             decode: Reads the bodies.
             options: Deadlines and limits.
 
         Raises:
             Ended: The server refused, or nothing answered.
         """
-        answer = await _request(http, "OPTIONS", url(mid), options.connect_timeout_s, options)
+        answer = await _request(http, "OPTIONS", url(mid, position), options.connect_timeout_s, options)
         if answer.status >= 500:
             raise ended_by_status(answer.status)
-        return cls(http, url, mid, decode, options, date_of(answer.headers))
+        return cls(http, url, mid, position, decode, options, date_of(answer.headers))
 
     async def receive(self) -> list[Incoming]:
         """Return what the next poll brings; see ``Connection.receive``."""
         while True:
             answer = await _request(
-                self._http, "GET", self._url(self._mid), self._options.poll_timeout_s, self._options
+                self._http,
+                "GET",
+                self._url(self._mid, self._position),
+                self._options.poll_timeout_s,
+                self._options,
             )
             match answer.status:
                 case 200:
@@ -81,6 +89,8 @@ class LongPollConnection:
         for message in messages:
             if isinstance(message, PullEvent | Control | Malformed) and message.mid > (self._mid or ""):
                 self._mid = message.mid
+            elif isinstance(message, Position):
+                self._position = message
         return messages
 
     def _advance(self, headers: Mapping[str, str]) -> None:

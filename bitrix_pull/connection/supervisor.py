@@ -191,7 +191,7 @@ class Supervisor:
         """
         cursor = self._intake.cursor
         resume_point = cursor.resume_point
-        connection = await self._transports.open(config, resume_point, prefer=prefer)
+        connection = await self._transports.open(config, resume_point, cursor.position, prefer=prefer)
         self.connects += 1
         portal_unix = self._channels.portal_now()
         cursor.connected(Beginning(connection.server_unix, portal_unix))

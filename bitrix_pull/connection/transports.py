@@ -13,6 +13,7 @@ from bitrix_pull.portal.addresses import require_tls
 from bitrix_pull.portal.http import HttpSession
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.wire.formats import DECODERS, WireFormat, format_of
+from bitrix_pull.wire.messages import Position
 from bitrix_pull.wire.urls import subscription_url
 
 BLOCKED_AFTER = 5
@@ -45,12 +46,20 @@ class Transports:
             return random.uniform(*WEBSOCKET_AGAIN_S)
         return None
 
-    async def open(self, config: PullConfig, mid: str | None, *, prefer: Transport = "auto") -> Connection:
+    async def open(
+        self,
+        config: PullConfig,
+        mid: str | None,
+        position: Position | None = None,
+        *,
+        prefer: Transport = "auto",
+    ) -> Connection:
         """Open a connection.
 
         Args:
             config: Where to.
             mid: The resume point.
+            position: The same for a server without mids.
             prefer: "websocket" to try that though it seemed blocked.
 
         Raises:
@@ -59,10 +68,10 @@ class Transports:
         """
         chosen = self._choose(config, prefer)
         if chosen == "long_polling":
-            connection = await self._open(config, mid, chosen)
+            connection = await self._open(config, mid, position, chosen)
         else:
             try:
-                connection = await self._open(config, mid, chosen)
+                connection = await self._open(config, mid, position, chosen)
             except Ended:
                 self._refusals += 1
                 raise
@@ -77,28 +86,32 @@ class Transports:
         Raises:
             Ended: It could not be opened.
         """
-        return await self._open(config, mid, "long_polling" if self._can_poll(config) else "websocket")
+        transport: Transport = "long_polling" if self._can_poll(config) else "websocket"
+        return await self._open(config, mid, None, transport)
 
-    async def _open(self, config: PullConfig, mid: str | None, transport: Transport) -> Connection:
+    async def _open(
+        self, config: PullConfig, mid: str | None, position: Position | None, transport: Transport
+    ) -> Connection:
         wire_format = self._format(config)
         base = config.websocket_url if transport == "websocket" else config.polling_url
         assert base is not None
         require_tls(base, self._options.allow_http_hosts)
 
-        def url(mid: str | None) -> str:
+        def url(mid: str | None, position: Position | None) -> str:
             return subscription_url(
                 base,
                 config.channel_ids,
                 wire_format,
                 mid=mid,
+                position=position,
                 client_id=config.client_id,
                 jwt=config.jwt,
             )
 
         decode = DECODERS[wire_format]
         if transport == "long_polling":
-            return await LongPollConnection.open(self._http, url, mid, decode, self._options)
-        websocket = await WebSocketConnection.open(url(mid), decode, self._options)
+            return await LongPollConnection.open(self._http, url, mid, position, decode, self._options)
+        websocket = await WebSocketConnection.open(url(mid, position), decode, self._options)
         return JsonRpcConnection(websocket) if wire_format is WireFormat.JSONRPC else websocket
 
     def _format(self, config: PullConfig) -> WireFormat:

@@ -5,14 +5,22 @@ hold both marks inside its strings (protocol §4.1).
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 import orjson
 
 from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.events import UNKNOWN_SENDER
-from bitrix_pull.wire.messages import Incoming, Malformed, interpret, is_object, read_message, read_sender
+from bitrix_pull.wire.messages import (
+    Incoming,
+    Malformed,
+    Position,
+    interpret,
+    is_object,
+    read_message,
+    read_sender,
+)
 
 OPENING = b"#!NGINXNMS!#"
 CLOSING = b"#!NGINXNME!#"
@@ -39,7 +47,7 @@ def decode(frame: bytes) -> list[Incoming]:
         return []
     if OPENING not in frame:
         raise MalformedFrame(f"a frame of {len(frame)} bytes holds no delimited message")
-    return [_read_envelope(item) for item in _envelopes(frame)]
+    return _read_envelopes(_envelopes(frame))
 
 
 def decode_json(frame: bytes) -> list[Incoming]:
@@ -53,13 +61,13 @@ def decode_json(frame: bytes) -> list[Incoming]:
     try:
         items: object = orjson.loads(frame)
     except orjson.JSONDecodeError:
-        return [_read_envelope(item) for item in _pieces(frame)]
+        return _read_envelopes(_pieces(frame))
     if not isinstance(items, list):
         raise MalformedFrame(f"a frame of {len(frame)} bytes is no JSON array")
     envelopes = cast("list[object]", items)
     # The share of the frame is close enough for what a message weighs in the inbox.
     size = len(frame) // max(len(envelopes), 1)
-    return [_read_envelope((item, size)) for item in envelopes]
+    return _read_envelopes((item, size) for item in envelopes)
 
 
 def _envelopes(frame: bytes) -> Iterator[tuple[object, int] | Malformed]:
@@ -115,6 +123,23 @@ def _pieces(frame: bytes) -> Iterator[tuple[object, int] | Malformed]:
 def _spoilt(frame: bytes, start: int) -> Malformed:
     head = _HEAD.match(frame, start)
     return Malformed(head[1].decode() if head else "", "a message of a text frame is no JSON")
+
+
+def _read_envelopes(items: Iterable[tuple[object, int] | Malformed]) -> list[Incoming]:
+    incoming: list[Incoming] = []
+    for item in items:
+        incoming.append(_read_envelope(item))
+        if not isinstance(item, Malformed) and (position := _position(item[0])) is not None:
+            incoming.append(position)
+    return incoming
+
+
+def _position(envelope: object) -> Position | None:
+    """Return where a server stands that writes no mids (version 2 and older)."""
+    if not is_object(envelope) or "mid" in envelope:
+        return None
+    tag, time = envelope.get("tag"), envelope.get("time")
+    return Position(str(tag), str(time)) if tag is not None and time is not None else None
 
 
 def _read_envelope(item: tuple[object, int] | Malformed) -> Incoming:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from bitrix_pull.wire.formats import WireFormat
+from bitrix_pull.wire.messages import Position
 
 REVISION = 19
 """The client API revision that the official web client sends."""
@@ -18,6 +19,7 @@ def subscription_url(
     wire_format: WireFormat,
     *,
     mid: str | None = None,
+    position: Position | None = None,
     client_id: str | None = None,
     jwt: str | None = None,
 ) -> str:
@@ -29,6 +31,7 @@ def subscription_url(
         wire_format: How frames shall be written.
         mid: Replay what came after this message. The server silently ignores a mid that
             is not 26 digits.
+        position: The same for a server of version 2 or older, which has no mids.
         client_id: The portal's id on a push server in shared mode.
         jwt: Takes the place of the channels where the portal gave one.
     """
@@ -40,6 +43,8 @@ def subscription_url(
         query.append(("clientId", client_id))
     if mid is not None:
         query.append(("mid", mid))
+    if position is not None:
+        query += [("tag", position.tag), ("time", position.time)]
     query.append(("revision", str(REVISION)))
     return _with_query(endpoint, query)
 

@@ -245,15 +245,18 @@ def test_the_size_of_messages_adds_up_to_about_the_frame(wire_format: WireFormat
 @pytest.mark.parametrize("module", ["pull", "PULL"])
 def test_module_pull_is_control(wire_format: WireFormat, module: str) -> None:
     text = body({"action": "reconnect"}, module=module, command="Channel_Expire")
-    assert roundtrip(wire_format, [Written(mid(1), text)]) == [
-        Control(mid(1), "channel_expire", {"action": "reconnect"})
-    ]
+    (control,) = roundtrip(wire_format, [Written(mid(1), text)])
+    assert isinstance(control, Control)
+    assert (control.mid, control.command) == (mid(1), "channel_expire")
+    assert control.params == {"action": "reconnect"}
 
 
 @pytest.mark.parametrize("wire_format", FORMATS)
 def test_control_params_that_are_no_map_are_ignored(wire_format: WireFormat) -> None:
     text = body("reconnect", module="pull", command="config_expire")
-    assert roundtrip(wire_format, [Written(mid(1), text)]) == [Control(mid(1), "config_expire", {})]
+    (control,) = roundtrip(wire_format, [Written(mid(1), text)])
+    assert isinstance(control, Control)
+    assert control.params == {}
 
 
 @pytest.mark.parametrize("wire_format", FORMATS)

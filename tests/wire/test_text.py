@@ -4,7 +4,7 @@ import pytest
 
 from bitrix_pull.events import BACKEND_SENDER, UNKNOWN_SENDER, PullEvent, Sender, SenderType
 from bitrix_pull.wire import text
-from bitrix_pull.wire.messages import Malformed
+from bitrix_pull.wire.messages import Malformed, Position
 from bitrix_pull.wire.text import CLOSING, OPENING
 
 MID = b"17953130010000000000000014"
@@ -48,10 +48,11 @@ def test_invalid_utf_8_spoils_one_message_only() -> None:
     assert [type(item) for item in received] == [Malformed, PullEvent]
 
 
-def test_a_server_without_mids_gives_an_event_without_one() -> None:
-    (event,) = text.decode(delimited(b'{"id":14,"tag":"1","time":"","text":%s}' % BODY))
+def test_a_server_without_mids_gives_tag_and_time_instead() -> None:
+    event, position = text.decode(delimited(b'{"id":14,"tag":"1","time":"now","text":%s}' % BODY))
     assert isinstance(event, PullEvent)
     assert event.mid == ""
+    assert position == Position("1", "now")
 
 
 @pytest.mark.parametrize(
