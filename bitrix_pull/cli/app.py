@@ -1,0 +1,240 @@
+"""The command line itself: commands, their options and their help.
+
+The commands live in modules of their own, which are imported when they run: help must
+not wait for aiohttp and the rest.
+"""
+
+import sys
+from enum import StrEnum
+from importlib.metadata import version
+from typing import Annotated, cast
+
+import typer
+
+from bitrix_pull.cli import streams
+from bitrix_pull.cli.exits import Exit
+
+app = typer.Typer(
+    name="bitrix-pull",
+    help="The realtime stream of Bitrix24: listen to it, publish to it, try it without an account.",
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+# Typer once depended on click and carries a copy of it today; this is UsageError in both.
+_UsageError = cast("type[Exception]", typer.BadParameter.__base__)
+
+_ACCOUNT = "Account"
+_WebhookOption = Annotated[
+    str | None,
+    typer.Option(
+        "--webhook",
+        metavar="URL",
+        help="Inbound webhook: your user's own channels. Or BITRIX_PULL_WEBHOOK.",
+        rich_help_panel=_ACCOUNT,
+    ),
+]
+_PortalOption = Annotated[
+    str | None,
+    typer.Option(
+        "--portal",
+        metavar="URL",
+        help="The portal of an installed application. Or BITRIX_PULL_PORTAL.",
+        rich_help_panel=_ACCOUNT,
+    ),
+]
+_TokenOption = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        metavar="TOKEN",
+        help="The application's access token on it. Or BITRIX_PULL_TOKEN.",
+        rich_help_panel=_ACCOUNT,
+    ),
+]
+_AllowHttpOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-http",
+        metavar="HOST",
+        help="Send credentials to this host over plain http too. May be repeated.",
+        rich_help_panel=_ACCOUNT,
+    ),
+]
+_EventsOption = Annotated[
+    int | None, typer.Option("--events", min=1, metavar="N", help="End after so many events.")
+]
+_JsonOption = Annotated[bool, typer.Option("--json", help="JSON lines on stdout, for programs.")]
+_VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show the library's log on stderr.")]
+
+
+class RouteName(StrEnum):
+    """The values of ``--route``."""
+
+    AUTO = "auto"
+    REST = "rest"
+    ENDPOINT = "endpoint"
+    SOCKET = "socket"
+
+
+def run_command_line() -> int:
+    """Run the command that ``sys.argv`` names and return the exit code."""
+    streams.prepare()
+    try:
+        # Without a command: help, and no complaint.
+        outcome = app(sys.argv[1:] or ["--help"], prog_name="bitrix-pull", standalone_mode=False)
+    except _UsageError as error:
+        streams.complain(f"{_complaint(error)}. See bitrix-pull --help.")
+        return Exit.USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        return Exit.INTERRUPTED
+    return int(outcome or 0)
+
+
+def _complaint(error: Exception) -> str:
+    told = str(cast("typer.BadParameter", error).format_message())
+    # What it found too much of may be a secret whose option was forgotten.
+    if told.startswith("Got unexpected extra"):
+        told = told.partition(" (")[0]
+    return told.rstrip(".")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"bitrix-pull {version('bitrix-pull')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(events: _EventsOption = None, as_json: _JsonOption = False, verbose: _VerboseOption = False) -> int:
+    """Watch events being published and received, with no account: on an emulated portal."""
+    from bitrix_pull.cli.demo import demo
+    from bitrix_pull.cli.running import run
+
+    return run(demo(events, as_json=as_json), verbose=verbose, serves=True)
+
+
+@app.command()
+def listen(
+    webhook: _WebhookOption = None,
+    portal: _PortalOption = None,
+    token: _TokenOption = None,
+    allow_http: _AllowHttpOption = None,
+    events: _EventsOption = None,
+    command: Annotated[
+        str | None, typer.Option("--command", metavar="NAME", help="Only this command.")
+    ] = None,
+    module: Annotated[
+        str | None,
+        typer.Option("--module", metavar="NAME", help="Only this module; with --command: application."),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to become live in.")
+    ] = 10.0,
+    as_json: _JsonOption = False,
+    verbose: _VerboseOption = False,
+) -> int:
+    """Show the events of your portal as they come, through every outage."""
+    from bitrix_pull.cli.credentials import Account
+    from bitrix_pull.cli.listen import listen
+    from bitrix_pull.cli.running import run
+
+    account = Account(webhook, portal, token, allow_http or ())
+    work = listen(account, events=events, command=command, module=module, timeout_s=timeout, as_json=as_json)
+    return run(work, verbose=verbose, serves=True)
+
+
+@app.command()
+def publish(
+    command: Annotated[str, typer.Argument(metavar="COMMAND", help="Letters, digits and _ : | . -")],
+    params: Annotated[
+        str,
+        typer.Option("--params", metavar="JSON", help="The payload, a JSON object; - reads it from stdin."),
+    ] = "{}",
+    user: Annotated[
+        list[int] | None,
+        typer.Option("--user", metavar="ID", help="To this user only. May be repeated. Default: everybody."),
+    ] = None,
+    module: Annotated[
+        str, typer.Option("--module", metavar="NAME", help="The module it comes from.")
+    ] = "application",
+    route: Annotated[RouteName, typer.Option("--route", help="The way that it goes.")] = RouteName.AUTO,
+    webhook: _WebhookOption = None,
+    portal: _PortalOption = None,
+    token: _TokenOption = None,
+    allow_http: _AllowHttpOption = None,
+    as_json: _JsonOption = False,
+    verbose: _VerboseOption = False,
+) -> int:
+    """Publish one event."""
+    from bitrix_pull.cli.credentials import Account
+    from bitrix_pull.cli.publish import publish
+    from bitrix_pull.cli.running import run
+
+    account = Account(webhook, portal, token, allow_http or ())
+    work = publish(
+        account,
+        command,
+        params,
+        users=user,
+        module=module,
+        route=route.value,
+        as_json=as_json,
+    )
+    return run(work, verbose=verbose)
+
+
+@app.command()
+def config(
+    webhook: _WebhookOption = None,
+    portal: _PortalOption = None,
+    token: _TokenOption = None,
+    allow_http: _AllowHttpOption = None,
+    as_json: _JsonOption = False,
+    verbose: _VerboseOption = False,
+) -> int:
+    """Show the portal's Push & Pull configuration, without its secrets."""
+    from bitrix_pull.cli.config import config
+    from bitrix_pull.cli.credentials import Account
+    from bitrix_pull.cli.running import run
+
+    account = Account(webhook, portal, token, allow_http or ())
+    return run(config(account, as_json=as_json), verbose=verbose)
+
+
+@app.command()
+def emulator(
+    host: Annotated[
+        str, typer.Option("--host", metavar="HOST", help="Name or IPv4 address to listen at.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, metavar="N", help="0 takes a free one.")
+    ] = 0,
+    security_key: Annotated[
+        str | None,
+        typer.Option(
+            "--security-key",
+            metavar="KEY",
+            help="Token, webhook and channels follow from it. Default: a random one.",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON line on stdout when it is ready.")
+    ] = False,
+    verbose: _VerboseOption = False,
+) -> int:
+    """Serve a portal and its push server on this machine, until stopped."""
+    from bitrix_pull.cli.emulator import emulator
+    from bitrix_pull.cli.running import run
+
+    return run(emulator(host, port, security_key, as_json=as_json), verbose=verbose, serves=True)

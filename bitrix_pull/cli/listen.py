@@ -1,0 +1,69 @@
+"""``bitrix-pull listen``: the events of a portal, as they come."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from bitrix_pull.cli.credentials import Account, portal_name
+from bitrix_pull.cli.output import Columns, EventPrinter, JsonLines
+from bitrix_pull.cli.streams import say
+from bitrix_pull.client import PullClient
+from bitrix_pull.events import MessageDropped, Notice, State, StateChanged
+from bitrix_pull.options import PullOptions
+
+
+async def listen(
+    account: Account,
+    *,
+    events: int | None,
+    command: str | None,
+    module: str | None,
+    timeout_s: float,
+    as_json: bool,
+) -> None:
+    """Print events until there were ``events`` of them, or until cancelled."""
+    credentials = account.credentials()
+    options = PullOptions(start_timeout_s=timeout_s, allow_http_hosts=account.allow_http)
+    pull = PullClient(credentials, options=options)
+    printer: EventPrinter = JsonLines() if as_json else Columns()
+    shown = 0
+    async with (
+        _narrated(pull, portal_name(credentials)),
+        pull,
+        pull.subscribe(command, module=module) as arriving,
+    ):
+        try:
+            async for event in arriving:
+                printer.show(event)
+                shown += 1
+                if shown == events:
+                    return
+        except asyncio.CancelledError:
+            say(f"stopped after {shown} event{'' if shown == 1 else 's'}")
+            raise
+
+
+@contextlib.asynccontextmanager
+async def _narrated(pull: PullClient, portal: str) -> AsyncGenerator[None]:
+    """Say what happens to the connection."""
+    task = asyncio.create_task(_narrate(pull.notices(), portal))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def _narrate(notices: AsyncIterator[Notice], portal: str) -> None:
+    was_live = False
+    async for notice in notices:
+        match notice:
+            case StateChanged(state=State.LIVE):
+                say(f"live again on {portal}" if was_live else f"live on {portal}; Ctrl-C stops")
+                was_live = True
+            case StateChanged(state=State.BACKOFF, error=error, retry_in_s=retry_in_s):
+                say(f"not connected: {str(error).rstrip('.')}. Next attempt in {retry_in_s or 0:.1f} s.")
+            case MessageDropped():
+                say(f"left out an unreadable message (mid {notice.mid}): {notice.reason}")
+            case _:
+                pass

@@ -1,0 +1,74 @@
+"""``bitrix-pull publish``: one event."""
+
+import contextlib
+import json
+import sys
+from dataclasses import asdict
+from typing import Any, NoReturn, cast
+
+import orjson
+
+from bitrix_pull.cli.credentials import Account
+from bitrix_pull.cli.output import people_console
+from bitrix_pull.cli.streams import write_line
+from bitrix_pull.client import PullClient
+from bitrix_pull.errors import InvalidArgument
+from bitrix_pull.options import PullOptions
+from bitrix_pull.publish.publisher import Receipt, Route
+
+
+async def publish(
+    account: Account,
+    command: str,
+    params: str,
+    *,
+    users: list[int] | None,
+    module: str,
+    route: Route,
+    as_json: bool,
+) -> None:
+    """Publish an event and print the receipt."""
+    content = read_params(sys.stdin.read() if params == "-" else params)
+    pull = PullClient(account.credentials(), options=PullOptions(allow_http_hosts=account.allow_http))
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(pull.close)
+        if route == "socket":
+            await stack.enter_async_context(pull)
+        receipt = await pull.publish(command, content, module=module, users=users, route=route)
+    if as_json:
+        write_line(orjson.dumps(asdict(receipt)))
+    else:
+        people_console().print(_told(command, receipt))
+
+
+def read_params(text: str) -> dict[str, Any]:
+    """Read the text of ``--params``.
+
+    Raises:
+        InvalidArgument: It is no JSON, or no object.
+    """
+    try:
+        params = json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
+        raise InvalidArgument(
+            f"--params is no JSON: {error.msg} at {where}", advice="""Write it like '{"id": 7}'."""
+        ) from None
+    except RecursionError:
+        raise InvalidArgument("--params is nested too deeply") from None
+    if not isinstance(params, dict):
+        raise InvalidArgument("--params must be a JSON object", advice="""Write it like '{"id": 7}'.""")
+    return cast("dict[str, Any]", params)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidArgument(f"--params is no JSON: {name} is no JSON number")
+
+
+_WAYS = {"rest": "REST", "endpoint": "the push server's endpoint", "socket": "the open socket"}
+
+
+def _told(command: str, receipt: Receipt) -> str:
+    requests = f" in {receipt.requests} requests" if receipt.requests > 1 else ""
+    outcome = "it was accepted" if receipt.confirmed else "this way is never confirmed"
+    return f"published {command} by {_WAYS[receipt.route]}{requests}; {outcome}"

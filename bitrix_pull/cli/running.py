@@ -1,0 +1,68 @@
+"""Runs one command from its start to an exit code, through errors and signals."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+from bitrix_pull.cli import streams
+from bitrix_pull.cli.exits import Exit, exit_code
+from bitrix_pull.errors import PullError
+
+
+def run(work: Coroutine[Any, Any, None], *, verbose: bool, serves: bool = False) -> int:
+    """Run a command and return its exit code.
+
+    SIGINT and SIGTERM cancel it, so that it closes what it opened.
+
+    Args:
+        work: The command.
+        verbose: Show the library's log.
+        serves: Being stopped is how it normally ends.
+    """
+    if verbose:
+        _show_log()
+    stopped_by: list[int] = []
+    try:
+        asyncio.run(_stoppable(work, stopped_by))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        signal_number = stopped_by[0] if stopped_by else signal.SIGINT
+        return Exit.DONE if serves else 128 + signal_number
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        streams.abandon_stdout()
+    except PullError as error:
+        streams.complain(str(error))
+        return exit_code(error)
+    except OSError as error:
+        # Network errors have come as PullError; this is the output's, or this machine's.
+        streams.complain(f"{error.strerror or type(error).__name__}.")
+        return Exit.FAILED
+    return Exit.DONE
+
+
+async def _stoppable(work: Coroutine[Any, Any, None], stopped_by: list[int]) -> None:
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+
+    def stop(signal_number: int) -> None:
+        stopped_by.append(signal_number)
+        task.cancel()
+
+    # Windows has none of this; there, asyncio itself makes a cancellation of Ctrl-C.
+    with contextlib.suppress(NotImplementedError):
+        for signal_number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signal_number, stop, signal_number)
+    await work
+
+
+def _show_log() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logger = logging.getLogger("bitrix_pull")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)

@@ -1,0 +1,144 @@
+import asyncio
+import json
+import signal
+
+import pytest
+
+from bitrix_pull.emulator import Emulator
+from tests.cli.command import Outcome, run, start
+
+
+async def test_what_one_publishes_the_other_shows(account: dict[str, str]) -> None:
+    listener = await start("listen", "--events", "3", "--json", env=account)
+    await listener.told("live on")
+
+    by_rest = await run("publish", "order_update", "--params", '{"id": 7, "who": "Юрий"}', env=account)
+    to_user = await run(
+        *("publish", "hello", "--params", "{}", "--user", "1", "--module", "crm.bot", "--json"), env=account
+    )
+    by_endpoint = await run("publish", "x", "--user", "1", "--route", "endpoint", "--json", env=account)
+    heard = await listener.end()
+
+    assert (by_rest.code, by_rest.out) == (0, "published order_update by REST; it was accepted\n")
+    assert to_user.json_lines == [{"route": "rest", "messages": 1, "requests": 1, "confirmed": True}]
+    assert by_endpoint.json_lines[0]["route"] == "endpoint"
+    assert heard.code == 0
+    first, second, third = heard.json_lines
+    assert (first["command"], first["params"]) == ("order_update", {"id": 7, "who": "Юрий"})
+    assert (second["module_id"], second["params"], second["kind"]) == ("crm.bot", {}, "server")
+    assert (third["kind"], third["sender"]["type"]) == ("client", "client")
+
+
+async def test_the_socket_is_live_before_it_is_published_over(
+    account: dict[str, str], emulator: Emulator
+) -> None:
+    listener = await start("listen", "--events", "1", "--json", env=account)
+    await listener.told("live on")
+    receipt = await run("publish", "x", "--user", "1", "--route", "socket", "--json", env=account)
+    heard = await listener.end()
+
+    assert receipt.json_lines == [{"route": "socket", "messages": 1, "requests": 1, "confirmed": False}]
+    assert heard.json_lines[0]["command"] == "x"
+
+
+async def test_a_webhook_hears_and_publishes_as_its_user(emulator: Emulator) -> None:
+    listener = await start("listen", "--webhook", emulator.webhook_url, "--events", "1", "--json")
+    told = await listener.told("live on")
+    await run("publish", "typing", "--user", "1", env={"BITRIX_PULL_WEBHOOK": emulator.webhook_url})
+    heard = await listener.end()
+
+    assert heard.json_lines[0]["command"] == "typing"
+    assert emulator.portal.webhook_code() not in told + heard.err
+
+
+async def test_params_can_come_from_stdin(account: dict[str, str], emulator: Emulator) -> None:
+    listener = await start("listen", "--events", "1", "--json", env=account)
+    await listener.told("live on")
+    publisher = await start("publish", "big", "--params", "-", env=account)
+    text = "#!NGINXNME!#" + "ж" * 300_000
+    await publisher.write(json.dumps({"text": text}))
+    published = await publisher.end()
+    heard = await listener.end()
+
+    assert published.code == 0
+    assert heard.json_lines[0]["params"] == {"text": text}
+
+
+async def test_only_the_wanted_module_is_shown(account: dict[str, str], emulator: Emulator) -> None:
+    listener = await start("listen", "--events", "1", "--module", "crm", "--json", env=account)
+    await listener.told("live on")
+    emulator.portal.send("noise", {})
+    emulator.portal.send("deal", {}, module="crm")
+    heard = await listener.end()
+
+    assert [event["command"] for event in heard.json_lines] == ["deal"]
+
+
+async def test_people_get_one_line_an_event_in_a_pipe(account: dict[str, str], emulator: Emulator) -> None:
+    listener = await start("listen", "--events", "1", env=account)
+    await listener.told("live on")
+    emulator.portal.send("note", {"text": "x" * 500, "escape": "\x1b[31m\x9b31m"})
+    heard = await listener.end()
+
+    assert heard.out.count("\n") == 1
+    assert "application.note" in heard.out
+    assert "x" * 500 in heard.out
+    assert "\x1b" not in heard.out
+    assert "\x9b" not in heard.out
+
+
+async def test_a_signal_ends_a_listener_cleanly(account: dict[str, str], emulator: Emulator) -> None:
+    listener = await start("listen", env=account)
+    await listener.told("live on")
+    outcome = await listener.stop(signal.SIGINT)
+
+    assert outcome == Outcome(0, "", "stopped after 0 events\n")
+
+
+async def test_a_signal_ends_a_publisher_that_waits() -> None:
+    asked = asyncio.Event()
+
+    async def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read(-1)
+        writer.close()
+
+    async with await asyncio.start_server(stay_silent, "127.0.0.1", 0) as portal:
+        port = portal.sockets[0].getsockname()[1]
+        publisher = await start("publish", "x", "--portal", f"http://127.0.0.1:{port}", "--token", "t")
+        await asked.wait()
+        outcome = await publisher.stop(signal.SIGTERM)
+
+    assert outcome == Outcome(128 + signal.SIGTERM, "", "")
+
+
+async def test_the_log_is_shown_when_asked_for_and_holds_no_secret(
+    account: dict[str, str], emulator: Emulator
+) -> None:
+    outcome = await run("publish", "x", "--verbose", env=account)
+
+    assert "bitrix_pull.portal: pull.application.event.add: HTTP 200" in outcome.err
+    assert emulator.token not in outcome.err
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+async def test_config_shows_what_is_no_secret(
+    as_json: bool, account: dict[str, str], emulator: Emulator
+) -> None:
+    outcome = await run("config", *(["--json"] if as_json else []), env=account)
+
+    assert outcome.code == 0
+    assert emulator.subws_url in outcome.out
+    config = emulator.portal.config("application", 1)
+    secrets = [config["channels"]["private"][name] for name in ("id", "public_id")]
+    secrets.append(config["channels"]["shared"]["id"])
+    for secret in secrets:
+        for part in secret.replace(":", ".").split("."):
+            assert part not in outcome.out + outcome.err
+    if as_json:
+        shown = outcome.json_lines[0]
+        assert shown["server"]["version"] == 4
+        assert shown["channels"]["private"]["id"] == "***"
+        assert 43_000 < shown["channels"]["shared"]["remaining_s"] <= 43_205
+    else:
+        assert "version 4, personal mode" in outcome.out
