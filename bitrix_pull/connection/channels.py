@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bitrix_pull.errors import PullError
+from bitrix_pull.errors import InvalidConfig, NotAPortal, PullError
 from bitrix_pull.portal.config import ConfigFetcher
 from bitrix_pull.portal.models import Channel, PullConfig
 from bitrix_pull.wire.channel_ids import channel_key
@@ -133,7 +133,8 @@ class ChannelManager:
         try:
             await self._fetch()
         except PullError as error:
-            if not error.retryable:
+            # A portal that was one before may show a page about its maintenance.
+            if not error.retryable and not isinstance(error, NotAPortal | InvalidConfig):
                 raise
             now = asyncio.get_running_loop().time()
             self._due_at = self._hold_until = now + self._random.uniform(*SAME_AGAIN_S)

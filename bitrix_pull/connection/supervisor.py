@@ -57,13 +57,13 @@ class Supervisor:
         announce: Callable[[Notice], None],
     ) -> None:
         """Create a supervisor; ``run`` does the work."""
-        self._announce = announce
         self._channels = channels
         self._transports = transports
         self._intake = intake
         self._keeper = keeper
         self._lifecycle = lifecycle
         self._options = options
+        self._announce = announce
         self._backoff = Backoff()
         self._last_sign: Sign | None = None
         self._stream: Stream | None = None
@@ -122,9 +122,10 @@ class Supervisor:
                 await stream.caught_up()
             while not stream.reader.done():
                 self._lifecycle.move(State.LIVE)
-                if await self._until_replacement(stream):
+                transport = await self._until_replacement(stream)
+                if transport is not None:
                     self._lifecycle.move(State.RENEWING)
-                    stream = self._stream = await self._replace(stream)
+                    stream = self._stream = await self._replace(stream, transport)
             ended = stream.reader.result()
             self._lost_at = asyncio.get_running_loop().time()
             code = TABLE[ended.sign].close_code
@@ -136,8 +137,8 @@ class Supervisor:
             self._stream = None
             await stream.close(code)
 
-    async def _until_replacement(self, stream: Stream) -> bool:
-        """Wait until the stream ended (False) or another one should take its place (True).
+    async def _until_replacement(self, stream: Stream) -> Transport | None:
+        """Wait until the stream ended (None), or say what transport should take its place.
 
         Raises:
             PullError: The channels cannot be renewed, and only a person can help.
@@ -155,30 +156,37 @@ class Supervisor:
                 timeout=self._transports.websocket_again_s(),
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            if renewed.done():
-                renewed.result()
-            return not stream.reader.done()
+            if stream.reader.done():
+                return None
+            if not renewed.done():
+                return "websocket"
+            renewed.result()
+            return "auto"
         finally:
             if pin is not None:
                 pin.cancel()
             renewed.cancel()
             await asyncio.wait({renewed})
 
-    async def _replace(self, old: Stream) -> Stream:
+    async def _replace(self, old: Stream, transport: Transport) -> Stream:
         """Make before break: return the new stream, or the old one if there is none to be had."""
-        prefer: Transport = "websocket" if self._transports.blocked else "auto"
         try:
-            new = await self._open(await self._channels.config(), prefer=prefer, reconnect=False)
+            new = await self._open(await self._channels.config(), prefer=transport, reconnect=False)
         except PullError as error:
             action = self._action(error)
             logger.warning("the connection could not be replaced and goes on as it is: %s", error)
             self._lifecycle.move(State.LIVE)
-            await asyncio.wait({old.reader}, timeout=self._delay_s(action.wait_again))
+            if transport == "auto":
+                await asyncio.wait({old.reader}, timeout=self._delay_s(action.wait_again))
             return old
-        await new.caught_up()
-        # What was published to the old channels a moment ago may still be on its way.
-        await asyncio.wait({old.reader}, timeout=IN_FLIGHT_S)
-        await old.close(ClientClose.CHANNEL_EXPIRED)
+        try:
+            await new.caught_up()
+            # What was published to the old channels a moment ago may still be on its way.
+            await asyncio.wait({old.reader}, timeout=IN_FLIGHT_S)
+            await old.close(ClientClose.CHANNEL_EXPIRED)
+        except asyncio.CancelledError:
+            await new.close(ClientClose.NORMAL)
+            raise
         return new
 
     async def _open(self, config: PullConfig, *, prefer: Transport = "auto", reconnect: bool) -> Stream:
@@ -265,7 +273,8 @@ class Supervisor:
         action = self._action(failure)
         again = sign is not None and sign is self._last_sign
         self._last_sign = sign
-        delay = self._delay_s(action.wait_again if again else action.wait)
+        wait = action.wait_again if again else action.wait
+        delay = 0.0 if self._transports.has_just_switched() else self._delay_s(wait)
         if delay:
             logger.warning("not connected, next attempt in %.1f s: %s", delay, failure)
             self._lifecycle.move(State.BACKOFF, error=failure, retry_in_s=delay)

@@ -32,17 +32,22 @@ class Transports:
         self._options = options
         self._refusals = 0
         self._websocket_worked = False
+        self._switched = False
         self.current: Transport | None = None
         """The kind that was opened last."""
 
     @property
     def blocked(self) -> bool:
         """True if the WebSocket seems to be blocked on the way."""
-        return not self._websocket_worked and self._refusals >= BLOCKED_AFTER
+        return (
+            self._options.transport == "auto"
+            and not self._websocket_worked
+            and self._refusals >= BLOCKED_AFTER
+        )
 
     def websocket_again_s(self) -> float | None:
         """Return when to try the WebSocket again, in seconds; None if it is not called for."""
-        if self._options.transport == "auto" and self.current == "long_polling" and self.blocked:
+        if self.current == "long_polling" and self.blocked:
             return random.uniform(*WEBSOCKET_AGAIN_S)
         return None
 
@@ -67,18 +72,29 @@ class Transports:
             InvalidConfig: The portal offers no transport that may be used.
         """
         chosen = self._choose(config, prefer)
-        if chosen == "long_polling":
+        try:
             connection = await self._open(config, mid, position, chosen)
-        else:
-            try:
-                connection = await self._open(config, mid, position, chosen)
-            except Ended:
-                self._refusals += 1
-                raise
+        except Ended:
+            self._failed(chosen, can_poll=self._can_poll(config))
+            raise
+        if chosen == "websocket":
             self._refusals = 0
             self._websocket_worked = True
         self.current = chosen
         return connection
+
+    def _failed(self, transport: Transport, *, can_poll: bool) -> None:
+        if transport == "long_polling":
+            # Neither works just now, so nothing is known about the WebSocket.
+            self._refusals = 0
+            return
+        self._refusals += 1
+        self._switched = self._refusals == BLOCKED_AFTER and self.blocked and can_poll
+
+    def has_just_switched(self) -> bool:
+        """Tell, once, that the next attempt is by polling and need not wait for the WebSocket's sake."""
+        switched, self._switched = self._switched, False
+        return switched
 
     async def open_aside(self, config: PullConfig, mid: str) -> Connection:
         """Open a second connection, to see what history it brings; by polling if possible.

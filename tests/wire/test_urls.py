@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitrix_pull.wire.formats import WireFormat
+from bitrix_pull.wire.messages import Position
 from bitrix_pull.wire.urls import START_OF_HISTORY, publication_url, subscription_url
 
 ENDPOINT = "wss://push.example/bitrix/subws/"
@@ -83,3 +84,8 @@ def test_any_value_survives_the_query(channels: list[str], client_id: str) -> No
         ("clientId", client_id),
         ("revision", "19"),
     ]
+
+
+def test_a_server_without_mids_is_asked_by_tag_and_time() -> None:
+    url = subscription_url(ENDPOINT, ["a"], WireFormat.TEXT, position=Position("277", "Sun, 22 Nov"))
+    assert url.endswith("?CHANNEL_ID=a&tag=277&time=Sun%2C%2022%20Nov&revision=19")
