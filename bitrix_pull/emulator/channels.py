@@ -2,9 +2,10 @@
 
 import hashlib
 import hmac
+import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from bitrix_pull.wire.channel_ids import PublicChannel
@@ -15,6 +16,15 @@ MAX_CHANNELS = 100
 
 Audience = Literal["application", "user"]
 """Whose channels: an application's own, or the portal-wide ones of user mode."""
+
+AUDIENCES: dict[str, Audience] = {"application": "application", "user": "user"}
+
+Rotation = Literal["at_expiry", "on_request", "never"]
+"""When a portal makes new channels.
+
+Once the old ones have ended, as live portals do; also for who asks shortly before that; or
+never, like one whose cache is stuck: it keeps telling channels that have ended.
+"""
 
 _CHANNEL = re.compile(r"([0-9a-f]{32})(?::([0-9a-f]{32}))?(?:\.([0-9a-f]+))?")
 
@@ -141,7 +151,7 @@ class PortalChannel:
     id: str = field(repr=False)
     public_id: str | None = field(repr=False)
     start: float
-    end: float
+    end: int
 
     @property
     def subscribed(self) -> str:
@@ -149,11 +159,22 @@ class PortalChannel:
         return self.id if self.public_id is None else f"{self.id}:{self.public_id}"
 
 
+def channel_ids(security_key: str, owner: Owner, generation: int = 1) -> tuple[str, str]:
+    """Return an owner's ids, private (or shared) and public, as they follow from the key."""
+    purpose = (owner.audience, owner.user_id or "shared", generation)
+    private, public = (derive(security_key, name, *purpose)[:16] for name in ("channel", "public channel"))
+    return private.hex(), public.hex()
+
+
 class ChannelBook:
     """The portal's channels: one for each owner until it expires, then the next generation.
 
     Attributes:
-        life_s: Life of the channels that are made from now on.
+        life_s: Life of the channels that are made from now on. They end with a whole
+            second, as the portal writes their ends.
+        rotation: When new channels are made. The push server takes the old ones still.
+        rotation_lead_s: How shortly before the end a request brings new ones, with
+            "on_request"; never more than half of their life.
     """
 
     def __init__(
@@ -163,38 +184,66 @@ class ChannelBook:
         on_replaced: Callable[[PortalChannel, PortalChannel], None],
         *,
         life_s: float,
+        version: int = 4,
     ) -> None:
         self.life_s = life_s
+        self.rotation: Rotation = "at_expiry"
+        self.rotation_lead_s = 3_600.0
         self._key = security_key
         self._clock = clock
         self._on_replaced = on_replaced
+        self._version = version
         self._channels: dict[Owner, PortalChannel] = {}
         self._generations: dict[Owner, int] = {}
+
+    @property
+    def owners(self) -> list[Owner]:
+        """Everyone who has ever had a channel."""
+        return list(self._channels)
 
     def current(self, owner: Owner) -> PortalChannel:
         """Return the owner's channel; the first call after its end makes a new one."""
         known = self._channels.get(owner)
-        if known is not None and self._clock() < known.end:
+        if known is not None and (self.rotation == "never" or self._clock() < known.end):
             return known
+        return self._renew(owner)
+
+    def requested(self, owner: Owner) -> PortalChannel:
+        """Return the owner's channel to who asks for the configuration: maybe one ahead of time."""
+        channel = self.current(owner)
+        lead_s = min(self.rotation_lead_s, (channel.end - channel.start) / 2)
+        is_due = self.rotation == "on_request" and self._clock() >= channel.end - lead_s
+        return self._renew(owner) if is_due else channel
+
+    def expire(self, owner: Owner) -> None:
+        """End the life of the owner's channel, and let the next one follow, at once."""
+        if owner in self._channels:
+            self._renew(owner)
+
+    def lapse(self, owner: Owner) -> None:
+        """End the life of the owner's channel now, as if its end had come: nobody is told yet."""
+        if owner in self._channels:
+            self._channels[owner] = replace(self._channels[owner], end=math.floor(self._clock()))
+
+    def _renew(self, owner: Owner) -> PortalChannel:
+        known = self._channels.get(owner)
         channel = self._channels[owner] = self._make(owner)
-        if known is not None:
+        if known is not None and known.id != channel.id:
             self._on_replaced(known, channel)
         return channel
 
-    def expire(self, owner: Owner) -> None:
-        """End the life of the owner's channel now."""
-        if (channel := self._channels.pop(owner, None)) is not None:
-            replacement = self._channels[owner] = self._make(owner)
-            self._on_replaced(channel, replacement)
-
     def _make(self, owner: Owner) -> PortalChannel:
+        is_users = owner.user_id is not None
         generation = self._generations[owner] = self._generations.get(owner, 0) + 1
-        purpose = (owner.audience, owner.user_id or "shared", generation)
+        # Version 5 knows users by their ids: their channels stay the same.
+        private, public = channel_ids(self._key, owner, 1 if is_users and self._version >= 5 else generation)
         now = self._clock()
         return PortalChannel(
             owner,
-            derive(self._key, "channel", *purpose)[:16].hex(),
-            derive(self._key, "public channel", *purpose)[:16].hex() if owner.user_id else None,
+            private,
+            # Public channels came with version 4.
+            public if is_users and self._version >= 4 else None,
             now,
-            now + self.life_s,
+            # At least until the next whole second.
+            max(math.floor(now + self.life_s), math.floor(now) + 1),
         )

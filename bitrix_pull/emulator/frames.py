@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
+from typing import Any
 
 import orjson
 from websockets.frames import Frame, Opcode
@@ -23,11 +24,17 @@ class Outgoing:
     """Messages on their way to any number of subscribers: one response of the protocol.
 
     Each format is written once, however many subscribers want it, and not at all if none does.
+
+    Args:
+        messages: In the order of their mids.
+        sent_at: Unix time.
+        with_mids: False for version 2, which has none.
     """
 
-    def __init__(self, messages: Sequence[Message], sent_at: float) -> None:
+    def __init__(self, messages: Sequence[Message], sent_at: float, *, with_mids: bool = True) -> None:
         self._messages = messages
         self._sent_at = sent_at
+        self._with_mids = with_mids
         self._chunks: dict[WireFormat, bytes] = {}
         self._websocket_frames: dict[WireFormat, bytes] = {}
 
@@ -35,7 +42,8 @@ class Outgoing:
         """Return what ``join`` makes a frame or a poll body of."""
         chunk = self._chunks.get(wire_format)
         if chunk is None:
-            chunk = self._chunks[wire_format] = _WRITERS[wire_format](self._messages, self._sent_at)
+            write = _WRITERS[wire_format] if self._with_mids else _write_without_mids
+            chunk = self._chunks[wire_format] = write(self._messages, self._sent_at)
         return chunk
 
     def websocket_frame(self, wire_format: WireFormat) -> bytes:
@@ -51,6 +59,8 @@ def join(wire_format: WireFormat, chunks: Sequence[bytes]) -> bytes:
     """Gather several responses into one payload."""
     if wire_format is WireFormat.JSON:
         return b"[" + b",".join(chunks) + b"]"
+    if wire_format is WireFormat.JSONRPC:
+        return chunks[0] if len(chunks) == 1 else b"[" + b",".join(map(_without_brackets, chunks)) + b"]"
     # Protobuf messages merge by concatenation, and so does delimited text.
     return b"".join(chunks)
 
@@ -59,6 +69,11 @@ def websocket_frame(wire_format: WireFormat, chunks: Sequence[bytes]) -> bytes:
     """Return the bytes on the wire of one WebSocket frame (a server's: not masked)."""
     opcode = Opcode.BINARY if wire_format is WireFormat.PROTOBUF else Opcode.TEXT
     return Frame(opcode, join(wire_format, chunks)).serialize(mask=False)
+
+
+def text_frame(text: bytes) -> bytes:
+    """Return the bytes on the wire of one text frame."""
+    return Frame(Opcode.TEXT, text).serialize(mask=False)
 
 
 def channel_stats(channels: Iterable[tuple[bytes, bool, bool]]) -> bytes:
@@ -102,26 +117,70 @@ def _write_json(messages: Sequence[Message], sent_at: float) -> bytes:
     return b",".join(_envelopes(messages, sent_at))
 
 
+def _write_without_mids(messages: Sequence[Message], sent_at: float) -> bytes:
+    # What stands in a tag is the server's business: here it is the mid, so a tag alone says
+    # where to resume. The time goes with it as that of the message.
+    return b"".join(
+        OPENING + _envelope(message, "", message.mid, formatdate(message.created, usegmt=True)) + CLOSING
+        for message in messages
+    )
+
+
 def _envelopes(messages: Sequence[Message], sent_at: float) -> Iterable[bytes]:
     # The real server, too, stamps the moment of sending here, and pastes the body as it
     # is: one that is no JSON spoils the envelope around it.
     tag = f"{int(sent_at * 1000) % 1000:03}"
     time = formatdate(sent_at, usegmt=True)
     for message in messages:
-        extra = ""
-        if message.sender.type is SenderType.CLIENT:
-            sender = {"type": int(message.sender.type), "id": message.sender.id}
-            extra = f',"extra":{orjson.dumps({"sender": sender}).decode()}'
-        head = (
-            f'{{"id":{int(message.mid[10:])},"mid":"{message.mid}","channel":"-",'
-            f'"tag":"{tag}","time":"{time}","text":'
+        yield _envelope(message, f'"mid":"{message.mid}",', tag, time)
+
+
+def _envelope(message: Message, mid: str, tag: str, time: str) -> bytes:
+    extra = ""
+    if message.sender.type is SenderType.CLIENT:
+        sender = {"type": int(message.sender.type), "id": message.sender.id}
+        extra = f',"extra":{orjson.dumps({"sender": sender}).decode()}'
+    head = f'{{"id":{int(message.mid[10:])},{mid}"channel":"-","tag":"{tag}","time":"{time}","text":'
+    body = message.body.decode(errors="replace")
+    return f"{head}{body}{extra}}}".encode()
+
+
+def _write_requests(messages: Sequence[Message], sent_at: float) -> bytes:
+    # Without ids: what acknowledges a message is `mack`, not a reply (protocol §4.3).
+    requests = [
+        orjson.dumps(
+            {
+                "jsonrpc": "2.0",
+                "method": "incoming.message",
+                "params": {
+                    "mid": message.mid,
+                    "body": _json(message.body),
+                    "sender": {"type": int(message.sender.type), "id": message.sender.id},
+                    **message.additions,
+                },
+            }
         )
-        body = message.body.decode(errors="replace")
-        yield f"{head}{body}{extra}}}".encode()
+        for message in messages
+    ]
+    return join(WireFormat.JSONRPC, requests)
+
+
+def _json(body: bytes) -> Any:
+    """Return a body for pasting into JSON; one that is no JSON as a string."""
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body.decode(errors="replace")
+    return orjson.Fragment(body)
+
+
+def _without_brackets(chunk: bytes) -> bytes:
+    return chunk[1:-1] if chunk.startswith(b"[") else chunk
 
 
 _WRITERS: dict[WireFormat, Callable[[Sequence[Message], float], bytes]] = {
     WireFormat.TEXT: _write_text,
     WireFormat.JSON: _write_json,
     WireFormat.PROTOBUF: _write_protobuf,
+    WireFormat.JSONRPC: _write_requests,
 }

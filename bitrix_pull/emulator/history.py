@@ -1,13 +1,17 @@
 """What the push server keeps: messages, their ids, and what a reconnecting client missed (protocol §6)."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import Any
 
 from bitrix_pull.events import BACKEND_SENDER, Sender
 
 MAX_EXPIRY_S = 86_400
+
+Additions = Mapping[str, Mapping[str, Any]]
+NO_ADDITIONS: Additions = {}
 
 
 @dataclass(slots=True, frozen=True)
@@ -19,6 +23,8 @@ class Message:
         body: As it was published, whatever that is.
         created: Unix time.
         expiry_s: As it was published: seconds to keep it, 0 for not at all.
+        additions: What version 5 sends beside the body, to be merged into its params:
+            ``user_params`` and ``dictionary``.
     """
 
     mid: str
@@ -26,6 +32,7 @@ class Message:
     created: float
     expiry_s: int = 0
     sender: Sender = BACKEND_SENDER
+    additions: Additions = field(default_factory=dict[str, Mapping[str, Any]])
 
     @property
     def kept_until(self) -> float:
@@ -59,10 +66,18 @@ class History:
         if not keep:
             self._channels.clear()
 
-    def take(self, channels: Iterable[bytes], body: bytes, expiry_s: int, sender: Sender) -> Message:
+    def take(
+        self,
+        channels: Iterable[bytes],
+        body: bytes,
+        expiry_s: int,
+        sender: Sender,
+        additions: Additions = NO_ADDITIONS,
+    ) -> Message:
         """Make a message, and keep it for the channels if it has an expiry."""
         self._counter += 1
-        message = Message(f"{self._epoch:010}{self._counter:016}", body, self._clock(), expiry_s, sender)
+        mid = f"{self._epoch:010}{self._counter:016}"
+        message = Message(mid, body, self._clock(), expiry_s, sender, additions)
         if expiry_s > 0:
             for channel in channels:
                 kept = self._channels.setdefault(channel, [])

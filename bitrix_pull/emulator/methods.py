@@ -120,7 +120,7 @@ def _public_channel(portal: Portal, caller: Caller, params: Mapping[str, Any]) -
     users = _user_ids(params.get("USER_ID"))
     if len(users) != 1:
         raise RestError(*rest_errors.INVALID_FORMAT)
-    return _public_channels(portal, params, users)[str(users[0])]
+    return _public_channels(portal, params, users).get(str(users[0]), [])
 
 
 def _list_public_channels(portal: Portal, caller: Caller, params: Mapping[str, Any]) -> Any:

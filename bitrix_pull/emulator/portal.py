@@ -2,10 +2,10 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -17,7 +17,8 @@ from bitrix_pull.emulator.channels import (
     PortalChannel,
     derive,
 )
-from bitrix_pull.emulator.history import MAX_EXPIRY_S
+from bitrix_pull.emulator.faults import PortalFaults
+from bitrix_pull.emulator.history import MAX_EXPIRY_S, NO_ADDITIONS, Additions
 from bitrix_pull.emulator.php import as_php_writes
 from bitrix_pull.emulator.push_server import CLIENT_PUBLISH_PATH, SUBSCRIBE_PATHS, PushServer
 from bitrix_pull.emulator.tokens import Tokens
@@ -25,6 +26,7 @@ from bitrix_pull.emulator.tokens import Tokens
 REVISION_WEB = 19
 REVISION_MOBILE = 3
 TOKEN_LIFE_S = 3_600.0
+STATUS_EXPIRY_S = 120
 REFRESH_TOKEN_LIFE_S = 180 * 86_400.0
 
 # Not UTC, so that who overlooks the offset is found out.
@@ -40,6 +42,24 @@ class Notification:
     avatar: str
 
 
+@dataclass(slots=True)
+class ExpireNotice:
+    """How ``channel_expire`` looks (protocol §5). None: as live portals write it.
+
+    Attributes:
+        action: What the client shall do. Live: "reconnect"; "get_config" in version 5,
+            where no channel can take the place of a token.
+        new_channel: Whether it brings the new channel. Live: with "reconnect", but not
+            for the private channel of an application.
+        type: The type of channel that it names. Live: the client id of an application,
+            else "private" or "shared".
+    """
+
+    action: Literal["reconnect", "get_config"] | None = None
+    new_channel: bool | None = None
+    type: str | None = None
+
+
 class Portal:
     """A portal with one application installed. Every positive number is the id of a user.
 
@@ -52,6 +72,12 @@ class Portal:
         application_name: Without one, no notification is taken.
         push_configured: False: the portal answers that Push & Pull is not configured.
         server_time_in_config: Some portals tell their time there, some do not.
+        public_channels_in_config: Some portals name the user's own there; those on a
+            shared push server do not.
+        clock_offset_s: How far its clock is ahead of the push server's. What it tells and
+            what expires on it goes by its own.
+        expire_notice: How it announces that a channel has been replaced.
+        faults: How it misbehaves.
         client_id: The application's id on the OAuth server.
         client_secret: The application's secret there.
         member_id: The portal's lasting key.
@@ -76,12 +102,18 @@ class Portal:
         self.application_name = "Emulated application"
         self.push_configured = True
         self.server_time_in_config = False
+        self.public_channels_in_config = push.mode == "personal"
+        self.clock_offset_s = 0.0
+        self.expire_notice = ExpireNotice()
+        self.faults = PortalFaults()
         self.client_id = f"local.{derive(security_key, 'client id')[:8].hex()}"
         self.client_secret = derive(security_key, "client secret").hex()
         self.member_id = derive(security_key, "member id")[:16].hex()
         self.address = ""
-        self.channels = ChannelBook(security_key, clock, self._announce, life_s=channel_life_s)
-        self.tokens = Tokens(security_key, clock)
+        self.channels = ChannelBook(
+            security_key, self.now, self._announce, life_s=channel_life_s, version=push.version
+        )
+        self.tokens = Tokens(security_key, self.now)
         self.notifications: list[Notification] = []
         self.calls = Counter[str]()
         self._push = push
@@ -117,6 +149,8 @@ class Portal:
         users: Iterable[int] | None = None,
         audience: Audience = "application",
         expiry_s: int = MAX_EXPIRY_S,
+        user_params: Mapping[str, Any] | None = None,
+        dictionary: Mapping[str, Any] | None = None,
     ) -> str:
         """Send an event and return its mid.
 
@@ -127,30 +161,87 @@ class Portal:
             users: On the private channels of these users; None: on the shared channel.
             audience: On the channels of the application, or on those of user mode.
             expiry_s: How long the push server keeps it for replay.
+            user_params: Belongs into ``params``, which then must be a map. Version 5 sends
+                it beside the body, and the client merges; before that the portal does.
+            dictionary: The same, and it wins.
         """
         owners = [Owner(audience)] if users is None else [Owner(audience, user_id) for user_id in users]
         # First the channels: an expired one is replaced and announced before the event goes out.
-        channels = [self.channels.current(owner) for owner in owners]
-        return self._publish(channels, module, command, {} if params is None else params, expiry_s)
+        channels = [self.channels.current(owner).subscribed for owner in owners]
+        content: Any = {} if params is None else params
+        named = {"user_params": user_params, "dictionary": dictionary}
+        additions = {name: value for name, value in named.items() if value}
+        if self._push.version < 5:
+            for addition in additions.values():
+                content = {**content, **addition}
+            additions = {}
+        return self._publish(channels, module, command, content, expiry_s, additions)
+
+    def send_status(self, user_id: int, status: str = "online") -> str:
+        """Tell all who are in user mode that a user is online, away, …, and return the mid."""
+        user = {"id": user_id, "status": status, "last_activity_date": self.atom(self.now())}
+        params = {"users": {str(user_id): user}}
+        return self.send("user_status", params, module="online", audience="user", expiry_s=STATUS_EXPIRY_S)
+
+    # -- what becomes of its channels -----------------------------------------------
+
+    def expire(self, *owners: Owner) -> None:
+        """Let channels be at their end, all of them if none are named.
+
+        Nothing is said yet: the first request or event makes the new one of each, and
+        announces it on the old one (protocol §3).
+        """
+        for owner in owners or self.channels.owners:
+            self.channels.lapse(owner)
+
+    def rotate(self, *owners: Owner) -> None:
+        """Replace channels at once and announce it on the old ones; all of them if none are named."""
+        for owner in owners or self.channels.owners:
+            self.channels.expire(owner)
+
+    def restart_notice(self) -> None:
+        """Tell everyone who is connected that the push server restarts (``server_restart``)."""
+        self._tell_all("server_restart")
+
+    def expire_config(self) -> None:
+        """Tell everyone who is connected that the configuration is outdated (``config_expire``)."""
+        self._tell_all("config_expire")
+
+    def _tell_all(self, command: str) -> None:
+        listened = [channel for subscriber in self._push.connections for channel in subscriber.channels]
+        if listened:
+            # Not kept: who connects later has nothing to do with it.
+            self._publish(dict.fromkeys(channel.id.hex() for channel in listened), "pull", command, {}, 0)
 
     def _announce(self, old: PortalChannel, new: PortalChannel) -> None:
         """Tell who still listens on an expired channel what to do (protocol §5)."""
+        notice = self.expire_notice
         is_application = old.owner.audience == "application"
-        kind = self.client_id if is_application else _kind(old)
-        params: dict[str, Any] = {"action": "reconnect", "channel": {"id": old.id, "type": kind}}
-        if not (is_application and old.owner.user_id):
+        kind = notice.type or (self.client_id if is_application else _kind(old))
+        action = notice.action or ("get_config" if self._push.version >= 5 else "reconnect")
+        brings_new = notice.new_channel
+        if brings_new is None:
+            brings_new = action == "reconnect" and not (is_application and old.owner.user_id)
+        params: dict[str, Any] = {"action": action, "channel": {"id": old.id, "type": kind}}
+        if brings_new:
             params["new_channel"] = {
                 "id": self._push.signer.sign(new.subscribed),
                 "start": self.atom(new.start),
                 "end": self.atom(new.end),
                 "type": kind,
             }
-        self._publish([old], "pull", "channel_expire", params, MAX_EXPIRY_S)
+        self._publish([old.subscribed], "pull", "channel_expire", params, MAX_EXPIRY_S)
 
     def _publish(
-        self, channels: Sequence[PortalChannel], module: str, command: str, params: Any, expiry_s: int
+        self,
+        channels: Iterable[str],
+        module: str,
+        command: str,
+        params: Any,
+        expiry_s: int,
+        additions: Additions = NO_ADDITIONS,
     ) -> str:
-        now = self._clock()
+        now = self.now()
         body = {
             "module_id": module,
             "command": command,
@@ -163,21 +254,23 @@ class Portal:
                 "revision_mobile": REVISION_MOBILE,
             },
         }
-        return self._push.publish([channel.subscribed for channel in channels], orjson.dumps(body), expiry_s)
+        return self._push.publish(channels, orjson.dumps(body), expiry_s, additions)
 
     # -- what it tells its clients ------------------------------------------------
 
     def config(self, audience: Audience, user_id: int) -> dict[str, Any]:
         """Return the result of ``pull.application.config.get`` or ``pull.config.get``."""
-        now = self._clock()
+        now = self.now()
+        version = self._push.version
         poll, websocket = (self.push_url(path) for path in SUBSCRIBE_PATHS)
         websocket = websocket.replace("http", "ws", 1)
         publish = self.push_url(CLIENT_PUBLISH_PATH)
+        shared = self.channels.requested(Owner(audience))
         config: dict[str, Any] = {
             "server": {
-                "version": 4,
+                "version": version,
                 "server_enabled": True,
-                "mode": "personal",
+                "mode": self._push.mode,
                 "hostname": self.address,
                 "long_polling": poll,
                 # Misspelt as on live portals.
@@ -185,29 +278,37 @@ class Portal:
                 "websocket_enabled": True,
                 "websocket": websocket,
                 "websocket_secure": websocket,
-                "publish_enabled": True,
+                "publish_enabled": version >= 4,
                 "publish": publish,
                 "publish_secure": publish,
                 "config_timestamp": 1_774_886_062,
             },
             "api": {"revision_web": REVISION_WEB, "revision_mobile": REVISION_MOBILE},
-            "channels": {
-                "shared": self._channel(self.channels.current(Owner(audience))),
-                "private": self._channel(self.channels.current(Owner(audience, user_id))),
-            },
-            "exp": int(now) + 86_400,
-            "publicChannels": self.public_channels(audience, [user_id]),
+            "channels": {"shared": self._channel(shared)},
         }
+        owner = Owner(audience, user_id)
+        if version >= 5:
+            config["jwt"] = self._push.jwt.issue(owner, shared, issuer=self.address)
+            config["exp"] = shared.end
+        else:
+            config["channels"]["private"] = self._channel(self.channels.requested(owner))
+            if self._push.mode == "personal":
+                config["exp"] = int(now) + 86_400
+        if self._push.mode == "shared":
+            config["clientId"] = self._push.client_id
+        named = [user_id] if self.public_channels_in_config else []
+        config["publicChannels"] = as_php_writes(self.public_channels(audience, named))
         if self.server_time_in_config:
             config["serverTime"] = self.atom(now)
         return config
 
     def public_channels(self, audience: Audience, user_ids: Iterable[int]) -> dict[str, Any]:
-        """Return the public channels of users, by user id."""
+        """Return the public channels of users, by user id; none before version 4."""
         found: dict[str, Any] = {}
         for user_id in user_ids:
             channel = self.channels.current(Owner(audience, user_id))
-            assert channel.public_id is not None
+            if channel.public_id is None:
+                continue
             found[str(user_id)] = {
                 "user_id": user_id,
                 "public_id": channel.public_id,
@@ -234,7 +335,7 @@ class Portal:
 
     def now(self) -> float:
         """Return the portal's time: unix time."""
-        return self._clock()
+        return self._clock() + self.clock_offset_s
 
     def atom(self, at: float) -> str:
         """Write a time in the portal's way (ATOM)."""

@@ -14,6 +14,9 @@ from bitrix_pull.emulator.php import read_form
 from bitrix_pull.emulator.portal import TOKEN_LIFE_S, Portal
 from bitrix_pull.emulator.rest_errors import RestError
 
+PORTAL_PATHS = ("/rest/", "/oauth/")
+"""How the paths begin that are the portal's, not the push server's."""
+
 
 class RestApi:
     """Serves one portal."""
@@ -29,12 +32,16 @@ class RestApi:
             app.router.add_route(verb, "/oauth/token/", self._oauth_token)
 
     async def _rest(self, request: web.Request) -> web.StreamResponse:
+        failure = self._portal.faults.next_rest_failure()
+        if failure is not None:
+            self._portal.calls[_name(request)] += 1
+            return web.Response(status=failure.status, text=failure.body, content_type=failure.content_type)
         start = self._portal.now()
         started = time.perf_counter()
         try:
             params = await _read_params(request)
             caller = self._authenticate(request, params)
-            result = self._call(request.match_info["method"], caller, params)
+            result = self._call(_name(request), caller, params)
         except RestError as error:
             return _answer_error(error)
         duration = time.perf_counter() - started
@@ -69,7 +76,6 @@ class RestApi:
         return Caller(grant.user_id, "application")
 
     def _call(self, name: str, caller: Caller, params: Mapping[str, Any]) -> Any:
-        name = name.lower().removesuffix(".json")
         self._portal.calls[name] += 1
         method = METHODS.get(name)
         if method is None:
@@ -111,6 +117,11 @@ class RestApi:
             "status": "L",
             "user_id": grant.user_id,
         }
+
+
+def _name(request: web.Request) -> str:
+    """Return the name of the method that is called, which goes in any case."""
+    return request.match_info["method"].lower().removesuffix(".json")
 
 
 async def _read_params(request: web.Request) -> dict[str, Any]:

@@ -4,27 +4,32 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from email.utils import formatdate
 from types import TracebackType
 from typing import Self
 
 from aiohttp import web
 
+from bitrix_pull.emulator.answers import answer
 from bitrix_pull.emulator.channels import CHANNEL_LIFE_S
 from bitrix_pull.emulator.portal import Portal
+from bitrix_pull.emulator.publish_api import PublishApi
 from bitrix_pull.emulator.push_server import (
     CLIENT_PUBLISH_PATH,
     PUBLISH_PATH,
     STAT_PATH,
     SUBSCRIBE_PATHS,
+    Mode,
     PushServer,
 )
-from bitrix_pull.emulator.rest import RestApi
+from bitrix_pull.emulator.rest import PORTAL_PATHS, RestApi
+from bitrix_pull.emulator.subscribe_api import SubscribeApi
 
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 
 
 class Emulator:
-    """A Bitrix24 portal and a push server of version 4, for tests, demos and a first look.
+    """A Bitrix24 portal and a push server, for tests, demos and a first look.
 
     Everything that a client holds on to (token, webhook, channels) follows from the
     security key: an emulator that is killed, and started again with the same key and
@@ -44,6 +49,8 @@ class Emulator:
         port: int = 0,
         security_key: str | None = None,
         *,
+        version: int = 4,
+        mode: Mode = "personal",
         channel_life_s: float = CHANNEL_LIFE_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -54,11 +61,17 @@ class Emulator:
             port: 0 takes a free one at the first start, which is kept from then on.
             security_key: What ids, signatures and tokens are made from; None: a random
                 one; "": a fixed one, and channels without signatures.
+            version: Of the push server: 2 (text without mids), 3 (text), 4 (protobuf) or 5
+                (JSON-RPC).
+            mode: "shared" for a push server that serves many portals.
             channel_life_s: Seconds until the portal replaces a channel.
-            clock: Unix time for everything that expires.
+            clock: Unix time for everything that expires, and for the ``Date`` of all answers.
+
+        Raises:
+            ValueError: There is no such version.
         """
         key = secrets.token_hex(16) if security_key is None else security_key
-        self.push = PushServer(key, clock)
+        self.push = PushServer(key, clock, version=version, mode=mode)
         self.portal = Portal(self.push, key, clock, channel_life_s=channel_life_s)
         self.token = self.portal.issue_token()
         self.refresh_token = self.portal.issue_refresh_token()
@@ -81,7 +94,10 @@ class Emulator:
             return
         app = web.Application(client_max_size=_MAX_BODY_BYTES)
         RestApi(self.portal).add_routes(app)
-        self.push.add_routes(app)
+        SubscribeApi(self.push).add_routes(app)
+        PublishApi(self.push).add_routes(app)
+        app.router.add_route("*", "/{path:.*}", _unknown_path)
+        app.on_response_prepare.append(self._date)
         # Cancellation: a poll whose client has gone must not hang on until its timeout.
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
@@ -109,6 +125,12 @@ class Emulator:
         await asyncio.sleep(0)
         await runner.cleanup()
         await self.push.finish()
+
+    async def _date(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Write the emulated time where aiohttp has written the real one."""
+        is_portals = request.path.startswith(PORTAL_PATHS)
+        now = self.portal.now() if is_portals else self.push.now()
+        response.headers["Date"] = formatdate(now, usegmt=True)
 
     async def restart(self, *, keep_history: bool = True) -> None:
         """Stop, and start at the same port, as a new process of the server would."""
@@ -172,3 +194,7 @@ class Emulator:
     def stat_url(self) -> str:
         """The push server's statistics."""
         return self.portal.push_url(STAT_PATH)
+
+
+async def _unknown_path(request: web.Request) -> web.StreamResponse:
+    return answer(status=404)

@@ -79,10 +79,10 @@ class WebSocketSubscriber(Subscriber):
 
     async def close(self, code: int, reason: str) -> None:
         """Close with a code, and wait for the client to agree."""
-        self.stop_gathering()
+        self.stop()
         await self._websocket.close(code=code, message=reason.encode())
 
-    def stop_gathering(self) -> None:
+    def stop(self) -> None:
         """Drop what has not gone out yet: the connection is over."""
         if self._gathering is not None:
             self._gathering.cancel()

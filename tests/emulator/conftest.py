@@ -1,6 +1,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
@@ -8,6 +9,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from bitrix_pull.emulator import Emulator
+from bitrix_pull.emulator.channels import Audience
 from bitrix_pull.wire import push_pb2
 from bitrix_pull.wire.channel_ids import PublicChannel
 from bitrix_pull.wire.formats import WireFormat
@@ -29,18 +31,33 @@ def clock() -> Clock:
     return Clock()
 
 
+Launch = Callable[..., Awaitable[Emulator]]
+
+
 @pytest.fixture
-async def emulator(clock: Clock, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Emulator]:
-    """A running emulator that must end with nothing left over and nothing complained about."""
-    async with Emulator(security_key="test key", clock=clock) as emulator:
+async def launch(clock: Clock, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Launch]:
+    """Start emulators that must end with nothing left over and nothing complained about."""
+
+    async def launch(**settings: Any) -> Emulator:
+        defaults: dict[str, Any] = {"security_key": "test key", "clock": clock}
+        emulator = Emulator(**defaults | settings)
         emulator.push.gather_s = 0.05
-        yield emulator
+        return await stack.enter_async_context(emulator)
+
+    async with AsyncExitStack() as stack:
+        yield launch
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 @pytest.fixture
-async def session(emulator: Emulator) -> AsyncIterator[aiohttp.ClientSession]:
+async def emulator(launch: Launch) -> Emulator:
+    """A running emulator of version 4 in personal mode."""
+    return await launch()
+
+
+@pytest.fixture
+async def session(launch: Launch) -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession() as session:
         yield session
 
@@ -50,6 +67,12 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not condition():  # noqa: ASYNC110 - the emulator has no events for this
             await asyncio.sleep(0.001)
+
+
+def channel_ids(emulator: Emulator, user_id: int = 1, audience: Audience = "application") -> list[str]:
+    """Return the ids that a user subscribes with: private, shared."""
+    described = emulator.portal.config(audience, user_id)["channels"]
+    return [described[kind]["id"] for kind in ("private", "shared")]
 
 
 def subscribe(
@@ -105,8 +128,7 @@ def call_webhook(emulator: Emulator, session: aiohttp.ClientSession) -> Call:
 @pytest.fixture
 def channels(emulator: Emulator) -> list[str]:
     """The application's channels as user 1 subscribes to them: private, shared."""
-    config = emulator.portal.config("application", 1)
-    return [config["channels"][kind]["id"] for kind in ("private", "shared")]
+    return channel_ids(emulator)
 
 
 @pytest.fixture

@@ -89,3 +89,24 @@ async def test_channels_of_an_application_are_announced_in_their_own_way(emulato
     new = channel(emulator, "application", 1, "shared")
     assert expired.params["channel"] == {"id": shared[:32], "type": kind}
     assert (expired.params["new_channel"]["id"], expired.params["new_channel"]["type"]) == (new, kind)
+
+
+async def test_additions_are_merged_into_the_params_by_the_portal(emulator: Emulator) -> None:
+    start = emulator.portal.send("start")
+    emulator.portal.send("c", {"a": 1, "b": 1, "c": 1}, user_params={"b": 2, "c": 2}, dictionary={"c": 3})
+    emulator.portal.send("c", user_params={"b": 2})
+    first, second = await received(emulator, channel(emulator, "application", 1, "shared"), start)
+    assert first.params == {"a": 1, "b": 2, "c": 3}
+    assert second.params == {"b": 2}
+
+
+async def test_user_mode_is_told_of_presence(emulator: Emulator) -> None:
+    start = emulator.portal.send("start")
+    emulator.portal.send_status(5)
+    emulator.portal.send_status(6, "away")
+    events = await received(emulator, channel(emulator, "user", 1, "shared"), start)
+    assert [(event.kind, event.command) for event in events] == [("online", "user_status")] * 2
+    assert [event.params["users"] for event in events] == [
+        {"5": {"id": 5, "status": "online", "last_activity_date": "2027-01-15T11:00:00+03:00"}},
+        {"6": {"id": 6, "status": "away", "last_activity_date": "2027-01-15T11:00:00+03:00"}},
+    ]

@@ -1,0 +1,86 @@
+"""The token that stands for the channels from version 5 on: a JWT (HS256, by the security key)."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import Any, cast
+
+import orjson
+
+from bitrix_pull.emulator.channels import (
+    AUDIENCES,
+    Owner,
+    PortalChannel,
+    Refused,
+    Subscription,
+    channel_ids,
+)
+from bitrix_pull.wire.close_codes import ServerClose
+
+_HEADER = b'{"typ":"JWT","alg":"HS256"}'
+
+
+@dataclass(slots=True, frozen=True)
+class Session:
+    """What a sound token admits to: a user's own channel, and a shared one."""
+
+    owner: Owner
+    channels: tuple[Subscription, ...]
+
+
+class JwtSigner:
+    """Makes tokens for the portal, and reads them for the push server."""
+
+    def __init__(self, security_key: str) -> None:
+        self._key = security_key
+
+    def issue(self, owner: Owner, shared: PortalChannel, issuer: str) -> str:
+        """Return the token of a user. It ends with the shared channel that it names."""
+        claims = {
+            "iss": issuer,
+            "iat": int(shared.start),
+            "exp": int(shared.end),
+            "sub": str(owner.user_id),
+            "aud": owner.audience,
+            "chan": shared.id,
+        }
+        content = f"{_encode(_HEADER)}.{_encode(orjson.dumps(claims))}"
+        return f"{content}.{_encode(self._signature(content))}"
+
+    def open(self, token: str, now: float) -> Session:
+        """Read a token.
+
+        Raises:
+            Refused: It is none of ours, or it has expired (4010).
+        """
+        content, _, signature = token.rpartition(".")
+        try:
+            sound = hmac.compare_digest(_decode(signature), self._signature(content))
+        except (binascii.Error, ValueError):
+            sound = False
+        if not sound:
+            raise Refused(ServerClose.WRONG_CHANNEL)
+        claims = cast("dict[str, Any]", orjson.loads(_decode(content.partition(".")[2])))
+        if claims["exp"] <= now:
+            raise Refused(ServerClose.WRONG_CHANNEL)
+        owner = Owner(AUDIENCES[claims["aud"]], int(claims["sub"]))
+        shared = Subscription(bytes.fromhex(claims["chan"]))
+        return Session(owner, (self.subscription(owner), shared))
+
+    def subscription(self, owner: Owner) -> Subscription:
+        """Return the channel of a user, which version 5 knows by the user's id."""
+        private, public = channel_ids(self._key, owner)
+        return Subscription(bytes.fromhex(private), bytes.fromhex(public))
+
+    def _signature(self, content: str) -> bytes:
+        return hmac.digest(self._key.encode(), content.encode(), hashlib.sha256)
+
+
+def _encode(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _decode(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -1,0 +1,196 @@
+"""The push server over HTTP: subscribing by WebSocket and by polls (protocol §4)."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aiohttp import WSMessage, WSMsgType, web
+
+from bitrix_pull.emulator.answers import CORS, answer
+from bitrix_pull.emulator.channels import Owner, Refused, Subscription
+from bitrix_pull.emulator.publications import MAX_REQUEST_BYTES, read_untrusted
+from bitrix_pull.emulator.push_server import SUBSCRIBE_PATHS, PushServer
+from bitrix_pull.emulator.rpc import RpcServer, RpcSubscriber
+from bitrix_pull.emulator.subscribers import PollSubscriber, WebSocketSubscriber
+from bitrix_pull.wire.close_codes import ServerClose
+from bitrix_pull.wire.formats import WireFormat
+
+_MID = re.compile(r"[0-9]{26}")
+_CLOSE_TIMEOUT_S = 1.0
+
+
+@dataclass(slots=True, frozen=True)
+class _Wish:
+    """What a client asks for in its subscribe address.
+
+    Attributes:
+        owner: Whose token it is, where there is one.
+    """
+
+    channels: tuple[Subscription, ...]
+    wire_format: WireFormat
+    resume_after: str | None
+    owner: Owner | None
+
+
+class SubscribeApi:
+    """Serves the subscribe endpoints of one push server.
+
+    Version 5 speaks JSON-RPC over WebSockets to who has a token, and serves no polls:
+    how real ones answer them is not known, and no client needs it.
+    """
+
+    def __init__(self, push: PushServer) -> None:
+        self._push = push
+        self._rpc = RpcServer(push)
+
+    def add_routes(self, app: web.Application) -> None:
+        """Serve their paths in an application."""
+        for path in SUBSCRIBE_PATHS:
+            app.router.add_get(path, self._subscribe, allow_head=False)
+            app.router.add_options(path, self._options)
+
+    async def _subscribe(self, request: web.Request) -> web.StreamResponse:
+        push = self._push
+        is_websocket = request.headers.get("Upgrade", "").lower() == "websocket"
+        if is_websocket:
+            status = await push.faults.meet_handshake(_transport(request))
+            if status is not None:
+                push.counters.refused += 1
+                return answer(status=status)
+        elif push.version >= 5:
+            return answer(status=404)
+        try:
+            wish = self._read(request.query)
+        except Refused as refusal:
+            push.counters.refused += 1
+            return answer(refusal.code.text if is_websocket else str(refusal), status=400)
+        if is_websocket:
+            return await self._serve_websocket(request, wish)
+        return await self._serve_poll(request, wish)
+
+    def _read(self, query: Mapping[str, str]) -> _Wish:
+        push = self._push
+        if push.faults.refuse_channels:
+            raise Refused(ServerClose.WRONG_CHANNEL)
+        push.check_client_id(query.get("clientId"))
+        mid = query.get("mid", "")
+        if push.version < 3:
+            mid = query.get("tag", "") if "time" in query else ""
+        resume_after = mid if _MID.fullmatch(mid) else None
+        if push.version >= 5:
+            session = push.jwt.open(query.get("token", ""), push.now())
+            return _Wish(session.channels, WireFormat.JSONRPC, resume_after, session.owner)
+        channels = push.signer.read_all(query.get("CHANNEL_ID", ""))
+        return _Wish(channels, _wire_format(query, push.version), resume_after, None)
+
+    async def _serve_websocket(self, request: web.Request, wish: _Wish) -> web.StreamResponse:
+        push = self._push
+        websocket = web.WebSocketResponse(
+            timeout=_CLOSE_TIMEOUT_S,
+            heartbeat=push.ping_interval_s,
+            compress=False,
+            # aiohttp would close with 1009; the real server drops the connection.
+            max_msg_size=0,
+        )
+        websocket.headers.update(CORS)
+        transport = _transport(request)
+        await websocket.prepare(request)
+        push.counters.websockets += 1
+        if wish.owner is None:
+            subscriber = WebSocketSubscriber(
+                wish.channels, wish.wire_format, transport, websocket, push.gather_s
+            )
+            await self._converse(subscriber, wish.resume_after, websocket)
+            return websocket
+        rpc_subscriber = RpcSubscriber(
+            wish.channels, wish.owner, transport, websocket, push.gather_s, push.rpc_ping_interval_s
+        )
+        self._rpc.welcome(rpc_subscriber)
+        try:
+            await self._converse(rpc_subscriber, wish.resume_after, websocket)
+        finally:
+            self._rpc.see_off(rpc_subscriber)
+        return websocket
+
+    async def _converse(
+        self, subscriber: WebSocketSubscriber, resume_after: str | None, websocket: web.WebSocketResponse
+    ) -> None:
+        """Serve one connection to its end."""
+        push = self._push
+        push.admit(subscriber, resume_after)
+        try:
+            async for frame in websocket:
+                # A broken frame or no answer to our ping comes as ERROR.
+                if frame.type is WSMsgType.ERROR or len(frame.data) > MAX_REQUEST_BYTES:
+                    subscriber.abort()
+                    break
+                try:
+                    self._serve_frame(subscriber, frame)
+                except Refused as refusal:
+                    push.dismiss(subscriber)
+                    await subscriber.close(refusal.code, str(refusal))
+        finally:
+            push.dismiss(subscriber)
+            subscriber.stop()
+
+    def _serve_frame(self, subscriber: WebSocketSubscriber, frame: WSMessage) -> None:
+        push = self._push
+        if isinstance(subscriber, RpcSubscriber):
+            self._rpc.receive(subscriber, frame.data)
+        elif subscriber.wire_format is WireFormat.PROTOBUF:
+            push.counters.requests += 1
+            ids = (channel.public_id for channel in subscriber.channels)
+            publisher = next(filter(None, ids), None)
+            if publisher is None:
+                raise Refused(ServerClose.PUBLIC_CHANNEL_REQUIRED)
+            request = frame.data if frame.type is WSMsgType.BINARY else b""
+            answered = push.serve(read_untrusted(request, publisher, push.signer))
+            if answered:
+                subscriber.answer(answered)
+
+    async def _serve_poll(self, request: web.Request, wish: _Wish) -> web.StreamResponse:
+        push = self._push
+        subscriber = PollSubscriber(wish.channels, wish.wire_format, _transport(request))
+        push.counters.pollings += 1
+        push.admit(subscriber, wish.resume_after)
+        try:
+            async with asyncio.timeout(push.poll_timeout_s):
+                status, body = await subscriber.answered
+        except TimeoutError:
+            newest = wish.resume_after or push.newest_mid(subscriber)
+            headers = {
+                "Access-Control-Expose-Headers": "Last-Message-Id",
+                "Last-Message-Id": newest if push.version >= 3 else "",
+                "Expires": "Thu, 01 Jan 1973 11:11:01 GMT",
+            }
+            return answer(status=304, headers=headers)
+        finally:
+            push.dismiss(subscriber)
+        is_binary = status == 200 and wish.wire_format is WireFormat.PROTOBUF
+        return answer(
+            body, status=status, content_type="application/octet-stream" if is_binary else "text/plain"
+        )
+
+    async def _options(self, request: web.Request) -> web.StreamResponse:
+        headers = {
+            "Access-Control-Allow-Methods": "POST, GET, DELETE, OPTIONS",
+            "Access-Control-Allow-Headers": "If-Modified-Since, If-None-Match",
+        }
+        return answer(headers=headers)
+
+
+def _transport(request: web.Request) -> asyncio.Transport:
+    # A handler is cancelled when its client goes, so until it first waits there is one.
+    assert request.transport is not None
+    return request.transport
+
+
+def _wire_format(query: Mapping[str, str], version: int) -> WireFormat:
+    # Version 3 knows no other than text, whatever it is asked for.
+    for wire_format in (WireFormat.PROTOBUF, WireFormat.JSON) if version >= 4 else ():
+        name, value = wire_format.value
+        if query.get(name) == value:
+            return wire_format
+    return WireFormat.TEXT

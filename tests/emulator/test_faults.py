@@ -1,0 +1,133 @@
+import asyncio
+
+import aiohttp
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from bitrix_pull.emulator import Emulator
+from bitrix_pull.wire.formats import WireFormat
+from bitrix_pull.wire.urls import subscription_url
+from tests.emulator.conftest import Call, mids, subscribe, until
+
+
+def handshake(channels: list[str]) -> bytes:
+    path = subscription_url("/bitrix/subws/", channels, WireFormat.PROTOBUF)
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+    ).encode()
+
+
+async def connect_raw(emulator: Emulator) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    address, port = emulator.portal.address.split(":")
+    return await asyncio.open_connection(address, int(port))
+
+
+async def close_raw(writer: asyncio.StreamWriter) -> None:
+    # Without waiting: who was reset has an error to tell there.
+    writer.transport.abort()
+    await asyncio.sleep(0)
+
+
+async def assert_polling_works(
+    emulator: Emulator, session: aiohttp.ClientSession, channels: list[str]
+) -> None:
+    first = emulator.push.publish(channels, b"{}", 60)
+    emulator.push.publish(channels, b"{}", 60)
+    url = subscription_url(emulator.sub_url, channels, WireFormat.PROTOBUF, mid=first)
+    async with session.get(url) as answer:
+        assert answer.status == 200
+
+
+# -- WebSockets that are blocked ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [403, 404, 405, 426, 502])
+async def test_handshakes_are_refused_with_a_status(
+    emulator: Emulator, session: aiohttp.ClientSession, channels: list[str], status: int
+) -> None:
+    emulator.push.faults.websocket_refusal = status
+    with pytest.raises(InvalidStatus) as refusal:
+        await subscribe(emulator, channels)
+    assert refusal.value.response.status_code == status
+    assert emulator.push.counters.refused == 1
+    await assert_polling_works(emulator, session, channels)
+
+
+async def test_handshakes_are_reset(
+    emulator: Emulator, session: aiohttp.ClientSession, channels: list[str]
+) -> None:
+    emulator.push.faults.websocket_refusal = "reset"
+    reader, writer = await connect_raw(emulator)
+    writer.write(handshake(channels))
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(reader.read(), 5)
+    await close_raw(writer)
+    await assert_polling_works(emulator, session, channels)
+
+
+async def test_handshakes_vanish_in_a_black_hole(
+    emulator: Emulator, session: aiohttp.ClientSession, channels: list[str]
+) -> None:
+    emulator.push.faults.websocket_refusal = "black_hole"
+    reader, writer = await connect_raw(emulator)
+    writer.write(handshake(channels))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(reader.read(1), 0.1)
+    await close_raw(writer)
+    await assert_polling_works(emulator, session, channels)
+    # Another one hangs when the emulator stops: it must not hold that up.
+    _, writer = await connect_raw(emulator)
+    writer.write(handshake(channels))
+    await writer.drain()
+    async with asyncio.timeout(2):
+        await emulator.stop()
+    await close_raw(writer)
+
+
+async def test_a_block_comes_and_goes_and_spares_who_is_connected(
+    emulator: Emulator, channels: list[str]
+) -> None:
+    async with subscribe(emulator, channels) as connected:
+        emulator.push.faults.websocket_refusal = 403
+        with pytest.raises(InvalidStatus):
+            await subscribe(emulator, channels)
+        mid = emulator.push.publish(channels, b"{}")
+        assert await mids(connected) == [mid]
+        emulator.push.faults.websocket_refusal = None
+        async with subscribe(emulator, channels):
+            assert len(emulator.push.connections) == 2
+
+
+# -- channels that are refused though they are valid ------------------------------------------
+
+
+async def test_valid_channels_are_refused(
+    emulator: Emulator, session: aiohttp.ClientSession, channels: list[str]
+) -> None:
+    emulator.push.faults.refuse_channels = True
+    with pytest.raises(InvalidStatus) as refusal:
+        await subscribe(emulator, channels)
+    assert (refusal.value.response.status_code, refusal.value.response.body) == (400, b"Wrong Channel Id.")
+    async with session.get(subscription_url(emulator.sub_url, channels, WireFormat.PROTOBUF)) as answer:
+        assert (answer.status, await answer.text()) == (400, "4010: Wrong Channel Id.")
+    emulator.push.faults.refuse_channels = False
+    async with subscribe(emulator, channels):
+        await until(lambda: len(emulator.push.connections) == 1)
+
+
+# -- REST ---------------------------------------------------------------------------------------
+
+
+async def test_rest_calls_fail_as_often_as_told(
+    emulator: Emulator, session: aiohttp.ClientSession, call: Call
+) -> None:
+    emulator.portal.faults.fail_rest(2)
+    emulator.portal.faults.fail_rest(1, 503, '{"error":"QUERY_LIMIT_EXCEEDED"}', "application/json")
+    for _ in range(2):
+        async with session.post(f"{emulator.portal_url}/rest/server.time") as answer:
+            assert (answer.status, answer.content_type) == (502, "text/html")
+            assert "Bad Gateway" in await answer.text()
+    assert await call("server.time") == (503, {"error": "QUERY_LIMIT_EXCEEDED"})
+    assert (await call("server.time"))[0] == 200
+    assert emulator.portal.calls == {"server.time": 4}
