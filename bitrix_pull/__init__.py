@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bitrix_pull.errors import PullError
     from bitrix_pull.events import (
         Continuity,
+        EventsDropped,
         Gap,
         HandlerFailed,
         MessageDropped,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AccessToken",
     "Continuity",
+    "EventsDropped",
     "FileStore",
     "Gap",
     "HandlerFailed",
@@ -63,6 +65,7 @@ logging.getLogger("bitrix_pull").addHandler(logging.NullHandler())
 _HOMES = {
     "AccessToken": "portal.auth",
     "Continuity": "events",
+    "EventsDropped": "events",
     "FileStore": "connection.stores",
     "Gap": "events",
     "HandlerFailed": "events",

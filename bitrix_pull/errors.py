@@ -36,6 +36,7 @@
     ├── MalformedFrame                  bytes from the push server that no codec can read
     ├── CallRefused                     the push server answered a JSON-RPC call with an error
     ├── CallTimeout                     the push server did not answer a JSON-RPC call
+    ├── Nacked                          a handler gave an event back too often
     └── PublishError
         ├── PublishRefused              the push server refused it: ``code`` 4012 to 4021
         ├── PublishTooLarge             over 1 MiB
@@ -343,6 +344,10 @@ class CallTimeout(PullError, TimeoutError):  # noqa: N818
     """The push server did not answer a JSON-RPC call in time; it may have acted or not."""
 
     retryable = True
+
+
+class Nacked(PullError):  # noqa: N818
+    """A handler with ``ack="manual"`` gave an event back more often than its ``retries=`` allows."""
 
 
 # -- publishing -----------------------------------------------------------------

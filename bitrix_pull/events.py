@@ -1,12 +1,15 @@
 """What a client hands to its user: events, and notices about the connection."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from typing_extensions import TypeVar as DefaultedTypeVar
+
+from bitrix_pull.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -41,8 +44,67 @@ UNKNOWN_SENDER = Sender(SenderType.UNKNOWN)
 BACKEND_SENDER = Sender(SenderType.BACKEND)
 
 
+class Settlement(Protocol):
+    """Takes the word of a handler that acknowledges its events itself."""
+
+    def ack(self) -> None:
+        """The event is handled."""
+        ...
+
+    def nack(self, delay_s: float) -> None:
+        """The event is wanted again."""
+        ...
+
+
+class Acknowledgeable:
+    """What a handler says itself about its event, if it is registered to do so."""
+
+    # No field of the dataclass below, and unset for all others: millions of events never need it.
+    __slots__ = ("_settlement",)
+    _settlement: Settlement
+
+    def settled_by(self, settlement: Settlement) -> None:
+        """Say who takes the handler's word; for the dispatcher."""
+        self._settlement = settlement
+
+    def ack(self) -> None:
+        """Say that the event is handled, in a handler registered with ``ack="manual"`` or later.
+
+        The first word counts: after an ``ack``, a ``nack``, or a failure of the handler,
+        this call does nothing. Call it on the event loop.
+
+        Raises:
+            RuntimeError: This event is acknowledged by itself.
+        """
+        self._manual().ack()
+
+    def nack(self, delay: float = 0.0) -> None:
+        """Ask for the event again, in a handler registered with ``ack="manual"`` or later.
+
+        The handler gets it as a new event, whose own ``ack`` and ``nack`` then count. With
+        ``retries=`` each time counts as an attempt; without, it comes as often as asked for.
+
+        Args:
+            delay: Seconds to wait first.
+
+        Raises:
+            InvalidArgument: The delay is negative or not finite.
+            RuntimeError: This event is acknowledged by itself.
+        """
+        settlement = self._manual()
+        if not 0 <= delay < math.inf:
+            raise InvalidArgument(f"delay must be seconds, 0 or more, not {delay!r:.40}")
+        settlement.nack(delay)
+
+    def _manual(self) -> Settlement:
+        settlement: Settlement | None = getattr(self, "_settlement", None)
+        if settlement is None:
+            raise RuntimeError('ack() and nack() are for events of a handler with @pull.on(…, ack="manual")')
+        return settlement
+
+
 @dataclass(slots=True, eq=False)
-class PullEvent(Generic[P]):
+class PullEvent(Acknowledgeable, Generic[P]):
     """One message of the realtime stream. Handlers share it: treat it as read-only.
 
     Attributes:
@@ -136,11 +198,36 @@ class MessageDropped:
 
 @dataclass(slots=True, frozen=True)
 class HandlerFailed:
-    """A handler raised, or its params did not fit its ``model=``."""
+    """A handler failed for good on an event, which then counts as settled.
+
+    Attributes:
+        event: The event, with its params as they came.
+        handler: The name of the handler's function.
+        error: What it raised last, or why it could not be called.
+        attempts: How many were made.
+    """
 
     event: PullEvent
     handler: str
     error: Exception
+    attempts: int = 1
+
+
+@dataclass(slots=True, frozen=True)
+class EventsDropped:
+    """Handlers are too slow and the inbox is full: events are being dropped, as the options say.
+
+    There is one such notice until handlers have caught up with half of the inbox.
+
+    Attributes:
+        overflow: "drop_oldest" or "drop_newest".
+        mid: The first that was dropped.
+        total: How many were dropped since the client was created, with this one.
+    """
+
+    overflow: str
+    mid: str
+    total: int
 
 
 @dataclass(slots=True, frozen=True)
@@ -167,4 +254,4 @@ class Gap(Continuity):
     """The server's history was gone: events may be lost. Fetch the state anew over REST."""
 
 
-Notice = StateChanged | Continuity | MessageDropped | HandlerFailed
+Notice = StateChanged | Continuity | MessageDropped | EventsDropped | HandlerFailed

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from bitrix_pull.errors import InvalidArgument
 
 Transport = Literal["auto", "websocket", "long_polling"]
+Overflow = Literal["pause", "drop_oldest", "drop_newest"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +27,13 @@ class PullOptions:
         poll_timeout_s: Deadline of one long poll; the server answers after 40 s at the latest.
         catch_up_s: Seconds after a reconnect in which what arrives counts as replayed history.
         close_timeout_s: Deadline for closing a connection politely.
-        inbox_max_events: Events taken from the server and not yet handled; when reached,
-            the client stops reading the socket until handlers have caught up.
+        inbox_max_events: Events taken from the server and not yet handled, at most; see
+            ``overflow``.
         inbox_max_bytes: The same in bytes of message bodies.
+        overflow: What happens then. "pause" stops reading the socket until handlers have
+            caught up, and loses nothing that the server keeps. "drop_oldest" drops the
+            event that waits longest for a handler, "drop_newest" the one that arrives; an
+            ``EventsDropped`` notice says so.
         known_mids: How many message ids are remembered to drop duplicates.
         max_frame_bytes: Largest frame or poll body that is accepted. The server sends the
             whole replay of a reconnect in one frame.
@@ -49,6 +54,7 @@ class PullOptions:
     close_timeout_s: float = 2.0
     inbox_max_events: int = 10_000
     inbox_max_bytes: int = 16 * 1024 * 1024
+    overflow: Overflow = "pause"
     known_mids: int = 10_000
     max_frame_bytes: int = 16 * 1024 * 1024
     max_rest_bytes: int = 4 * 1024 * 1024
@@ -57,10 +63,9 @@ class PullOptions:
     def __post_init__(self) -> None:
         if isinstance(self.allow_http_hosts, str):
             raise InvalidArgument("allow_http_hosts must be a collection of host names, not one string")
-        if self.transport not in get_args(Transport):
-            raise InvalidArgument(
-                f"transport must be one of {get_args(Transport)}, not {self.transport!r:.40}"
-            )
+        for name, choices in (("transport", get_args(Transport)), ("overflow", get_args(Overflow))):
+            if getattr(self, name) not in choices:
+                raise InvalidArgument(f"{name} must be one of {choices}, not {getattr(self, name)!r:.40}")
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, int | float) and value is not False and not value > 0:

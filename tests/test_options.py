@@ -63,6 +63,17 @@ def test_other_transports_are_refused(transport: object) -> None:
     assert len(str(caught.value)) < 150
 
 
+@pytest.mark.parametrize("overflow", ["pause", "drop_oldest", "drop_newest"])
+def test_overflow(overflow: str) -> None:
+    assert options(overflow=overflow).overflow == overflow
+
+
+@pytest.mark.parametrize("overflow", ["drop", "", None])
+def test_other_ways_of_overflow_are_refused(overflow: object) -> None:
+    with pytest.raises(InvalidArgument, match="overflow must be one of"):
+        options(overflow=overflow)
+
+
 @pytest.mark.parametrize("protobuf", [True, False])
 def test_protobuf_is_a_switch(protobuf: bool) -> None:
     assert options(protobuf=protobuf).protobuf is protobuf

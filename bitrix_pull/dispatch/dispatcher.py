@@ -1,16 +1,27 @@
 """Hands each event to the workers and subscriptions that want it."""
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from pydantic import BaseModel
 
 from bitrix_pull.dispatch.inbox import Inbox
+from bitrix_pull.dispatch.lanes import LaneWorker
+from bitrix_pull.dispatch.policy import Policy
 from bitrix_pull.dispatch.router import Handler, Pattern, Router
 from bitrix_pull.dispatch.subscription import Subscription
+from bitrix_pull.dispatch.tasks import TaskSet
 from bitrix_pull.dispatch.worker import Worker
-from bitrix_pull.events import Notice, PullEvent
+from bitrix_pull.events import EventsDropped, Notice, PullEvent
+
+_LINGER_S = 30.0
+"""How long what a failed consumer leaves behind stays unsettled: longer than a program takes
+to end because of it, so that its next run gets it again."""
+
+logger = logging.getLogger("bitrix_pull.dispatch")
 
 _ROUTES_MAX = 1_000
 """The server chooses the commands, so what is remembered of them must have an end."""
@@ -25,6 +36,14 @@ class Receiver(Protocol):
         """Queue an event."""
         ...
 
+    def oldest(self) -> PullEvent[Any] | None:
+        """Return the oldest event that waits here, or None."""
+        ...
+
+    def forgo(self) -> None:
+        """Take that event out of the queue."""
+        ...
+
 
 class Dispatcher:
     """Routes events. ``put`` never waits and never runs user code."""
@@ -33,25 +52,34 @@ class Dispatcher:
         """Create a dispatcher over a router's handlers, present and future ones."""
         self._router = router
         self._inbox = inbox
+        self._drops = inbox.overflow != "pause"
         self._announce = announce
         self._workers: dict[Handler, Worker] = {}
-        self._tasks: asyncio.TaskGroup | None = None
+        self._tasks: TaskSet | None = None
         self._subscriptions: list[Subscription[Any]] = []
         self._routes: dict[tuple[str, str], tuple[Receiver, ...]] = {}
         router.watch(self._handlers_changed)
 
     async def run(self) -> None:
-        """Run a worker for each handler until cancelled."""
+        """Run the workers of each handler until cancelled.
+
+        What is not settled then stays in the inbox until the next run. A handler that
+        ignores its cancellation is left behind after half a second.
+        """
+        self._inbox.clear()
+        for subscription in self._subscriptions:
+            subscription.forget()
+        self._tasks = tasks = TaskSet()
+        self._handlers_changed()
         try:
-            async with asyncio.TaskGroup() as tasks:
-                self._tasks = tasks
-                self._handlers_changed()
-                await asyncio.Event().wait()
+            await asyncio.Event().wait()
         finally:
             self._tasks = None
+            for worker in self._workers.values():
+                worker.close()
             self._workers.clear()
             self._routes.clear()
-            self._inbox.clear()
+            await tasks.close()
 
     def put(self, event: PullEvent[Any]) -> None:
         """Give an event to everybody who wants it."""
@@ -59,10 +87,11 @@ class Dispatcher:
         receivers = self._routes.get(key)
         if receivers is None:
             receivers = self._find(*key)
-        if receivers:
-            self._inbox.take(event, len(receivers))
-            for receiver in receivers:
-                receiver.put(event)
+        if self._drops and receivers and self._inbox.full:
+            receivers = self._drop(event, receivers)
+        self._inbox.take(event, len(receivers))
+        for receiver in receivers:
+            receiver.put(event)
 
     async def room(self) -> None:
         """Wait until the inbox can take more."""
@@ -72,37 +101,104 @@ class Dispatcher:
         """Wait until every event is handled."""
         await self._inbox.empty()
 
+    def runs_current_task(self) -> bool:
+        """Tell whether the caller is a handler."""
+        return self._tasks is not None and asyncio.current_task() in self._tasks
+
     def subscribe(self, pattern: Pattern, model: type[BaseModel] | None) -> Subscription[Any]:
         """Return a subscription that is not entered yet."""
         return Subscription(pattern, model, self._inbox, self._attach, self._detach)
 
     def finish(self, error: Exception | None) -> None:
-        """End all subscriptions, normally or with an error."""
+        """End all subscriptions, normally or with an error; they get no more events."""
         for subscription in self._subscriptions:
             subscription.finish(error)
+        self._subscriptions.clear()
+        self._routes.clear()
+
+    def _receivers(self) -> "list[Receiver]":
+        return [*self._workers.values(), *self._subscriptions]
 
     def _find(self, module: str, command: str) -> tuple[Receiver, ...]:
         if len(self._routes) >= _ROUTES_MAX:
             self._routes.clear()
-        receivers: list[Receiver] = [*self._workers.values(), *self._subscriptions]
-        found = tuple(item for item in receivers if item.pattern.matches(module, command))
+        found = tuple(item for item in self._receivers() if item.pattern.matches(module, command))
         self._routes[module, command] = found
         return found
+
+    # -- a full inbox -------------------------------------------------------------
+
+    def _drop(self, event: PullEvent[Any], receivers: tuple[Receiver, ...]) -> tuple[Receiver, ...]:
+        """Drop what the options say, and return who still gets the event that arrives."""
+        if self._inbox.overflow == "drop_oldest":
+            while self._inbox.full and (oldest := self._oldest_waiting()) is not None:
+                for receiver in self._receivers():
+                    if receiver.oldest() is oldest:
+                        receiver.forgo()
+                        self._inbox.settle(oldest)
+                self._count_drop(oldest)
+            if not self._inbox.full:
+                return receivers
+        self._count_drop(event)
+        return ()
+
+    def _oldest_waiting(self) -> PullEvent[Any] | None:
+        """Return the oldest event that some receiver has not begun with.
+
+        Every queue is in order of arrival, so it is the head of each where it waits.
+        """
+        heads = {head for receiver in self._receivers() if (head := receiver.oldest()) is not None}
+        return self._inbox.first(heads) if len(heads) > 1 else next(iter(heads), None)
+
+    def _count_drop(self, event: PullEvent[Any]) -> None:
+        if self._inbox.count_drop():
+            logger.warning("handlers are too slow and the inbox is full: %s", self._inbox.overflow)
+            self._announce(EventsDropped(self._inbox.overflow, event.mid, self._inbox.dropped))
+
+    # -- who receives -------------------------------------------------------------
 
     def _handlers_changed(self) -> None:
         if self._tasks is None:
             return
         for handler in self._router.handlers():
             if handler not in self._workers:
-                worker = Worker(handler, self._inbox, self._announce)
-                self._workers[handler] = worker
-                self._tasks.create_task(worker.run(), name=f"bitrix_pull handler {handler.name}")
+                worker = self._workers[handler] = self._worker(handler, self._tasks)
+                for _ in range(handler.policy.concurrency):
+                    self._run(worker, self._tasks)
         self._routes.clear()
+
+    def _worker(self, handler: Handler, tasks: TaskSet) -> Worker:
+        if handler.policy == Policy():
+            return Worker(handler, self._inbox, self._announce)
+        return LaneWorker(handler, self._inbox, self._announce, tasks.spawn)
+
+    def _run(self, worker: Worker, tasks: TaskSet) -> None:
+        task = tasks.spawn(worker.run(), f"bitrix_pull handler {worker.handler.name}")
+        task.add_done_callback(partial(self._ended, worker, tasks))
+
+    def _ended(self, worker: Worker, tasks: TaskSet, task: "asyncio.Task[None]") -> None:
+        if tasks is not self._tasks:
+            return
+        if not task.cancelled() and (error := task.exception()) is not None:
+            if not isinstance(error, Exception):
+                return  # KeyboardInterrupt or SystemExit, which end the loop.
+            logger.critical("%s is started again", task.get_name(), exc_info=error)
+        self._run(worker, tasks)
 
     def _attach(self, subscription: Subscription[Any]) -> None:
         self._subscriptions.append(subscription)
         self._routes.clear()
 
-    def _detach(self, subscription: Subscription[Any]) -> None:
-        self._subscriptions.remove(subscription)
-        self._routes.clear()
+    def _detach(self, subscription: Subscription[Any], unhandled: Sequence[PullEvent[Any]]) -> None:
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+            self._routes.clear()
+        for event in unhandled:
+            self._inbox.abandon(event)
+        if unhandled and self._tasks is not None:
+            self._tasks.spawn(self._release_later(unhandled), "bitrix_pull abandoned events")
+
+    async def _release_later(self, events: Sequence[PullEvent[Any]]) -> None:
+        await asyncio.sleep(_LINGER_S)
+        for event in events:
+            self._inbox.release(event)

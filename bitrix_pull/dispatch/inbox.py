@@ -1,9 +1,14 @@
 """What was taken from the stream and is not handled yet: bounded in events and bytes."""
 
 import asyncio
+import logging
+from collections.abc import Callable, Collection
 from typing import Any
 
 from bitrix_pull.events import PullEvent
+from bitrix_pull.options import Overflow
+
+logger = logging.getLogger("bitrix_pull.dispatch")
 
 
 class Inbox:
@@ -12,13 +17,35 @@ class Inbox:
     An event is settled when everybody who got it has finished with it.
     """
 
-    def __init__(self, *, max_events: int, max_bytes: int) -> None:
-        """Create an empty inbox. One frame may overfill it, as a frame is read as a whole."""
+    def __init__(
+        self,
+        *,
+        max_events: int,
+        max_bytes: int,
+        overflow: Overflow = "pause",
+        settled: Callable[[PullEvent[Any]], None] | None = None,
+    ) -> None:
+        """Create an empty inbox.
+
+        Args:
+            max_events: Events from which on it is full.
+            max_bytes: Bytes of bodies from which on it is full. With "pause" one frame may
+                overfill it, as a frame is read as a whole; else one event may.
+            overflow: Whether the reader waits while it is full, or what is dropped then.
+            settled: Called once with each event that is settled.
+        """
+        self.overflow = overflow
+        self.dropped = 0
+        """Events that were dropped because it was full."""
         self._max_events = max_events
         self._max_bytes = max_bytes
+        self._settled = settled
         self._unsettled: dict[PullEvent[Any], int] = {}
         self._bytes = 0
         self._changed = asyncio.Event()
+        self._awaited = False
+        self._overflowing = False
+        self._abandoned: set[PullEvent[Any]] = set()
 
     def __len__(self) -> int:
         """The number of events that are not settled."""
@@ -30,41 +57,97 @@ class Inbox:
         return self._bytes
 
     @property
+    def unsettled(self) -> set[str]:
+        """The mids of those events, and of those that were abandoned."""
+        return {event.mid for events in (self._unsettled, self._abandoned) for event in events}
+
+    @property
     def full(self) -> bool:
         """True if no further frame should be read."""
         return len(self._unsettled) >= self._max_events or self._bytes >= self._max_bytes
 
     def take(self, event: PullEvent[Any], receivers: int) -> None:
-        """Enter an event that was given to this many receivers, at least one."""
-        self._unsettled[event] = receivers
-        self._bytes += event.size
+        """Enter an event that was given to this many receivers; to none, it is settled."""
+        if receivers:
+            self._unsettled[event] = receivers
+            self._bytes += event.size
+        elif self._settled is not None:
+            self._settled(event)
 
     def settle(self, event: PullEvent[Any]) -> None:
         """Take note that one receiver has finished with an event."""
-        left = self._unsettled.get(event, 0) - 1
-        if left < 0:
+        left = self._unsettled.get(event)
+        if left is None:
             return  # The inbox was cleared in the meantime.
-        if left:
-            self._unsettled[event] = left
+        if left > 1:
+            self._unsettled[event] = left - 1
             return
         del self._unsettled[event]
         self._bytes -= event.size
-        self._changed.set()
+        if self._awaited:
+            self._wake()
+        if self._overflowing:
+            self._relax()
+        if self._settled is not None and event not in self._abandoned:
+            self._settled(event)
+
+    def abandon(self, event: PullEvent[Any]) -> None:
+        """Take note that one receiver will not finish with an event, and keep no place for it.
+
+        The event does not count as settled before it is released.
+        """
+        if event in self._unsettled:
+            self._abandoned.add(event)
+            self.settle(event)
+
+    def release(self, event: PullEvent[Any]) -> None:
+        """Let an abandoned event count as settled, if all others have finished with it."""
+        if event in self._abandoned:
+            self._abandoned.remove(event)
+            if event not in self._unsettled and self._settled is not None:
+                self._settled(event)
+
+    def first(self, events: Collection[PullEvent[Any]]) -> PullEvent[Any]:
+        """Return which of these unsettled events was taken first."""
+        return next(event for event in self._unsettled if event in events)
+
+    def count_drop(self) -> bool:
+        """Count an event that is dropped, and return True if it is the first for some time."""
+        self.dropped += 1
+        begins = not self._overflowing
+        self._overflowing = True
+        return begins
 
     def clear(self) -> None:
         """Forget every event, settled or not."""
         self._unsettled.clear()
+        self._abandoned.clear()
         self._bytes = 0
-        self._changed.set()
+        self._overflowing = False
+        self._wake()
 
     async def room(self) -> None:
-        """Wait until the inbox is not full."""
-        while self.full:
-            self._changed.clear()
-            await self._changed.wait()
+        """Wait until the inbox is not full, or makes room by dropping."""
+        while self.full and self.overflow == "pause":
+            await self._change()
 
     async def empty(self) -> None:
         """Wait until every event is settled."""
         while self._unsettled:
-            self._changed.clear()
-            await self._changed.wait()
+            await self._change()
+
+    async def _change(self) -> None:
+        self._awaited = True
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _wake(self) -> None:
+        self._awaited = False
+        self._changed.set()
+
+    def _relax(self) -> None:
+        # Half empty, not just below the limit: at the limit every second event would
+        # begin an overflow of its own.
+        if len(self._unsettled) * 2 <= self._max_events and self._bytes * 2 <= self._max_bytes:
+            self._overflowing = False
+            logger.info("handlers have caught up; %d events were dropped so far", self.dropped)

@@ -1,13 +1,13 @@
 """Which handlers want which events."""
 
-import functools
 import inspect
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel
 
+from bitrix_pull.dispatch.policy import Ack, DeadLetter, Policy, check_callback, name_of
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.events import PullEvent
 
@@ -51,12 +51,13 @@ class Handler:
 
     callback: AnyCallback
     pattern: Pattern
-    model: type[BaseModel] | None = None
+    model: type[BaseModel] | None
+    policy: Policy
 
     @property
     def name(self) -> str:
         """The function's name, for messages."""
-        return _name_of(self.callback)
+        return name_of(self.callback)
 
 
 class Router:
@@ -78,37 +79,108 @@ class Router:
 
     @overload
     def on(
-        self, command: str | None = ..., *, module: str | None = ..., model: type[M]
+        self,
+        command: str | None = ...,
+        *,
+        module: str | None = ...,
+        model: type[M],
+        ack: Ack = ...,
+        retries: int = ...,
+        retry_delay: float = ...,
+        timeout: float | None = ...,
+        on_dead_letter: DeadLetter | None = ...,
+        concurrency: int = ...,
+        key: Callable[[PullEvent[M]], Hashable] | None = ...,
     ) -> Callable[[Callback[PullEvent[M]]], Callback[PullEvent[M]]]: ...
     @overload
     def on(
-        self, command: str | None = ..., *, module: str | None = ..., model: None = ...
+        self,
+        command: str | None = ...,
+        *,
+        module: str | None = ...,
+        model: None = ...,
+        ack: Ack = ...,
+        retries: int = ...,
+        retry_delay: float = ...,
+        timeout: float | None = ...,
+        on_dead_letter: DeadLetter | None = ...,
+        concurrency: int = ...,
+        key: Callable[[PullEvent[Any]], Hashable] | None = ...,
     ) -> Callable[[CallbackT], CallbackT]: ...
     def on(
-        self, command: str | None = None, *, module: str | None = None, model: type[BaseModel] | None = None
+        self,
+        command: str | None = None,
+        *,
+        module: str | None = None,
+        model: type[BaseModel] | None = None,
+        ack: Ack = "auto",
+        retries: int = 0,
+        retry_delay: float = 1.0,
+        timeout: float | None = None,
+        on_dead_letter: DeadLetter | None = None,
+        concurrency: int = 1,
+        key: Callable[[PullEvent[Any]], Hashable] | None = None,
     ) -> Callable[[Any], Any]:
         """Register the decorated function for events. It is returned unchanged.
 
         The function takes the event. It may be async, or a plain function that returns
         quickly: a plain one runs on the event loop, so one that blocks belongs into
-        ``asyncio.to_thread``. Events of one handler are handled in order, one at a time;
-        different handlers run beside each other.
+        ``asyncio.to_thread``. Different handlers run beside each other. Events of one handler
+        are begun in order, and one at a time unless ``concurrency`` says otherwise.
+
+        A handler fails on an event when it raises, is cancelled from within, or exceeds its
+        timeout. While an event waits for its next attempt, the handler goes on with the
+        others, so that event comes late; give a ``key`` where that is not allowed. An event
+        that fails for good is reported once, as a ``HandlerFailed`` notice and in the log,
+        and is settled: it is not delivered again. What is not settled when the client is
+        closed comes again in the next run, as far as the server still keeps it.
 
         Args:
             command: The command to take; None for every one.
             module: The module to take; None means the router's own, or else
                 "application" if a command is given and every module if not.
-            model: A pydantic model that ``event.params`` is turned into.
+            model: A pydantic model that ``event.params`` is turned into. Params that do not
+                fit fail for good at once.
+            ack: When an event is settled. "auto": when the function has returned, or has
+                failed for good. "on_receive": before the function is called, so at most
+                once. "manual": when ``event.ack()`` is called, in the function or after it
+                has returned; ``event.nack(delay)`` asks for the event again, and raising
+                without either is a failure. An event with neither stays unsettled, and takes
+                its place in the inbox.
+            retries: How many more attempts to make after a failure; with "manual" also how
+                many after a ``nack``, which is unlimited if this is 0.
+            retry_delay: Seconds before the first retry; doubled for each further one up to
+                60 s, with up to 20 % more at random.
+            timeout: Seconds after which the function is cancelled. If it takes no notice, it
+                is left running half a second later. A plain function cannot be cancelled.
+            on_dead_letter: Called with the event, as it came, and the error, when the event
+                has failed for good; async or plain. The event is settled when it has returned.
+                What it raises is logged.
+            concurrency: How many events the function may be handling at once. More than one
+                means that no order is kept, but for what ``key`` says.
+            key: Returns what an event belongs to, such as an order's number. Events of the same key
+                are handled one by one in order of arrival, each after the one before is settled,
+                retries included. It gets the event as the function does; a key that raises or is
+                not hashable fails the event for good.
 
         Raises:
             InvalidArgument: The function cannot be called with one event, or another
-                argument has the wrong type.
+                argument cannot work.
         """
         pattern = self.pattern(command, module, model)
+        policy = Policy(
+            ack=ack,
+            retries=retries,
+            retry_delay_s=retry_delay,
+            timeout_s=timeout,
+            on_dead_letter=on_dead_letter,
+            concurrency=concurrency,
+            key=key,
+        )
 
         def register(callback: AnyCallback) -> AnyCallback:
-            _check_callback(callback)
-            self._handlers.append(Handler(callback, pattern, model))
+            check_callback("handler", callback, "the event")
+            self._handlers.append(Handler(callback, pattern, model, policy))
             self._changed()
             return callback
 
@@ -165,25 +237,3 @@ def _name(what: str, value: object) -> str | None:
     if value is None or (isinstance(value, str) and value):
         return value
     raise InvalidArgument(f"{what} must be a non-empty string or None, not {value!r}")
-
-
-def _name_of(callback: object) -> str:
-    """Name a callable without its repr, which can show secrets that are bound to it."""
-    while isinstance(callback, functools.partial):
-        callback = cast("functools.partial[object]", callback).func
-    return getattr(callback, "__qualname__", None) or type(callback).__qualname__
-
-
-def _check_callback(callback: object) -> None:
-    if not callable(callback):
-        raise InvalidArgument(f"a handler must be callable, not {callback!r}")
-    try:
-        signature = inspect.signature(callback)
-    except (TypeError, ValueError):
-        return  # A builtin that tells nothing about its parameters.
-    try:
-        signature.bind(object())
-    except TypeError:
-        raise InvalidArgument(
-            f"handler {_name_of(callback)}{signature} must take exactly one positional argument: the event"
-        ) from None

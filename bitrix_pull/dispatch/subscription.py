@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -23,6 +23,11 @@ class Subscription(Generic[P]):
     An event counts as handled when the next one is asked for. While the consumer is
     behind, its events wait in the client's inbox, and a full inbox stops the reading for
     everybody: leave the context when you no longer iterate.
+
+    Leaving the context as planned drops what was not asked for. What was not handled when
+    the client is closed comes again in the next run, as far as the server still keeps it;
+    so it is when an error or a cancellation leads out of the context, the event in hand
+    included, if the client is closed within 30 s after it.
     """
 
     def __init__(
@@ -31,7 +36,7 @@ class Subscription(Generic[P]):
         model: type[BaseModel] | None,
         inbox: Inbox,
         attach: "Callable[[Subscription[Any]], None]",
-        detach: "Callable[[Subscription[Any]], None]",
+        detach: "Callable[[Subscription[Any], Sequence[PullEvent[Any]]], None]",
     ) -> None:
         """Create a subscription; it takes events once its context is entered."""
         self.pattern = pattern
@@ -66,12 +71,19 @@ class Subscription(Generic[P]):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop taking events; those that were not asked for are dropped."""
-        self._detach(self)
+        """Stop taking events."""
         self._open = False
-        self._settle_current()
-        while self._queue:
-            self._inbox.settle(self._queue.popleft())
+        unhandled: Sequence[PullEvent[Any]] = ()
+        if exc_type is None:
+            self._settle_current()
+            if not self._finished:
+                for event in self._queue:
+                    self._inbox.settle(event)
+        else:
+            unhandled = [*([self._current] if self._current is not None else []), *self._queue]
+        self._current = None
+        self._queue.clear()
+        self._detach(self, unhandled)
 
     def __aiter__(self) -> Self:
         """Return itself."""
@@ -108,6 +120,19 @@ class Subscription(Generic[P]):
         """Queue an event."""
         self._queue.append(event)
         self._arrived.set()
+
+    def oldest(self) -> PullEvent[Any] | None:
+        """Return the oldest event that was not asked for."""
+        return self._queue[0] if self._queue else None
+
+    def forgo(self) -> None:
+        """Take that event out of the queue, without settling it."""
+        self._queue.popleft()
+
+    def forget(self) -> None:
+        """Drop what an earlier run has left."""
+        self._queue.clear()
+        self._current = None
 
     def finish(self, error: Exception | None) -> None:
         """End the iteration after what is queued: normally, or with an error."""

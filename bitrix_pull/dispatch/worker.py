@@ -1,86 +1,107 @@
 """Runs one handler over its events, in order and off the read path."""
 
 import asyncio
-import inspect
-import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
+from bitrix_pull.dispatch.calls import call, call_typed, cancellation, failure
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.router import Handler
-from bitrix_pull.events import HandlerFailed, Notice, PullEvent
+from bitrix_pull.events import Notice, PullEvent
 
-_TURN = 100
+TURN = 100
 """Events after which a worker lets others run, even if its handler never waits."""
-
-logger = logging.getLogger("bitrix_pull.dispatch")
 
 
 class Worker:
-    """The queue and the loop of one handler. What the handler raises ends here."""
+    """The queue and the loop of one handler that was registered with a model at most.
+
+    What the handler raises ends here. An event is settled when the handler has returned or
+    failed; those that are in hand or in the queue when the worker is cancelled are not.
+    """
 
     def __init__(self, handler: Handler, inbox: Inbox, announce: Callable[[Notice], None]) -> None:
         """Create a worker; ``run`` must be started by its owner."""
         self.pattern = handler.pattern
-        self._handler = handler
+        self.handler = handler
         self._inbox = inbox
         self._announce = announce
         self._queue: deque[PullEvent[Any]] = deque()
-        self._arrived = asyncio.Event()
+        self._sleepers: deque[asyncio.Future[None]] = deque()
+        self._cut: list[PullEvent[Any]] = []
 
     def put(self, event: PullEvent[Any]) -> None:
         """Queue an event."""
         self._queue.append(event)
-        self._arrived.set()
+        if self._sleepers:
+            self._wake()
+
+    def oldest(self) -> PullEvent[Any] | None:
+        """Return the oldest event that the handler has not begun with."""
+        return self._queue[0] if self._queue else None
+
+    def forgo(self) -> None:
+        """Take that event out of the queue, without settling it."""
+        self._queue.popleft()
 
     async def run(self) -> None:
-        """Handle events until cancelled."""
+        """Handle events until cancelled.
+
+        If it was not the owner who cancelled it, it was the handler: run it again.
+        """
+        self._report_cut()
+        callback, model = self.handler.callback, self.handler.model
+        queue, settle, is_cancelled = self._queue, self._inbox.settle, cancellation()
+        turn = 0
         while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            while self._queue:
-                for _ in range(min(len(self._queue), _TURN)):
-                    event = self._queue.popleft()
-                    try:
-                        await self._handle(event)
-                    finally:
-                        self._inbox.settle(event)
-                    if _cancelled():
-                        return  # The handler swallowed the cancellation, which was meant for us.
-                # A handler that never really waits must not hold up everybody else.
-                await asyncio.sleep(0)
+            while queue:
+                event = queue.popleft()
+                try:
+                    if model is None:
+                        error = await call(callback, event)
+                    else:
+                        error = await call_typed(callback, model, event)
+                    if is_cancelled():
+                        raise asyncio.CancelledError  # The handler swallowed it, but it was meant for us.
+                except asyncio.CancelledError:
+                    self._cut.append(event)
+                    raise
+                if error is not None:
+                    self._announce(failure(self.handler, event, error, 1))
+                settle(event)
+                turn += 1
+                if turn % TURN == 0:
+                    await asyncio.sleep(0)
+            await self._arrival()
 
-    async def _handle(self, event: PullEvent[Any]) -> None:
-        handler = self._handler
+    def close(self) -> None:
+        """Take note that nobody runs it any more."""
+
+    def _report_cut(self) -> None:
+        while self._cut:
+            event = self._cut.pop()
+            self._announce(failure(self.handler, event, cancelled_itself(), 1))
+            self._inbox.settle(event)
+
+    async def _arrival(self) -> None:
+        """Sleep until there may be something to do."""
+        sleeper = asyncio.get_running_loop().create_future()
+        self._sleepers.append(sleeper)
         try:
-            if handler.model is not None:
-                event = replace(event, params=event.parse(handler.model))
-            result = handler.callback(event)
-            if inspect.isawaitable(result):
-                await result
-        except asyncio.CancelledError as error:
-            if _cancelled():
-                raise
-            # The handler cancelled something of its own and let that out.
-            self._failed(event, RuntimeError(f"the handler was cancelled from within: {error!r}"))
-        except Exception as error:
-            self._failed(event, error)
+            await sleeper
+        except asyncio.CancelledError:
+            if sleeper in self._sleepers:
+                self._sleepers.remove(sleeper)
+            raise
 
-    def _failed(self, event: PullEvent[Any], error: Exception) -> None:
-        logger.error(
-            "handler %s failed on %s.%s (mid %s)",
-            self._handler.name,
-            event.module_id,
-            event.command,
-            event.mid,
-            exc_info=error,
-        )
-        self._announce(HandlerFailed(event, self._handler.name, error))
+    def _wake(self) -> None:
+        """Wake one of those that sleep; it goes on until nothing is left to do."""
+        sleeper = self._sleepers.popleft()
+        if not sleeper.done():
+            sleeper.set_result(None)
 
 
-def _cancelled() -> bool:
-    """Tell whether this task is to end, also if its code took no notice."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def cancelled_itself() -> Exception:
+    """Return the error of a handler that has cancelled the task in which it ran."""
+    return RuntimeError("the handler cancelled the task that it ran in")

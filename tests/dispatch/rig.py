@@ -10,6 +10,7 @@ from bitrix_pull.dispatch.dispatcher import Dispatcher
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.router import Router
 from bitrix_pull.events import BACKEND_SENDER, HandlerFailed, Notice, PullEvent
+from bitrix_pull.options import Overflow
 
 
 def event(
@@ -31,32 +32,54 @@ class Running:
     dispatcher: Dispatcher
     inbox: Inbox
     notices: list[Notice] = field(default_factory=list)
+    settled: list[str] = field(default_factory=list)
+    """Mids in order of settling."""
 
     def put(self, *events: PullEvent[Any]) -> None:
         for item in events:
             self.dispatcher.put(item)
 
-    async def idle(self) -> None:
+    async def idle(self, timeout: float = 5) -> None:
         """Wait until all is handled, and see that the accounts are settled."""
-        await asyncio.wait_for(self.dispatcher.idle(), 5)
+        await asyncio.wait_for(self.dispatcher.idle(), timeout)
         assert (len(self.inbox), self.inbox.size) == (0, 0)
+
+    @property
+    def unsettled(self) -> list[str]:
+        """Mids in order."""
+        return sorted(self.inbox.unsettled)
 
     @property
     def failures(self) -> list[HandlerFailed]:
         return [item for item in self.notices if isinstance(item, HandlerFailed)]
 
 
+def mids(*numbers: int) -> list[str]:
+    return [f"{number:026}" for number in numbers]
+
+
 @asynccontextmanager
 async def running(
-    router: Router | None = None, *, max_events: int = 1000, max_bytes: int = 1_000_000
+    router: Router | None = None,
+    *,
+    max_events: int = 1000,
+    max_bytes: int = 1_000_000,
+    overflow: Overflow = "pause",
 ) -> AsyncIterator[Running]:
+    """Run a dispatcher, and see that it ends."""
     notices: list[Notice] = []
-    inbox = Inbox(max_events=max_events, max_bytes=max_bytes)
+    settled: list[str] = []
+    inbox = Inbox(
+        max_events=max_events,
+        max_bytes=max_bytes,
+        overflow=overflow,
+        settled=lambda item: settled.append(item.mid),
+    )
     dispatcher = Dispatcher(router or Router(), inbox, notices.append)
     task = asyncio.create_task(dispatcher.run())
     await asyncio.sleep(0)
     try:
-        yield Running(dispatcher, inbox, notices)
+        yield Running(dispatcher, inbox, notices, settled)
     finally:
         task.cancel()
         done, _ = await asyncio.wait({task}, timeout=5)

@@ -227,7 +227,6 @@ async def test_ending_cancels_a_handler_at_work() -> None:
         await asyncio.wait_for(begun.wait(), 5)
     assert ended == ["cancelled"]
     assert rig.failures == []
-    assert (len(rig.inbox), rig.inbox.size) == (0, 0)
 
 
 async def test_ending_does_not_hang_on_a_handler_that_swallows_the_cancellation() -> None:
@@ -355,7 +354,7 @@ async def test_a_flood_of_invented_commands_leaves_routing_right() -> None:
 
 
 @pytest.mark.parametrize("limits", [{"max_events": 3}, {"max_bytes": 30}])
-async def test_a_full_inbox_pauses_the_reader_until_handlers_catch_up(limits: dict[str, int]) -> None:
+async def test_a_full_inbox_pauses_the_reader_until_handlers_catch_up(limits: dict[str, Any]) -> None:
     router = Router()
     gate = asyncio.Semaphore(0)
 

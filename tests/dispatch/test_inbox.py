@@ -24,12 +24,17 @@ class Accounts(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.inbox = Inbox(max_events=MAX_EVENTS, max_bytes=MAX_BYTES)
+        self.settled: list[PullEvent[Any]] = []
+        self.inbox = Inbox(max_events=MAX_EVENTS, max_bytes=MAX_BYTES, settled=self.settled.append)
         self.open: dict[PullEvent[Any], int] = {}
+        self.abandoned: set[PullEvent[Any]] = set()
+        self.done: list[PullEvent[Any]] = []
+        self.count = 0
 
     @rule(target=receipts, receivers=st.integers(1, 3), size=st.integers(0, 30))
     def take(self, receivers: int, size: int) -> Any:
-        taken = event(size=size)
+        self.count += 1
+        taken = event(self.count, size=size)
         self.inbox.take(taken, receivers)
         self.open[taken] = receivers
         return multiple(*[taken] * receivers)
@@ -37,21 +42,51 @@ class Accounts(RuleBasedStateMachine):
     @rule(taken=consumes(receipts))
     def settle(self, taken: PullEvent[Any]) -> None:
         self.inbox.settle(taken)
+        self.finish(taken)
+
+    @rule(taken=consumes(receipts))
+    def abandon(self, taken: PullEvent[Any]) -> None:
+        self.inbox.abandon(taken)
+        if taken in self.open:
+            self.abandoned.add(taken)
+            self.finish(taken)
+
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        taken = data.draw(st.sampled_from([event(), *sorted(self.abandoned, key=lambda item: item.mid)]))
+        self.inbox.release(taken)
+        if taken in self.abandoned:
+            self.abandoned.remove(taken)
+            if taken not in self.open:
+                self.done.append(taken)
+
+    @rule()
+    def take_what_nobody_wants(self) -> None:
+        unwanted = event()
+        self.inbox.take(unwanted, 0)
+        self.done.append(unwanted)
+
+    def finish(self, taken: PullEvent[Any]) -> None:
         if taken in self.open:
             self.open[taken] -= 1
             if not self.open[taken]:
                 del self.open[taken]
+                if taken not in self.abandoned:
+                    self.done.append(taken)
 
     @rule()
     def clear(self) -> None:
         self.inbox.clear()
         self.open.clear()
+        self.abandoned.clear()
 
     @invariant()
     def accounts_agree(self) -> None:
         size = sum(taken.size for taken in self.open)
         assert len(self.inbox) == len(self.open)
         assert self.inbox.size == size
+        assert self.settled == self.done
+        assert self.inbox.unsettled == {taken.mid for taken in (*self.open, *self.abandoned)}
         assert self.inbox.full is (len(self.open) >= MAX_EVENTS or size >= MAX_BYTES)
 
 

@@ -1,11 +1,13 @@
 """Which handlers want which events."""
 
 import functools
+import math
 from typing import Any, cast
 
 import pytest
 from pydantic import BaseModel
 
+from bitrix_pull.dispatch.policy import Policy
 from bitrix_pull.dispatch.router import Pattern, Router
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.events import PullEvent
@@ -239,3 +241,78 @@ def test_neither_does_the_error_of_a_wrong_signature() -> None:
         Router().on("x")(functools.partial(Secretive(), cast("PullEvent", None), "x"))
     assert "s3cret" not in str(caught.value)
     assert "Secretive" in str(caught.value)
+
+
+# -- how events are settled ---------------------------------------------------------
+
+
+def dead_letter(event: PullEvent, error: Exception) -> None: ...
+
+
+async def async_key(event: PullEvent) -> int:
+    return 1
+
+
+def test_the_policy_is_what_on_was_told() -> None:
+    router = Router()
+
+    def key(event: PullEvent[Order]) -> int:
+        return event.params.id
+
+    router.on("x")(handle)
+    router.on(
+        "x",
+        model=Order,
+        ack="manual",
+        retries=3,
+        retry_delay=0.5,
+        timeout=10,
+        on_dead_letter=dead_letter,
+        concurrency=4,
+        key=key,
+    )(handle)
+    default, other = (handler.policy for handler in router.handlers())
+    assert default == Policy()
+    assert other == Policy(
+        ack="manual",
+        retries=3,
+        retry_delay_s=0.5,
+        timeout_s=10,
+        on_dead_letter=dead_letter,
+        concurrency=4,
+        key=key,
+    )
+
+
+@pytest.mark.parametrize(
+    ("wish", "complaint"),
+    [
+        ({"ack": "never"}, "ack must be one of"),
+        ({"ack": None}, "ack must be one of"),
+        ({"retries": -1}, "retries must be a whole number of 0 or more"),
+        ({"retries": 1.0}, "retries must be a whole number"),
+        ({"retries": True}, "retries must be a whole number"),
+        ({"retries": None}, "retries must be a whole number"),
+        ({"concurrency": 0}, "concurrency must be a whole number of 1 or more"),
+        ({"concurrency": "2"}, "concurrency must be a whole number"),
+        ({"timeout": 0}, "timeout must be seconds greater than 0"),
+        ({"timeout": math.nan}, "timeout must be seconds"),
+        ({"timeout": math.inf}, "timeout must be finite"),
+        ({"timeout": "5"}, "timeout must be seconds"),
+        ({"timeout": True}, "timeout must be seconds"),
+        ({"retry_delay": 0}, "retry_delay must be seconds greater than 0"),
+        ({"retry_delay": 61}, "60 at most"),
+        ({"retry_delay": None}, "retry_delay must be seconds"),
+        ({"on_dead_letter": 7}, "on_dead_letter must be callable"),
+        ({"on_dead_letter": handle}, "must take two positional arguments: the event, the error"),
+        ({"key": "id"}, "key must be callable"),
+        ({"key": two}, "key two.* must take exactly one positional argument: the event"),
+        ({"key": async_key}, "key must be a plain function"),
+        ({"ack": "on_receive", "retries": 1}, "does not go with"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_once(wish: dict[str, Any], complaint: str) -> None:
+    router = Router()
+    with pytest.raises(InvalidArgument, match=complaint):
+        router.on("x", **wish)
+    assert list(router.handlers()) == []

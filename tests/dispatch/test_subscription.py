@@ -8,7 +8,8 @@ from pydantic import BaseModel, ValidationError
 from bitrix_pull.dispatch.router import Pattern
 from bitrix_pull.dispatch.subscription import Subscription
 from bitrix_pull.errors import NotRunning, Unreachable
-from tests.dispatch.rig import Running, event, running
+from tests import virtual_time
+from tests.dispatch.rig import Running, event, mids, running
 
 X = Pattern("x", "application")
 
@@ -72,19 +73,6 @@ async def test_leaving_drops_what_was_not_asked_for() -> None:
         assert (len(rig.inbox), rig.inbox.size) == (0, 0)
 
 
-async def test_leaving_by_an_error_settles_too() -> None:
-    async def consume(rig: Running) -> None:
-        async with subscription(rig) as events:
-            rig.put(event(1), event(2))
-            async for _ in events:
-                raise ZeroDivisionError
-
-    async with running() as rig:
-        with pytest.raises(ZeroDivisionError):
-            await consume(rig)
-        await rig.idle()
-
-
 async def test_each_subscription_gets_every_event() -> None:
     async with running() as rig, subscription(rig) as first, subscription(rig) as second:
         sent = event(1)
@@ -131,7 +119,6 @@ async def test_it_can_be_entered_again_and_starts_afresh() -> None:
         async with events:
             rig.put(event(2))
             assert (await anext(events)).params == {"n": 2}
-        await rig.idle()
 
 
 async def test_it_cannot_be_entered_twice_at_once() -> None:
@@ -166,3 +153,97 @@ async def test_a_model_types_the_params_and_a_misfit_is_skipped_by_asking_again(
             assert len(rig.inbox) == 1
         assert wrong.params == {"id": "seven"}
         await rig.idle()
+
+
+# -- what is settled, and what the next run gets again ---------------------------------
+
+
+async def test_leaving_as_planned_settles_all() -> None:
+    async with running() as rig:
+        async with subscription(rig) as events:
+            rig.put(event(1), event(2), event(3))
+            async for _ in events:
+                break
+        assert rig.settled == mids(1, 2, 3)
+
+
+async def lead_out(rig: Running, error: type[BaseException]) -> None:
+    """Leave a subscription by an error, with one event handled and one in hand."""
+
+    async def consume() -> None:
+        async with subscription(rig) as events:
+            rig.put(event(1), event(2), event(3))
+            async for item in events:
+                if item.params["n"] == 2:
+                    raise error
+
+    with pytest.raises(error):
+        await consume()
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, asyncio.CancelledError])
+async def test_what_an_error_leaves_behind_is_for_the_next_run(error: type[BaseException]) -> None:
+    async with running(max_events=3) as rig:
+        await lead_out(rig, error)
+        assert not rig.inbox.full, "it must not take the place of others"
+        await rig.idle()
+    assert rig.settled == mids(1)
+    assert rig.unsettled == mids(2, 3)
+
+
+def test_unless_this_run_goes_on() -> None:
+    async def main() -> Running:
+        async with running() as rig:
+            await lead_out(rig, ZeroDivisionError)
+            await asyncio.sleep(29)
+            assert rig.settled == mids(1)
+            await asyncio.sleep(2)
+        return rig
+
+    rig = virtual_time.run(main)
+    assert rig.settled == mids(1, 2, 3)
+    assert rig.unsettled == []
+
+
+def test_an_event_left_behind_waits_for_others_too() -> None:
+    async def main() -> Running:
+        async with running() as rig:
+            async with subscription(rig) as other:
+                await lead_out(rig, ZeroDivisionError)
+                await asyncio.sleep(31)
+                assert rig.settled == []
+                for _ in range(3):
+                    await anext(other)
+                assert rig.settled == mids(1, 2)
+            assert rig.settled == mids(1, 2, 3)
+        return rig
+
+    assert virtual_time.run(main).unsettled == []
+
+
+async def test_what_was_not_asked_for_when_the_client_closes_stays_unsettled() -> None:
+    async with running() as rig:
+        async with subscription(rig) as events:
+            rig.put(event(1), event(2), event(3))
+            await anext(events)
+            await anext(events)
+            rig.dispatcher.finish(None)
+            rig.put(event(4))
+        assert rig.settled == mids(1, 4, 2), "it gets no more, and the one in hand is handled"
+    assert rig.unsettled == mids(3)
+
+
+async def test_a_new_run_begins_without_what_another_has_left() -> None:
+    async with running() as rig:
+        events = await subscription(rig).__aenter__()
+        rig.put(event(1), event(2))
+        await anext(events)
+    again = asyncio.create_task(rig.dispatcher.run())
+    await asyncio.sleep(0)
+    rig.put(event(3))
+    assert (await anext(events)).params == {"n": 3}
+    await events.__aexit__(None, None, None)
+    assert rig.settled == mids(3)
+    assert rig.unsettled == []
+    again.cancel()
+    await asyncio.wait({again})

@@ -1,0 +1,288 @@
+"""Runs a handler that has a policy: retries, a timeout, several events at once, its own ack."""
+
+import asyncio
+import random
+from collections import OrderedDict, deque
+from collections.abc import Callable, Coroutine, Hashable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+from bitrix_pull.dispatch.calls import as_failure, call, cancelled, failure, logger, typed
+from bitrix_pull.dispatch.inbox import Inbox
+from bitrix_pull.dispatch.policy import RETRY_DELAY_MAX_S, Policy
+from bitrix_pull.dispatch.router import Handler
+from bitrix_pull.dispatch.tasks import GRACE_S
+from bitrix_pull.dispatch.worker import TURN, Worker, cancelled_itself
+from bitrix_pull.errors import Nacked
+from bitrix_pull.events import Notice, PullEvent
+
+_JITTER = 0.2
+"""Largest part of a delay that is added at random, so that what failed together spreads out."""
+
+_UNKEYED = object()
+
+T = TypeVar("T")
+
+
+class Spawn(Protocol):
+    """Runs a coroutine in a task that ends with the dispatcher."""
+
+    def __call__(self, coroutine: Coroutine[Any, Any, T], name: str) -> "asyncio.Task[T]":
+        """Start the task."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """One event on its way through one handler, which may take several attempts.
+
+    Attributes:
+        event: The event as it was taken from the stream.
+        shown: The event as the handler gets it: params typed by its model.
+        key: What it must keep its order with; it holds the key until it is finished.
+        attempts: How often the handler was called.
+        attempt: With ``ack="manual"``: the attempt that may still ack or nack.
+        settled: True if the inbox knows already.
+    """
+
+    event: PullEvent[Any]
+    shown: PullEvent[Any]
+    key: Hashable = _UNKEYED
+    attempts: int = 0
+    attempt: "Attempt | None" = None
+    settled: bool = False
+
+
+class Attempt:
+    """What ``event.ack()`` and ``event.nack()`` of one call of a handler lead to."""
+
+    def __init__(self, worker: "LaneWorker", delivery: Delivery) -> None:
+        """Open an attempt at a delivery."""
+        self._worker = worker
+        self._delivery = delivery
+
+    def ack(self) -> None:
+        """Settle the event, if this attempt is still open."""
+        if self._close():
+            self._worker.finish(self._delivery)
+
+    def nack(self, delay_s: float) -> None:
+        """Ask for the event again, if this attempt is still open."""
+        if self._close():
+            self._worker.give_back(self._delivery, delay_s)
+
+    def _close(self) -> bool:
+        is_open = self._delivery.attempt is self
+        if is_open:
+            self._delivery.attempt = None
+        return is_open
+
+
+class LaneWorker(Worker):
+    """Several lanes over one queue: run it as often as the handler may be called at once.
+
+    Events are begun in order. One that has failed is put aside until its next attempt, and
+    the lane goes on with the next. With ``key=`` an event holds its key until it is finished,
+    and later ones of the same key wait behind it, wherever it is.
+    """
+
+    def __init__(
+        self, handler: Handler, inbox: Inbox, announce: Callable[[Notice], None], spawn: Spawn
+    ) -> None:
+        """Create a worker; its lanes must be started by its owner."""
+        super().__init__(handler, inbox, announce)
+        self._policy = handler.policy
+        self._spawn = spawn
+        # Begun, and to be attempted before what is in the queue.
+        self._ready: deque[Delivery] = deque()
+        # By key that is held: the deliveries that wait for it; all of them again in order of arrival.
+        self._lines: dict[Hashable, deque[Delivery]] = {}
+        self._in_line: OrderedDict[PullEvent[Any], Delivery] = OrderedDict()
+        self._timers: dict[Delivery, asyncio.TimerHandle] = {}
+        self._cut_short: list[Delivery] = []
+        self._closed = False
+
+    def oldest(self) -> PullEvent[Any] | None:
+        """Return the oldest event that the handler has not begun with."""
+        return next(iter(self._in_line), None) or super().oldest()
+
+    def forgo(self) -> None:
+        """Take that event out of the queue, without settling it."""
+        if self._in_line:
+            _, delivery = self._in_line.popitem(last=False)
+            self._lines[delivery.key].popleft()
+        else:
+            super().forgo()
+
+    async def run(self) -> None:
+        """Handle events in one lane until cancelled."""
+        while self._cut_short:
+            self._failed(self._cut_short.pop(), cancelled_itself())
+        turn = 0
+        while True:
+            while (delivery := self._next()) is not None:
+                await self._attempt(delivery)
+                turn += 1
+                if turn % TURN == 0:
+                    await asyncio.sleep(0)
+            await self._arrival()
+
+    def close(self) -> None:
+        """Drop the retries that are still to come; their events stay unsettled."""
+        self._closed = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def finish(self, delivery: Delivery) -> None:
+        """Settle an event, and let the next of its key go on."""
+        self._settle(delivery)
+        if delivery.key is _UNKEYED:
+            return
+        line = self._lines[delivery.key]
+        if line:
+            follower = line.popleft()
+            del self._in_line[follower.event]
+            self._begin_again(follower)
+        else:
+            del self._lines[delivery.key]
+
+    def give_back(self, delivery: Delivery, delay_s: float) -> None:
+        """Attempt an event again, as its handler asks."""
+        if self._policy.retries and delivery.attempts > self._policy.retries:
+            self._bury(delivery, Nacked("the handler gave the event back once more than retries= allows"))
+        else:
+            self._put_aside(delivery, delay_s)
+
+    # -- what is next -----------------------------------------------------------
+
+    def _next(self) -> Delivery | None:
+        if self._ready:
+            return self._ready.popleft()
+        while self._queue:
+            delivery = self._begin(self._queue.popleft())
+            if delivery is not None:
+                return delivery
+        return None
+
+    def _begin(self, event: PullEvent[Any]) -> Delivery | None:
+        """Return the delivery of an event, or None if it cannot be attempted now."""
+        delivery = Delivery(event, event)
+        line: deque[Delivery] | None = None
+        try:
+            if self.handler.model is not None:
+                delivery.shown = typed(event, self.handler.model)
+            if self._policy.key is not None:
+                key = self._policy.key(delivery.shown)
+                line = self._lines.get(key)
+                delivery.key = key
+        except BaseException as error:
+            # It would fail in the same way again.
+            self._bury(delivery, as_failure(error))
+            return None
+        if line is not None:
+            line.append(delivery)
+            self._in_line[event] = delivery
+            return None
+        if delivery.key is not _UNKEYED:
+            self._lines[delivery.key] = deque()
+        return delivery
+
+    def _begin_again(self, delivery: Delivery) -> None:
+        self._ready.append(delivery)
+        if self._sleepers:
+            self._wake()
+
+    # -- an attempt and its outcome -----------------------------------------------
+
+    async def _attempt(self, delivery: Delivery) -> None:
+        delivery.attempts += 1
+        event, attempt = delivery.shown, None
+        if self._policy.ack == "manual":
+            delivery.attempt = attempt = Attempt(self, delivery)
+            event = replace(event)
+            event.settled_by(attempt)
+        elif self._policy.ack == "on_receive":
+            self._settle(delivery)
+        try:
+            error = await self._call(event)
+            if cancelled():
+                raise asyncio.CancelledError  # The handler swallowed it, but it was meant for us.
+        except asyncio.CancelledError:
+            if delivery.attempt is attempt:
+                self._cut_short.append(delivery)
+            raise
+        if delivery.attempt is not attempt:
+            if error is not None:
+                logger.error("handler %s failed after its ack or nack", self.handler.name, exc_info=error)
+        elif error is not None:
+            self._failed(delivery, error)
+        elif attempt is None:
+            self.finish(delivery)
+
+    async def _call(self, event: PullEvent[Any]) -> Exception | None:
+        timeout_s = self._policy.timeout_s
+        if timeout_s is None:
+            return await call(self.handler.callback, event)
+        # In a task of its own: a handler that ignores its cancellation can only be left behind.
+        task = self._spawn(
+            call(self.handler.callback, event), f"bitrix_pull call of handler {self.handler.name}"
+        )
+        try:
+            await asyncio.wait({task}, timeout=timeout_s)
+        finally:
+            in_time = task.done()
+            task.cancel()
+        if in_time:
+            return cancelled_itself() if task.cancelled() else task.result()
+        await asyncio.wait({task}, timeout=GRACE_S)
+        if not task.done():
+            logger.warning("%s ignores its timeout and is left running", task.get_name())
+        return TimeoutError(f"the handler did not return within {timeout_s:g} s")
+
+    def _failed(self, delivery: Delivery, error: Exception) -> None:
+        delivery.attempt = None
+        if delivery.attempts > self._policy.retries:
+            self._bury(delivery, error)
+        else:
+            self._put_aside(delivery, retry_delay_s(self._policy, delivery.attempts))
+
+    def _put_aside(self, delivery: Delivery, delay_s: float) -> None:
+        if not self._closed:
+            loop = asyncio.get_running_loop()
+            self._timers[delivery] = loop.call_later(delay_s, self._due, delivery)
+
+    def _due(self, delivery: Delivery) -> None:
+        del self._timers[delivery]
+        self._begin_again(delivery)
+
+    def _bury(self, delivery: Delivery, error: Exception) -> None:
+        """Report an event that failed for good, and finish with it."""
+        self._announce(failure(self.handler, delivery.event, error, max(delivery.attempts, 1)))
+        if self._policy.on_dead_letter is None:
+            self.finish(delivery)
+        elif not self._closed:
+            self._spawn(
+                self._hand_over(delivery, error), f"bitrix_pull dead letter of handler {self.handler.name}"
+            )
+
+    async def _hand_over(self, delivery: Delivery, error: Exception) -> None:
+        assert self._policy.on_dead_letter is not None
+        own_error = await call(self._policy.on_dead_letter, delivery.event, error)
+        if cancelled():
+            raise asyncio.CancelledError
+        if own_error is not None:
+            logger.error("on_dead_letter of handler %s failed", self.handler.name, exc_info=own_error)
+        self.finish(delivery)
+
+    def _settle(self, delivery: Delivery) -> None:
+        if not delivery.settled:
+            delivery.settled = True
+            self._inbox.settle(delivery.event)
+
+
+def retry_delay_s(policy: Policy, attempts: int) -> float:
+    """Return how long to wait after this many attempts have failed."""
+    doubled = policy.retry_delay_s * 2.0 ** min(attempts - 1, 100)
+    # The limit leaves room for the jitter, or all would be due at once.
+    return min(doubled, RETRY_DELAY_MAX_S / (1 + _JITTER)) * (1 + random.uniform(0, _JITTER))

@@ -1,0 +1,94 @@
+"""How a handler's events are settled: what ``on`` was told, checked."""
+
+import functools
+import inspect
+import math
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+from bitrix_pull.errors import InvalidArgument
+from bitrix_pull.events import PullEvent
+
+Ack = Literal["auto", "on_receive", "manual"]
+DeadLetter = Callable[[PullEvent[Any], Exception], Awaitable[object] | object]
+
+RETRY_DELAY_MAX_S = 60.0
+"""Longest wait before a retry."""
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Policy:
+    """The arguments of ``Router.on`` that say how events are handled; see there.
+
+    Raises:
+        InvalidArgument: One of them cannot work, or two do not go together.
+    """
+
+    ack: Ack = "auto"
+    retries: int = 0
+    timeout_s: float | None = None
+    retry_delay_s: float = 1.0
+    on_dead_letter: DeadLetter | None = None
+    concurrency: int = 1
+    key: Callable[[Any], Hashable] | None = None
+
+    def __post_init__(self) -> None:
+        if self.ack not in get_args(Ack):
+            raise InvalidArgument(f"ack must be one of {get_args(Ack)}, not {self.ack!r:.40}")
+        _check_count("retries", self.retries, at_least=0)
+        _check_count("concurrency", self.concurrency, at_least=1)
+        if self.timeout_s is not None:
+            _check_seconds("timeout", self.timeout_s, math.inf)
+        _check_seconds("retry_delay", self.retry_delay_s, RETRY_DELAY_MAX_S)
+        if self.on_dead_letter is not None:
+            check_callback("on_dead_letter", self.on_dead_letter, "the event", "the error")
+        if self.key is not None:
+            check_callback("key", self.key, "the event")
+            if inspect.iscoroutinefunction(self.key):
+                raise InvalidArgument(
+                    "key must be a plain function: each coroutine would be a key of its own"
+                )
+        if self.retries and self.ack == "on_receive":
+            raise InvalidArgument('retries= does not go with ack="on_receive", which means at most once')
+
+
+def name_of(callback: object) -> str:
+    """Name a callable without its repr, which can show secrets that are bound to it."""
+    while isinstance(callback, functools.partial):
+        callback = cast("functools.partial[object]", callback).func
+    return getattr(callback, "__qualname__", None) or type(callback).__qualname__
+
+
+def check_callback(what: str, callback: object, *arguments: str) -> None:
+    """See that a function can be called with these arguments by position.
+
+    Raises:
+        InvalidArgument: It cannot.
+    """
+    if not callable(callback):
+        raise InvalidArgument(f"{what} must be callable, not {callback!r:.80}")
+    try:
+        signature = inspect.signature(callback)
+    except (TypeError, ValueError):
+        return  # A builtin that tells nothing about its parameters.
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        count = "exactly one positional argument" if len(arguments) == 1 else "two positional arguments"
+        raise InvalidArgument(
+            f"{what} {name_of(callback)}{signature} must take {count}: {', '.join(arguments)}"
+        ) from None
+
+
+def _check_count(what: str, value: object, *, at_least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise InvalidArgument(f"{what} must be a whole number of {at_least} or more, not {value!r:.40}")
+
+
+def _check_seconds(what: str, value: object, most: float) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= most:
+        upto = f", {most:g} at most" if most < math.inf else ""
+        raise InvalidArgument(f"{what} must be seconds greater than 0{upto}, not {value!r:.40}")
+    if value == math.inf:
+        raise InvalidArgument(f"{what} must be finite; leave it out for no limit")
