@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import math
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, get_args, overload
@@ -33,12 +33,16 @@ from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.publish.message import Message
 from bitrix_pull.publish.publisher import Publisher, Receipt, Route
 
+_AWAITED = {
+    State.CONFIGURING: "the portal has not answered",
+    State.CONNECTING: "the push server has not answered",
+}
 _LIVE_STATES = {State.LIVE, State.RENEWING}
 
 
 @dataclass(slots=True, frozen=True)
 class Health:
-    """How a client is doing, as counted since it was created.
+    """How a client is doing, as counted since it was last started.
 
     Attributes:
         state: The state of the connection.
@@ -115,22 +119,34 @@ class PullClient(Router):
             raise InvalidArgument(f"start must be one of {get_args(Start)}, not {start!r:.40}")
         self._options = options or PullOptions()
         self._rest = RestClient(auth, options=self._options, http=http)
-        mode = mode or self._rest.default_mode
+        self._mode: Mode = mode or self._rest.default_mode
+        self._store = as_store(resume)
+        self._start_at: Start = start
         self._notices = NoticeBoard()
         self._lifecycle = Lifecycle(self._notices.post)
         self._inbox = Inbox(
-            max_events=self._options.inbox_max_events, max_bytes=self._options.inbox_max_bytes
+            max_events=self._options.inbox_max_events,
+            max_bytes=self._options.inbox_max_bytes,
+            overflow=self._options.overflow,
+            settled=lambda event: self._keeper.settled(event),
         )
         self._dispatcher = Dispatcher(self, self._inbox, self._notices.post)
-        self._channels = ChannelManager(ConfigFetcher(self._rest, mode))
+        self._serving: asyncio.Task[None] | None = None
+        self._closing = False
+        self._drain_s = 0.0
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make what one run needs. Of an earlier run, maybe in another event loop, nothing stays."""
+        self._channels = ChannelManager(ConfigFetcher(self._rest, self._mode))
         self._intake = Intake(self._dispatcher, self._notices.post)
         self._keeper = Keeper(
-            as_store(resume),
-            start,
-            identity=f"{self._rest.identity} {mode}",
+            self._store,
+            self._start_at,
+            identity=f"{self._rest.identity} {self._mode}",
             known_mids=self._options.known_mids,
             unsettled=lambda: self._inbox.unsettled,
-            acknowledge=self._acknowledge,
+            acknowledge=lambda mids: self._supervisor.acknowledge(mids),
         )
         self._supervisor = Supervisor(
             channels=self._channels,
@@ -143,14 +159,13 @@ class PullClient(Router):
         )
         self._publisher = Publisher(
             rest=self._rest,
-            mode=mode,
+            mode=self._mode,
             config=self._channels.config,
+            require_connection=self._supervisor.require_connection,
             send=self._supervisor.send,
             call=self._supervisor.call,
             options=self._options,
         )
-        self._serving: asyncio.Task[None] | None = None
-        self._drain_s = 0.0
 
     # -- life -----------------------------------------------------------------
 
@@ -193,18 +208,25 @@ class PullClient(Router):
             if not serving.cancelled():
                 raise
         finally:
-            await self.close(drain=0)
+            # FAILED stays to be seen; everything else was let go of by then.
+            if self.state is not State.FAILED:
+                await self.close(drain=0)
 
     async def close(self, drain: float = 5.0) -> None:
         """End the connection and stop. May be called at any time, and again.
 
+        A handler may call it too: it then returns when the handler is cancelled, and drains
+        nothing, as the handler would wait for itself.
+
         Args:
-            drain: Seconds for handlers to finish what was already received.
+            drain: Seconds for handlers to finish what was already received. What they do
+                not finish comes again with the next start.
         """
         serving = self._serving
         if serving is not None and not serving.done():
-            self._drain_s = max(self._drain_s, drain)
-            if not serving.cancelling():
+            if not self._closing:
+                self._closing = True
+                self._drain_s = 0.0 if self._dispatcher.runs_current_task() else drain
                 serving.cancel()
             await asyncio.wait({serving})
         await self._rest.close()
@@ -219,7 +241,9 @@ class PullClient(Router):
         if self._serving is not None and not self._serving.done():
             raise RuntimeError("this client is running already; create another one for another stream")
         self._closed()
+        self._prepare()
         self._lifecycle.move(State.CONFIGURING)
+        self._closing = False
         self._drain_s = 0.0
         self._serving = asyncio.create_task(self._serve(), name="bitrix_pull client")
         # Whoever waits gets the error; without anybody it stands in health() and the log.
@@ -233,7 +257,7 @@ class PullClient(Router):
         except PullError as error:
             self._lifecycle.move(State.FAILED, error=error)
             raise
-        workers = asyncio.create_task(self._dispatcher.run(), name="bitrix_pull handlers")
+        handling = asyncio.create_task(self._dispatcher.run(), name="bitrix_pull handlers")
         keeping = asyncio.create_task(self._keeper.run(), name="bitrix_pull keeper")
         try:
             await self._supervisor.run()
@@ -241,15 +265,14 @@ class PullClient(Router):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._drain_s):
                     await self._dispatcher.idle()
-            self._keeper.stop()
-            await asyncio.wait({keeping})
-            await self._keeper.close()
             self._dispatcher.finish(self._failure())
-            workers.cancel()
-            await asyncio.wait({workers})
-
-    async def _acknowledge(self, mids: Sequence[str]) -> None:
-        await self._supervisor.acknowledge(mids)
+            handling.cancel()
+            self._keeper.stop()
+            await asyncio.wait({handling, keeping})
+            await self._keeper.close()
+            await self._rest.close()
+            if self.state is not State.FAILED:
+                self._closed()
 
     def _failure(self) -> Exception | None:
         change = self._lifecycle.last_change
@@ -273,6 +296,8 @@ class PullClient(Router):
             StartTimeout: It was not live in time; the cause is the last failure.
             PullError: It failed for good.
         """
+        # Whoever has just created a task of run() means that one.
+        await asyncio.sleep(0)
         if self._serving is None or self._serving.done():
             if (error := self._failure()) is not None:
                 raise error
@@ -297,12 +322,12 @@ class PullClient(Router):
                         raise TimeoutError  # Waiting for an attempt that comes too late helps nobody.
                     await self._lifecycle.changed()
         except TimeoutError:
-            told = f": {reason}" if reason is not None else ""
-            raise StartTimeout(f"not live within {timeout:g} s{told}") from reason
+            told = str(reason) if reason is not None else _AWAITED.get(self.state, self.state)
+            raise StartTimeout(f"not live within {timeout:g} s: {told}") from reason
 
     def health(self) -> Health:
         """Return how the client is doing."""
-        change = self._lifecycle.last_change
+        error = self._lifecycle.last_error
         return Health(
             state=self.state,
             live=self.state in _LIVE_STATES,
@@ -312,7 +337,7 @@ class PullClient(Router):
             malformed=self._intake.malformed,
             waiting=len(self._inbox),
             waiting_bytes=self._inbox.size,
-            last_error=str(change.error) if change is not None and change.error is not None else "",
+            last_error=str(error) if error is not None else "",
         )
 
     def notices(self) -> AsyncIterator[Notice]:

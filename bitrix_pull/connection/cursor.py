@@ -84,7 +84,7 @@ class Cursor:
         # next one is still within the overlap.
         self._checkpoints: deque[tuple[float, str]] = deque()
         self._floor = START_OF_HISTORY
-        self._pinned: str | None = None
+        self._holds: dict[str, str] = {}
         self._began: Beginning | None = None
         self._connected = False
         if resume is not None:
@@ -155,9 +155,8 @@ class Cursor:
         """The mid to resume after, or None before the first connection."""
         if not self._connected:
             return None
-        if self._pinned is not None:
-            return self._pinned
-        return self._checkpoints[0][1] if self._checkpoints else self._floor
+        point = self._checkpoints[0][1] if self._checkpoints else self._floor
+        return min((point, *self._holds.values())) if self._holds else point
 
     def snapshot(self, unsettled: Collection[str]) -> ResumePoint:
         """Return what to write down, given the mids that handlers have not finished with."""
@@ -165,17 +164,19 @@ class Cursor:
         settled = tuple(mid for mid in self._known if mid > point and mid not in unsettled)
         return ResumePoint(point, settled, self._began)
 
-    def pin(self) -> None:
-        """Keep the resume point where it is until ``release``.
+    def hold(self, reason: str) -> None:
+        """Keep the resume point where it is until ``release`` is called for the same reason.
 
-        While one channel has ended and its successor is not subscribed to yet, what comes
-        by the others must not move the resume point past what waits in the new one.
+        What comes meanwhile must not move it past what is still missing: what waits in a
+        new channel while the old one has ended, or what the server left out of a replay.
         """
-        self._pinned = self.resume_point
+        point = self.resume_point
+        if point is not None:
+            self._holds.setdefault(reason, point)
 
-    def release(self) -> None:
-        """Let the resume point follow the stream again."""
-        self._pinned = None
+    def release(self, reason: str) -> None:
+        """Let the resume point follow the stream again, as far as this reason goes."""
+        self._holds.pop(reason, None)
 
     def _mark(self, now: float) -> None:
         """Note the newest mid now and then, so that the left note stays just out of the overlap."""

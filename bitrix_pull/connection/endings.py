@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from bitrix_pull.errors import ConnectionLost
-from bitrix_pull.wire.close_codes import ClientClose, ServerClose, printable
+from bitrix_pull.wire.close_codes import ClientClose, ServerClose, describe
 
 
 class Sign(Enum):
@@ -82,7 +82,7 @@ class Action:
 TABLE: dict[Sign, Action] = {
     Sign.CHANNEL_REFUSED: Action(Wait.NONE, Wait.LADDER, new_config=True),
     Sign.HISTORY_UNREADABLE: Action(Wait.LADDER, Wait.LADDER),
-    Sign.PUBLISH_REFUSED: Action(Wait.NONE, Wait.NONE),
+    Sign.PUBLISH_REFUSED: Action(Wait.NONE, Wait.LADDER),
     Sign.EVICTED: Action(Wait.LONG, Wait.LONG),
     Sign.BLOCKED: Action(Wait.LADDER, Wait.LADDER),
     Sign.SERVER_TROUBLE: Action(Wait.LADDER, Wait.LADDER),
@@ -98,7 +98,7 @@ TABLE: dict[Sign, Action] = {
 }
 
 
-def ended_by_close(code: int | None, text: str) -> Ended:
+def ended_by_close(code: int | None) -> Ended:
     """Return what a close frame means; ``code`` is None where none came."""
     if code is None:
         return Ended(Sign.UNANSWERED, "the connection was cut without a close frame")
@@ -115,12 +115,10 @@ def ended_by_close(code: int | None, text: str) -> Ended:
             sign = Sign.PUBLISH_REFUSED
         case _:
             sign = Sign.SERVER_TROUBLE
-    # The server begins most of its texts with the code.
-    words = printable(text.removeprefix(f"{code}:"))
-    return Ended(sign, f"the push server closed with {code}: {words}", code)
+    return Ended(sign, f"the push server closed with {describe(code)}", code)
 
 
-def ended_by_status(status: int, text: str = "") -> Ended:
+def ended_by_status(status: int) -> Ended:
     """Return what an HTTP status means at a handshake or as the answer to a poll."""
     if status == 400:
         sign = Sign.CHANNEL_REFUSED
@@ -128,4 +126,4 @@ def ended_by_status(status: int, text: str = "") -> Ended:
         sign = Sign.BLOCKED
     else:
         sign = Sign.SERVER_TROUBLE
-    return Ended(sign, f"the push server answered with status {status}: {printable(text)}", status)
+    return Ended(sign, f"the push server answered with status {status}", status)

@@ -54,27 +54,35 @@ class Intake:
         await self._sink.room()
 
     def take(
-        self, messages: Sequence[Incoming], *, replayed: bool = False, healed: bool = False
+        self,
+        messages: Sequence[Incoming],
+        *,
+        from_history: bool = False,
+        replayed: bool = False,
+        healed: bool = False,
     ) -> list[Control]:
         """Take in what one frame held, and return what the server wants of the connection.
 
         Args:
             messages: What was decoded.
+            from_history: True if some of it may be from before this client's first connection.
             replayed: True if the frame is, or may be, a replay of history.
-            healed: True if the server was asked for what it may have forgotten to send.
+            healed: True if the server was asked for what it may have left out.
         """
         controls: list[Control] = []
+        newest = self.cursor.newest
         now = asyncio.get_running_loop().time()
         for message in messages:
             match message:
                 case PullEvent():
-                    if self._is_new(message, now, from_history=replayed or healed):
+                    if self._is_new(message, now, from_history=from_history):
                         message.replayed = replayed
-                        message.healed = healed
+                        # The last replay left it out, and this one has brought it.
+                        message.healed = healed or (replayed and message.mid < newest)
                         self.received += 1
                         self._sink.put(message)
                 case Control():
-                    if self._is_new(message, now, from_history=replayed or healed):
+                    if self._is_new(message, now, from_history=from_history):
                         controls.append(message)
                 case Malformed():
                     if self.cursor.admit(message.mid, now):

@@ -64,7 +64,7 @@ class Keeper:
 
     @property
     def loaded(self) -> bool:
-        """True once ``load`` was called since ``open``."""
+        """True once ``load`` was called."""
         return self._cursor is not None
 
     async def open(self) -> None:
@@ -73,8 +73,6 @@ class Keeper:
         Raises:
             InvalidArgument: It cannot be used.
         """
-        self._cursor = None
-        self._stopping = False
         await self._store.open()
 
     async def load(self, config: PullConfig) -> Cursor:

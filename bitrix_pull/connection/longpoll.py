@@ -8,9 +8,10 @@ from bitrix_pull.errors import AnswerTooLarge, RouteUnavailable, Unreachable
 from bitrix_pull.events import PullEvent
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.http import HttpAnswer, HttpSession
-from bitrix_pull.wire.close_codes import printable, read_refusal
+from bitrix_pull.wire.close_codes import read_refusal
 from bitrix_pull.wire.formats import Decode
 from bitrix_pull.wire.messages import Control, Incoming, Malformed, Position
+from bitrix_pull.wire.urls import START_OF_HISTORY
 
 TRUSTED_EXPIRES = "Thu, 01 Jan 1973 11:11:01 GMT"
 """The ``Expires`` by which the push server marks an answer as its own, not a proxy's."""
@@ -64,7 +65,12 @@ class LongPollConnection:
         answer = await _request(http, "OPTIONS", url(mid, position), options.connect_timeout_s, options)
         if answer.status >= 500:
             raise ended_by_status(answer.status)
-        return cls(http, url, mid, position, decode, options, date_of(answer.headers))
+        server_unix = date_of(answer.headers)
+        if mid is None and server_unix is not None:
+            # What is published before the first poll has arrived would be lost without one;
+            # by the server's clock, what is too old can be told from it.
+            mid = START_OF_HISTORY
+        return cls(http, url, mid, position, decode, options, server_unix)
 
     async def receive(self) -> list[Incoming]:
         """Return what the next poll brings; see ``Connection.receive``."""
@@ -126,5 +132,5 @@ async def _request(
 def _refused(answer: HttpAnswer) -> Ended:
     refusal = read_refusal(answer.body) if answer.status == 400 else None
     if refusal is not None:
-        return ended_by_close(*refusal)
-    return ended_by_status(answer.status, printable(answer.body[:200].decode("utf-8", "replace")))
+        return ended_by_close(refusal)
+    return ended_by_status(answer.status)

@@ -30,6 +30,8 @@ class Lifecycle:
         self._announce = announce
         self._moved = asyncio.Event()
         self.last_change: StateChanged | None = None
+        self.last_error: Exception | None = None
+        """What went wrong last, however long ago."""
 
     @property
     def state(self) -> State:
@@ -49,6 +51,7 @@ class Lifecycle:
         change = StateChanged(self._state, state, error, retry_in_s)
         self._state = state
         self.last_change = change
+        self.last_error = error or self.last_error
         # Each waiter holds the event it waits for, so a fresh one loses nobody.
         self._moved.set()
         self._moved = asyncio.Event()

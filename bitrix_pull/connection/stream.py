@@ -12,9 +12,17 @@ from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.wire.close_codes import ClientClose
 from bitrix_pull.wire.messages import Control, Incoming
+from bitrix_pull.wire.urls import START_OF_HISTORY
 
 AUDIT_AFTER_S = 4.0
 """How long after a connect the server is asked for what it may have left out."""
+
+AUDIT_AGAIN_MAX_S = 300.0
+"""Longest wait before the server is asked again, where it could not be asked."""
+
+_AUDIT = "audit"
+
+Fetch = Callable[[str], Awaitable[Sequence[Incoming] | None]]
 
 IN_FLIGHT_S = 1.0
 """How long a message may be on its way: the server gathers them for 0.4 s."""
@@ -55,6 +63,7 @@ class Stream:
             self._caught_up.set()
         self._give_up_replay = loop.call_later(catch_up_s, self._caught_up.set)
         self._audit: asyncio.Task[None] | None = None
+        self._first = True
         self.reader = asyncio.create_task(self._read(), name="bitrix_pull reader")
 
     @property
@@ -84,32 +93,49 @@ class Stream:
         await asyncio.wait(tasks)
         await self.connection.close(code)
 
-    def audit(self, fetch: Callable[[], Awaitable[Sequence[Incoming] | None]]) -> None:
+    def audit(self, fetch: Fetch, *, repeat: bool) -> None:
         """Some seconds from now, deliver what the server forgot to send.
 
         The server reads the history first and registers the connection then: what is
-        published in between is neither replayed nor sent (protocol §6).
+        published in between is neither replayed nor sent (protocol §6). Until that has
+        come through, the resume point stays where it was for this connection.
 
         Args:
-            fetch: Asks the server anew for what came after the resume point; None if it
-                cannot be asked.
+            fetch: Asks the server anew for what came after a mid; None if it cannot be asked.
+            repeat: True if each of its requests is a connection of its own, as in polling.
         """
-        self._audit = asyncio.create_task(self._heal(fetch), name="bitrix_pull audit")
+        self._intake.cursor.hold(_AUDIT)
+        self._audit = asyncio.create_task(self._heal(fetch, repeat=repeat), name="bitrix_pull audit")
 
-    async def _heal(self, fetch: Callable[[], Awaitable[Sequence[Incoming] | None]]) -> None:
-        await asyncio.sleep(AUDIT_AFTER_S)
-        messages = await fetch()
-        if messages is None:
-            return
-        # What is on its way by the open connection needs no healing.
-        await asyncio.sleep(IN_FLIGHT_S)
-        if self._resumption is not None:
-            self._resumption.judge(messages)
-        with contextlib.suppress(Ended):
-            self._take(messages, healed=True)
+    async def _heal(self, fetch: Fetch, *, repeat: bool) -> None:
+        cursor = self._intake.cursor
+        audited: str | None = None
+        delay = AUDIT_AFTER_S
+        while repeat or audited is None:
+            await asyncio.sleep(delay)
+            newest = cursor.newest
+            if newest == audited:
+                continue  # Nothing has come that could have overtaken anything.
+            messages = await fetch(cursor.resume_point or START_OF_HISTORY)
+            if messages is None:
+                delay = min(2 * delay, AUDIT_AGAIN_MAX_S)
+                continue
+            # What is on its way by the open connection needs no healing.
+            await asyncio.sleep(IN_FLIGHT_S)
+            if self._resumption is not None:
+                self._resumption.judge(messages)
+            with contextlib.suppress(Ended):
+                self._take(messages, healed=True)
+            cursor.release(_AUDIT)
+            audited, delay = newest, AUDIT_AFTER_S
+            if repeat:
+                cursor.hold(_AUDIT)
 
     def _take(self, messages: Sequence[Incoming], *, replayed: bool = False, healed: bool = False) -> None:
-        for control in self._intake.take(messages, replayed=replayed, healed=healed):
+        from_history = healed or self._first
+        for control in self._intake.take(
+            messages, from_history=from_history, replayed=replayed, healed=healed
+        ):
             self._obey(control)
 
     async def _read(self) -> Ended:
@@ -121,6 +147,7 @@ class Stream:
                     self._resumption.judge(messages)
                 # The server sends the whole replay in its first frame, at once (protocol §6).
                 self._take(messages, replayed=self.catching_up)
+                self._first = False
                 self._caught_up.set()
         except Ended as ended:
             return ended

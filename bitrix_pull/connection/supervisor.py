@@ -38,6 +38,10 @@ SPREAD_WAIT_S = (10.0, 120.0)
 CLOCK_SLACK_S = 10.0
 """How much earlier than by the portal's clock a channel is taken to have ended."""
 
+_CHANNELS = "channels"
+
+_NO_REPLAY_S = 0.1
+
 AUDIT_WAIT_S = 2.0
 """How long the audit waits for a replay; without history there is none."""
 
@@ -144,11 +148,11 @@ class Supervisor:
             PullError: The channels cannot be renewed, and only a person can help.
         """
         renewed = asyncio.create_task(self._channels.renewed(stream.config), name="bitrix_pull renewal")
-        pin_at = self._channels.end_at() - CLOCK_SLACK_S
-        pin = (
+        hold_at = self._channels.end_at() - CLOCK_SLACK_S
+        hold = (
             None
-            if math.isinf(pin_at)
-            else asyncio.get_running_loop().call_at(pin_at, self._intake.cursor.pin)
+            if math.isinf(hold_at)
+            else asyncio.get_running_loop().call_at(hold_at, self._intake.cursor.hold, _CHANNELS)
         )
         try:
             await asyncio.wait(
@@ -163,8 +167,8 @@ class Supervisor:
             renewed.result()
             return "auto"
         finally:
-            if pin is not None:
-                pin.cancel()
+            if hold is not None:
+                hold.cancel()
             renewed.cancel()
             await asyncio.wait({renewed})
 
@@ -205,25 +209,27 @@ class Supervisor:
         cursor.connected(Beginning(connection.server_unix, portal_unix))
         self._keeper.connected()
         if self._channels.end_at() > asyncio.get_running_loop().time():
-            cursor.release()
+            cursor.release(_CHANNELS)
         if config.channel_ids != self._channel_ids:
             cursor.channels_changed()
             self._channel_ids = config.channel_ids
-        if resume_point is None:
+        polling = self._transports.current == "long_polling"
+        if resume_point is None and not polling:
             return Stream(connection, config, self._intake, self._obey, None, catch_up_s=0.0)
+        server_unix = connection.server_unix or portal_unix
+        # Without anything to replay there is hardly anything to wait for.
+        catch_up_s = self._options.catch_up_s if cursor.expects(server_unix) else _NO_REPLAY_S
         resumption = None
-        if reconnect:
+        if reconnect and resume_point is not None:
             lost_at = self._lost_at
             resumption = Resumption(
                 cursor,
                 self._announce,
-                server_unix=connection.server_unix or portal_unix,
+                server_unix=server_unix,
                 offline_s=None if lost_at is None else asyncio.get_running_loop().time() - lost_at,
             )
-        stream = Stream(
-            connection, config, self._intake, self._obey, resumption, catch_up_s=self._options.catch_up_s
-        )
-        stream.audit(lambda: self._ask_for_history(config, resume_point))
+        stream = Stream(connection, config, self._intake, self._obey, resumption, catch_up_s=catch_up_s)
+        stream.audit(lambda mid: self._ask_for_history(config, mid), repeat=polling)
         return stream
 
     async def _ask_for_history(self, config: PullConfig, mid: str) -> Sequence[Incoming] | None:
@@ -253,7 +259,7 @@ class Supervisor:
         match control.command:
             case "channel_expire":
                 if self._channels.expire(control.params):
-                    self._intake.cursor.pin()
+                    self._intake.cursor.hold(_CHANNELS)
             case "config_expire":
                 raise Ended(Sign.CONFIG_EXPIRED, "the push server says that the configuration has expired")
             case "server_restart":
@@ -327,7 +333,7 @@ class Supervisor:
             Ended: It broke.
             RouteUnavailable: It cannot send.
         """
-        await self._open_connection().send(frame)
+        await self.require_connection().send(frame)
 
     async def call(self, method: str, params: Mapping[str, Any]) -> Any:
         """Call one of the push server's own methods over the open connection.
@@ -339,12 +345,17 @@ class Supervisor:
             CallTimeout: It did not answer.
             Ended: It broke.
         """
-        connection = self._open_connection()
+        connection = self.require_connection()
         if not isinstance(connection, JsonRpcConnection):
             raise RouteUnavailable("only a push server of version 5 or newer can be called")
         return await connection.call(method, params)
 
-    def _open_connection(self) -> Connection:
+    def require_connection(self) -> Connection:
+        """Return the open connection.
+
+        Raises:
+            NotRunning: There is none.
+        """
         if self._stream is None:
             raise NotRunning("the client is not live, so there is no socket to publish over")
         return self._stream.connection

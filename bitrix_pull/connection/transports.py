@@ -1,9 +1,12 @@
 """Which transport to use: the WebSocket where it works, long polling where it is blocked."""
 
+import asyncio
+import math
 import random
+from urllib.parse import urlsplit
 
 from bitrix_pull.connection.connector import Connection
-from bitrix_pull.connection.endings import Ended
+from bitrix_pull.connection.endings import Ended, Sign
 from bitrix_pull.connection.jsonrpc import JsonRpcConnection
 from bitrix_pull.connection.longpoll import LongPollConnection
 from bitrix_pull.connection.websocket import WebSocketConnection
@@ -33,6 +36,7 @@ class Transports:
         self._refusals = 0
         self._websocket_worked = False
         self._switched = False
+        self._again_at = math.inf
         self.current: Transport | None = None
         """The kind that was opened last."""
 
@@ -47,9 +51,9 @@ class Transports:
 
     def websocket_again_s(self) -> float | None:
         """Return when to try the WebSocket again, in seconds; None if it is not called for."""
-        if self.current == "long_polling" and self.blocked:
-            return random.uniform(*WEBSOCKET_AGAIN_S)
-        return None
+        if self.current != "long_polling" or not self.blocked:
+            return None
+        return max(self._again_at - asyncio.get_running_loop().time(), 0.0)
 
     async def open(
         self,
@@ -74,8 +78,8 @@ class Transports:
         chosen = self._choose(config, prefer)
         try:
             connection = await self._open(config, mid, position, chosen)
-        except Ended:
-            self._failed(chosen, can_poll=self._can_poll(config))
+        except Ended as ended:
+            self._failed(chosen, ended.sign, can_poll=self._can_poll(config))
             raise
         if chosen == "websocket":
             self._refusals = 0
@@ -83,12 +87,13 @@ class Transports:
         self.current = chosen
         return connection
 
-    def _failed(self, transport: Transport, *, can_poll: bool) -> None:
-        if transport == "long_polling":
-            # Neither works just now, so nothing is known about the WebSocket.
+    def _failed(self, transport: Transport, sign: Sign, *, can_poll: bool) -> None:
+        if transport == "long_polling" or sign not in (Sign.BLOCKED, Sign.UNANSWERED):
+            # Either neither works just now, or something has answered that speaks WebSocket.
             self._refusals = 0
             return
         self._refusals += 1
+        self._again_at = asyncio.get_running_loop().time() + random.uniform(*WEBSOCKET_AGAIN_S)
         self._switched = self._refusals == BLOCKED_AFTER and self.blocked and can_poll
 
     def has_just_switched(self) -> bool:
@@ -109,8 +114,7 @@ class Transports:
         self, config: PullConfig, mid: str | None, position: Position | None, transport: Transport
     ) -> Connection:
         wire_format = self._format(config)
-        base = config.websocket_url if transport == "websocket" else config.polling_url
-        assert base is not None
+        base = _address(config, transport)
         require_tls(base, self._options.allow_http_hosts)
 
         def url(mid: str | None, position: Position | None) -> str:
@@ -127,7 +131,9 @@ class Transports:
         decode = DECODERS[wire_format]
         if transport == "long_polling":
             return await LongPollConnection.open(self._http, url, mid, position, decode, self._options)
-        websocket = await WebSocketConnection.open(url(mid, position), decode, self._options)
+        websocket = await WebSocketConnection.open(
+            url(mid, position), decode, self._options, proxy=self._http.proxy_for(base)
+        )
         return JsonRpcConnection(websocket) if wire_format is WireFormat.JSONRPC else websocket
 
     def _format(self, config: PullConfig) -> WireFormat:
@@ -151,3 +157,24 @@ class Transports:
                 f"(server.long_polling_secure, server.version {config.server.version})"
             )
         return wanted
+
+
+def _address(config: PullConfig, transport: Transport) -> str:
+    """Return where a transport connects to, if that is an address of its kind.
+
+    Raises:
+        InvalidConfig: It is not; the text names the field, and repeats nothing.
+    """
+    if transport == "websocket":
+        address, field, schemes = config.websocket_url, "websocket_secure", ("ws", "wss")
+    else:
+        address, field, schemes = config.polling_url, "long_polling_secure", ("http", "https")
+    try:
+        parts = urlsplit(address or "")
+        usable = parts.scheme in schemes and bool(parts.hostname) and "@" not in parts.netloc
+        usable = usable and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable or address is None:
+        raise InvalidConfig(f"server.{field} is no {' or '.join(schemes)} address")
+    return address

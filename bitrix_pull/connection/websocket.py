@@ -14,9 +14,13 @@ from bitrix_pull.options import PullOptions
 from bitrix_pull.wire.formats import Decode
 from bitrix_pull.wire.messages import Incoming
 
-# At DEBUG the library writes whole requests, and their addresses hold channel ids.
-_quiet = logging.getLogger("bitrix_pull.connection.websockets")
-_quiet.setLevel(logging.INFO)
+# At DEBUG the library writes whole requests, and their addresses hold channel ids. A logger
+# that is not registered cannot be set to DEBUG by a program that sets all of them.
+_quiet = logging.Logger("bitrix_pull.connection.websockets", logging.INFO)
+_quiet.parent = logging.getLogger("bitrix_pull.connection")
+
+
+_TOO_BIG = 1009
 
 
 class _Connect(connect):
@@ -38,8 +42,16 @@ class WebSocketConnection:
         self.server_unix = None if response is None else date_of(response.headers)
 
     @classmethod
-    async def open(cls, url: str, decode: Decode, options: PullOptions) -> "WebSocketConnection":
+    async def open(
+        cls, url: str, decode: Decode, options: PullOptions, *, proxy: str | None
+    ) -> "WebSocketConnection":
         """Connect and shake hands, within ``options.connect_timeout_s``.
+
+        Args:
+            url: A ``ws`` or ``wss`` address.
+            decode: Reads the frames.
+            options: Deadlines and limits.
+            proxy: The HTTP proxy to go through, or None.
 
         Raises:
             Ended: The server refused, or nothing answered.
@@ -52,11 +64,11 @@ class WebSocketConnection:
                 open_timeout=options.connect_timeout_s,
                 close_timeout=options.close_timeout_s,
                 ping_interval=None,
+                proxy=proxy,
                 logger=_quiet,
             )
         except InvalidStatus as error:
-            body = error.response.body or b""
-            raise ended_by_status(error.response.status_code, body[:200].decode("utf-8", "replace")) from None
+            raise ended_by_status(error.response.status_code) from None
         except TimeoutError:
             raise Ended(Sign.UNANSWERED, "the push server did not answer the handshake in time") from None
         except OSError as error:
@@ -72,25 +84,33 @@ class WebSocketConnection:
 
     async def receive(self) -> list[Incoming]:
         """Return what the next frame holds; see ``Connection.receive``."""
-        while True:
+        try:
             try:
                 async with asyncio.timeout(self._options.ping_interval_s):
-                    return self._decode(await self._socket.recv(decode=False))
+                    frame = await self._socket.recv(decode=False)
             except TimeoutError:
-                await self._probe()
-            except ConnectionClosed as closed:
-                raise _ended(closed) from None
-
-    async def _probe(self) -> None:
-        """Ping the server; any answer within the deadline proves that the link is alive."""
-        try:
-            async with asyncio.timeout(self._options.ping_timeout_s):
-                pong = await self._socket.ping()
-                await pong
-        except TimeoutError:
-            raise Ended(Sign.SILENT, "the push server did not answer a ping: the link is dead") from None
+                frame = await self._probe()
         except ConnectionClosed as closed:
             raise _ended(closed) from None
+        return self._decode(frame)
+
+    async def _probe(self) -> bytes:
+        """Ping the server until a frame comes; each pong proves that the link is alive."""
+        receiving = asyncio.create_task(self._socket.recv(decode=False))
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(self._options.ping_timeout_s):
+                        pong = asyncio.ensure_future(await self._socket.ping())
+                        # A frame is an answer too, and the pong may be stuck behind many.
+                        await asyncio.wait({receiving, pong}, return_when=asyncio.FIRST_COMPLETED)
+                except TimeoutError:
+                    raise self._dead("the push server did not answer a ping") from None
+                await asyncio.wait({receiving}, timeout=self._options.ping_interval_s)
+                if receiving.done():
+                    return await receiving
+        finally:
+            receiving.cancel()
 
     async def send(self, frame: bytes) -> None:
         """Send one binary frame, within ``options.ping_timeout_s``; see ``Connection.send``."""
@@ -108,9 +128,14 @@ class WebSocketConnection:
             async with asyncio.timeout(self._options.ping_timeout_s):
                 await self._socket.send(frame, text=text)
         except TimeoutError:
-            raise Ended(Sign.SILENT, "the push server takes no more data: the link is dead") from None
+            raise self._dead("the push server takes no more data") from None
         except ConnectionClosed as closed:
             raise _ended(closed) from None
+
+    def _dead(self, what: str) -> Ended:
+        """Give up the link at once: nobody is there to say goodbye to."""
+        self._socket.transport.abort()
+        return Ended(Sign.SILENT, f"{what}: the link is dead")
 
     async def close(self, code: int) -> None:
         """Close with a code; abort if the server does not answer that in time."""
@@ -127,10 +152,12 @@ class WebSocketConnection:
 def _ended(closed: ConnectionClosed) -> Ended:
     if closed.sent is not None and closed.rcvd is None:
         # The library found a protocol error or a frame over the limit, and said so.
-        return Ended(Sign.GARBLED, f"unusable data from the push server (close code {closed.sent.code})")
+        code = closed.sent.code
+        what = "a frame over max_frame_bytes" if code == _TOO_BIG else f"unusable data (close code {code})"
+        return Ended(Sign.GARBLED, f"{what} from the push server")
     if closed.rcvd is None:
-        return ended_by_close(None, "")
-    return ended_by_close(closed.rcvd.code, closed.rcvd.reason)
+        return ended_by_close(None)
+    return ended_by_close(closed.rcvd.code)
 
 
 def _cause(error: OSError) -> str:

@@ -95,6 +95,11 @@ class History:
             found.update((message.mid, message) for message in self._unexpired(newer))
         return [found[mid] for mid in sorted(found)]
 
+    def drop(self, until: str | None) -> None:
+        """Forget the messages up to and with a mid; all of them if it is None."""
+        for kept in self._channels.values():
+            del kept[: len(kept) if until is None else bisect_right(kept, until, key=_mid)]
+
     def newest_mid(self, channels: Iterable[bytes]) -> str:
         """Return the greatest mid that the channels keep, or ""."""
         now = self._clock()

@@ -141,6 +141,10 @@ class PushServer:
         if code is not None:
             await asyncio.gather(*(subscriber.close(code, reason) for subscriber in subscribers))
 
+    def drop_history(self, until: str | None = None) -> None:
+        """Lose what is kept for replay: all of it, or the messages up to and with a mid."""
+        self._history.drop(until)
+
     def begin_epoch(self, *, keep_history: bool) -> None:
         """Count mids from 1 again, with a greater prefix."""
         self._history.begin_epoch(keep=keep_history)
@@ -165,7 +169,9 @@ class PushServer:
             raise Refused(ServerClose.WRONG_CHANNEL)
 
     def admit(self, subscriber: Subscriber, resume_after: str | None) -> None:
-        """Replay what a subscriber missed and let it get what is new, with no gap between.
+        """Replay what a subscriber missed and let it get what is new.
+
+        With no gap between, unless the faults open one.
 
         Args:
             subscriber: Who has just connected.
@@ -175,6 +181,8 @@ class PushServer:
             missed = self._history.since(subscriber.ids, resume_after)
             if missed:
                 subscriber.send(self._outgoing(missed, self._clock()))
+        if self.faults.replay_race is not None:
+            self.faults.replay_race(subscriber)
         self._registry.add(subscriber)
         for channel in subscriber.channels:
             if channel.public_id is not None:

@@ -32,6 +32,7 @@ class RestApi:
             app.router.add_route(verb, "/oauth/token/", self._oauth_token)
 
     async def _rest(self, request: web.Request) -> web.StreamResponse:
+        await self._portal.faults.meet_call()
         failure = self._portal.faults.next_rest_failure()
         if failure is not None:
             self._portal.calls[_name(request)] += 1
@@ -84,6 +85,7 @@ class RestApi:
         return method.call(self._portal, caller, params)
 
     async def _oauth_token(self, request: web.Request) -> web.StreamResponse:
+        await self._portal.faults.meet_call()
         try:
             fields = read_form([*request.query.items(), *await _post_fields(request)])
             return _answer_json(self._refresh(fields))

@@ -8,6 +8,7 @@ import orjson
 from aiohttp import web
 
 from bitrix_pull.emulator.channels import MAX_CHANNELS, Owner, Subscription
+from bitrix_pull.emulator.faults import Line
 from bitrix_pull.emulator.frames import join, text_frame
 from bitrix_pull.emulator.presence import Presence
 from bitrix_pull.emulator.push_server import PushServer
@@ -42,12 +43,12 @@ class RpcSubscriber(WebSocketSubscriber):
         self,
         channels: Sequence[Subscription],
         owner: Owner,
-        transport: asyncio.Transport,
+        line: Line,
         websocket: web.WebSocketResponse,
         gather_s: float,
         ping_interval_s: float,
     ) -> None:
-        super().__init__(channels, WireFormat.JSONRPC, transport, websocket, gather_s)
+        super().__init__(channels, WireFormat.JSONRPC, line, websocket, gather_s)
         self.owner = owner
         self.watched: set[int] = set()
         self._ping_interval_s = ping_interval_s
@@ -68,7 +69,7 @@ class RpcSubscriber(WebSocketSubscriber):
             self.abort()
             return
         self._ponged = False
-        self._transport.write(text_frame(PING))
+        self.line.write(text_frame(PING))
         self._pinging = asyncio.get_running_loop().call_later(self._ping_interval_s, self._ping)
 
 

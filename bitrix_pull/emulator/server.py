@@ -12,6 +12,7 @@ from aiohttp import web
 
 from bitrix_pull.emulator.answers import answer
 from bitrix_pull.emulator.channels import CHANNEL_LIFE_S
+from bitrix_pull.emulator.faults import LineProtocol
 from bitrix_pull.emulator.portal import Portal
 from bitrix_pull.emulator.publish_api import PublishApi
 from bitrix_pull.emulator.push_server import (
@@ -78,6 +79,7 @@ class Emulator:
         self._host = host
         self._port = port
         self._runner: web.AppRunner | None = None
+        self._listening: asyncio.Server | None = None
 
     async def start(self, *, keep_history: bool = True) -> None:
         """Listen. No harm if it does already.
@@ -101,14 +103,18 @@ class Emulator:
         # Cancellation: a poll whose client has gone must not hang on until its timeout.
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
+        http = runner.server
+        assert http is not None
         try:
-            await web.TCPSite(runner, self._host, self._port, backlog=1024).start()
+            self._listening = await asyncio.get_running_loop().create_server(
+                lambda: LineProtocol(http()), self._host, self._port, backlog=1024
+            )
         except OSError:
             await runner.cleanup()
             raise
         self.push.begin_epoch(keep_history=keep_history)
         self._runner = runner
-        self._port = runner.addresses[0][1]
+        self._port = self._listening.sockets[0].getsockname()[1]
         self.portal.address = f"{self._host}:{self._port}"
 
     async def stop(self) -> None:
@@ -116,9 +122,9 @@ class Emulator:
         if self._runner is None:
             return
         runner, self._runner = self._runner, None
-        for site in list(runner.sites):
-            await site.stop()
+        assert self._listening is not None
         assert runner.server is not None
+        self._listening.close()
         for connection in runner.server.connections:
             if connection.transport is not None:
                 connection.transport.abort()

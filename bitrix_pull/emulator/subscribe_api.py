@@ -9,6 +9,7 @@ from aiohttp import WSMessage, WSMsgType, web
 
 from bitrix_pull.emulator.answers import CORS, answer
 from bitrix_pull.emulator.channels import Owner, Refused, Subscription
+from bitrix_pull.emulator.faults import Line
 from bitrix_pull.emulator.publications import MAX_REQUEST_BYTES, read_untrusted
 from bitrix_pull.emulator.push_server import SUBSCRIBE_PATHS, PushServer
 from bitrix_pull.emulator.rpc import RpcServer, RpcSubscriber
@@ -55,7 +56,7 @@ class SubscribeApi:
         push = self._push
         is_websocket = request.headers.get("Upgrade", "").lower() == "websocket"
         if is_websocket:
-            status = await push.faults.meet_handshake(_transport(request))
+            status = await push.faults.meet_handshake(_line(request))
             if status is not None:
                 push.counters.refused += 1
                 return answer(status=status)
@@ -95,17 +96,16 @@ class SubscribeApi:
             max_msg_size=0,
         )
         websocket.headers.update(CORS)
-        transport = _transport(request)
+        line = _line(request)
         await websocket.prepare(request)
+        line.faults = push.faults.next_connection()
         push.counters.websockets += 1
         if wish.owner is None:
-            subscriber = WebSocketSubscriber(
-                wish.channels, wish.wire_format, transport, websocket, push.gather_s
-            )
+            subscriber = WebSocketSubscriber(wish.channels, wish.wire_format, line, websocket, push.gather_s)
             await self._converse(subscriber, wish.resume_after, websocket)
             return websocket
         rpc_subscriber = RpcSubscriber(
-            wish.channels, wish.owner, transport, websocket, push.gather_s, push.rpc_ping_interval_s
+            wish.channels, wish.owner, line, websocket, push.gather_s, push.rpc_ping_interval_s
         )
         self._rpc.welcome(rpc_subscriber)
         try:
@@ -152,7 +152,7 @@ class SubscribeApi:
 
     async def _serve_poll(self, request: web.Request, wish: _Wish) -> web.StreamResponse:
         push = self._push
-        subscriber = PollSubscriber(wish.channels, wish.wire_format, _transport(request))
+        subscriber = PollSubscriber(wish.channels, wish.wire_format, _line(request))
         push.counters.pollings += 1
         push.admit(subscriber, wish.resume_after)
         try:
@@ -181,9 +181,9 @@ class SubscribeApi:
         return answer(headers=headers)
 
 
-def _transport(request: web.Request) -> asyncio.Transport:
+def _line(request: web.Request) -> Line:
     # A handler is cancelled when its client goes, so until it first waits there is one.
-    assert request.transport is not None
+    assert isinstance(request.transport, Line)
     return request.transport
 
 

@@ -7,8 +7,12 @@ from collections.abc import Iterable, Sequence
 from aiohttp import web
 
 from bitrix_pull.emulator.channels import Subscription
+from bitrix_pull.emulator.faults import Line
 from bitrix_pull.emulator.frames import Outgoing, join, websocket_frame
 from bitrix_pull.wire.formats import WireFormat
+
+_OVERTAKEN_MAX_S = 1.0
+"""How long a message waits to be overtaken by another one."""
 
 
 class Subscriber(ABC):
@@ -18,11 +22,11 @@ class Subscriber(ABC):
         self,
         channels: Sequence[Subscription],
         wire_format: WireFormat,
-        transport: asyncio.Transport,
+        line: Line,
     ) -> None:
         self.channels = channels
         self.wire_format = wire_format
-        self._transport = transport
+        self.line = line
 
     @property
     def ids(self) -> list[bytes]:
@@ -39,7 +43,7 @@ class Subscriber(ABC):
 
     def abort(self) -> None:
         """End the connection without a word, as a dying network does."""
-        self._transport.abort()
+        self.line.abort()
 
 
 class WebSocketSubscriber(Subscriber):
@@ -53,22 +57,49 @@ class WebSocketSubscriber(Subscriber):
         self,
         channels: Sequence[Subscription],
         wire_format: WireFormat,
-        transport: asyncio.Transport,
+        line: Line,
         websocket: web.WebSocketResponse,
         gather_s: float,
     ) -> None:
-        super().__init__(channels, wire_format, transport)
+        super().__init__(channels, wire_format, line)
         self._websocket = websocket
         self._gather_s = gather_s
         self._gathered: list[bytes] = []
         self._gathering: asyncio.TimerHandle | None = None
+        self._overtaken: Outgoing | None = None
+        self._overtaking: asyncio.TimerHandle | None = None
+        self._frames = 0
+        self._closing: asyncio.Task[None] | None = None
 
     def send(self, outgoing: Outgoing) -> None:
         """Send messages at once, or with others at the end of the time of gathering."""
+        faults = self.line.faults
+        overtaken = self._take_overtaken()
+        if overtaken is None and faults.happens(faults.overtaken):
+            self._overtaken = outgoing
+            self._overtaking = asyncio.get_running_loop().call_later(_OVERTAKEN_MAX_S, self._send_overtaken)
+            return
+        self._send(outgoing)
+        if overtaken is not None:
+            self._send(overtaken)
+
+    def _send(self, outgoing: Outgoing) -> None:
         if self._gathering is None:
             self._write(outgoing.websocket_frame(self.wire_format))
         else:
             self._gathered.append(outgoing.chunk(self.wire_format))
+
+    def _send_overtaken(self) -> None:
+        if (overtaken := self._take_overtaken()) is not None:
+            self._send(overtaken)
+
+    def _take_overtaken(self) -> Outgoing | None:
+        """Return what the message that is sent now has overtaken, if anything."""
+        overtaken, self._overtaken = self._overtaken, None
+        if self._overtaking is not None:
+            self._overtaking.cancel()
+            self._overtaking = None
+        return overtaken
 
     def answer(self, chunk: bytes) -> None:
         """Send the answer to a request; it is gathered with messages like another one."""
@@ -88,17 +119,30 @@ class WebSocketSubscriber(Subscriber):
             self._gathering.cancel()
             self._gathering = None
         self._gathered.clear()
+        self._take_overtaken()
 
     def _write(self, frame: bytes) -> None:
         # Straight to the transport: WebSocketResponse.send_bytes() is a coroutine and
         # writes each frame anew, which thousands of subscribers to one message cannot afford.
-        self._transport.write(frame)
-        self._gathering = asyncio.get_running_loop().call_later(self._gather_s, self._flush)
+        self._put(frame)
+        gather_s = self.line.faults.gather_s
+        self._gathering = asyncio.get_running_loop().call_later(
+            self._gather_s if gather_s is None else gather_s, self._flush
+        )
+
+    def _put(self, frame: bytes) -> None:
+        faults = self.line.faults
+        for piece in faults.pieces(frame):
+            self.line.write(piece)
+        self._frames += 1
+        if self._frames == faults.close_after_frames:
+            closing = self.close(faults.close_code, "as the faults have it")
+            self._closing = asyncio.create_task(closing)
 
     def _flush(self) -> None:
         self._gathering = None
         if self._gathered:
-            self._transport.write(websocket_frame(self.wire_format, self._gathered))
+            self._put(websocket_frame(self.wire_format, self._gathered))
             self._gathered.clear()
 
 
@@ -109,9 +153,9 @@ class PollSubscriber(Subscriber):
         self,
         channels: Sequence[Subscription],
         wire_format: WireFormat,
-        transport: asyncio.Transport,
+        line: Line,
     ) -> None:
-        super().__init__(channels, wire_format, transport)
+        super().__init__(channels, wire_format, line)
         self.answered: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
         """HTTP status and body, once they are known."""
 

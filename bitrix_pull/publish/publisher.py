@@ -23,7 +23,7 @@ from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.publish.batches import pack, spread
 from bitrix_pull.publish.message import Message
 from bitrix_pull.wire.channel_ids import PublicChannel
-from bitrix_pull.wire.close_codes import read_refusal
+from bitrix_pull.wire.close_codes import describe, read_refusal
 from bitrix_pull.wire.urls import publication_url
 
 Route = Literal["auto", "rest", "endpoint", "socket"]
@@ -62,6 +62,7 @@ class Publisher:
         rest: RestClient,
         mode: Mode,
         config: Callable[[], Awaitable[PullConfig]],
+        require_connection: Callable[[], object],
         send: Callable[[bytes], Awaitable[None]],
         call: Callable[[str, Mapping[str, Any]], Awaitable[Any]],
         options: PullOptions,
@@ -72,6 +73,7 @@ class Publisher:
             rest: For calls to the portal; its HTTP session posts to the endpoint too.
             mode: What the credentials stand for.
             config: Gives the configuration, fetched if need be.
+            require_connection: Raises NotRunning if there is no open connection.
             send: Sends a frame over the open connection.
             call: Calls a method of a JSON-RPC server over the open connection.
             options: Deadlines and limits.
@@ -79,6 +81,7 @@ class Publisher:
         self._rest = rest
         self._mode = mode
         self._config = config
+        self._require_connection = require_connection
         self._send = send
         self._call = call
         self._options = options
@@ -135,6 +138,7 @@ class Publisher:
         return Receipt("endpoint", sum(count for _, count in requests), len(requests), confirmed=True)
 
     async def _by_socket(self, message: Message) -> Receipt:
+        self._require_connection()
         config = await self._config()
         if config.server.version >= _VERSION_WITH_JSONRPC:
             return await self._by_call(message)
@@ -215,5 +219,4 @@ async def _post(http: HttpSession, url: str, request: bytes, options: PullOption
     refusal = read_refusal(answer.body) if answer.status == 400 else None
     if refusal is None:
         raise PublishError(f"the push server answered with status {answer.status}")
-    code, text = refusal
-    raise PublishRefused(f"the push server refused it with {code}: {text}", code=code)
+    raise PublishRefused(f"the push server refused it with {describe(refusal)}", code=refusal)

@@ -63,10 +63,18 @@ class ClientClose(IntEnum):
     STUCK = 3005
 
 
-def read_refusal(body: bytes) -> tuple[int, str] | None:
-    """Return code and text of an HTTP 400 body ``CODE: TEXT``, or None if it has another form."""
-    code, colon, text = body[:200].decode("utf-8", "replace").partition(":")
-    return (int(code), printable(text)) if colon and code.isdecimal() else None
+def describe(code: int) -> str:
+    """Return a close code with the server's words for it, as far as it is one of the protocol's.
+
+    What came with it is not repeated: a proxy on the way may put the address into it.
+    """
+    return f"{code}: {_TEXTS[ServerClose(code)]}" if code in _TEXTS else str(code)
+
+
+def read_refusal(body: bytes) -> int | None:
+    """Return the code of an HTTP 400 body ``CODE: TEXT``, or None if it has another form."""
+    code, colon, _ = body[:200].partition(b":")
+    return int(code) if colon and len(code) == 4 and code.isdigit() else None
 
 
 def printable(text: str, limit: int = 200) -> str:

@@ -17,7 +17,7 @@ from bitrix_pull import (
 )
 from bitrix_pull.connection.keeper import Start
 from bitrix_pull.emulator import Emulator
-from bitrix_pull.portal.auth import Caller
+from bitrix_pull.portal.auth import Caller, Credentials
 from tests.virtual_time import unix_time
 
 
@@ -28,7 +28,7 @@ class Listener(PullClient):
         self,
         emulator: Emulator,
         *,
-        auth: Caller | None = None,
+        auth: Caller | Credentials | None = None,
         resume: str | ResumeStore | None = None,
         start: Start = "resume",
         **options: Any,

@@ -37,6 +37,7 @@ class StandInPortal:
         self.config: dict[str, Any] = {
             "server": {"version": 4, "server_enabled": True, **server},
             "channels": {"private": {"id": PRIVATE_ID}, "shared": {"id": SHARED_ID}},
+            "publicChannels": {"1": {"user_id": 1, "public_id": "0" * 32}},
         }
         self.calls: list[str] = []
 
@@ -126,6 +127,8 @@ class WebSocketPeer:
         self._reader = reader
         self._writer = writer
         self._protocol = ServerProtocol()
+        self.path = ""
+        """What was asked for: path and query."""
 
     async def accept(self) -> None:
         """Complete the handshake."""
@@ -133,6 +136,7 @@ class WebSocketPeer:
             await self.receive()
             for event in self._protocol.events_received():
                 assert isinstance(event, Request)
+                self.path = event.path
                 self._protocol.send_response(self._protocol.accept(event))
         self.flush()
 

@@ -72,20 +72,20 @@ def test_what_a_resume_can_bring_again_is_remembered_however_much_it_is(
     assert not any(cursor.admit(item, now) for item in seen if item > resume)
 
 
-def test_a_pinned_resume_point_stays_until_it_is_released() -> None:
+def test_a_held_resume_point_stays_until_it_is_released() -> None:
     cursor = connected(overlap_s=OVERLAP_S)
     for number in range(1, 100):
         cursor.admit(mid(number), float(number))
     pinned = cursor.resume_point
-    cursor.pin()
+    cursor.hold("test")
     for number in range(100, 200):
         cursor.admit(mid(number), float(number))
-        cursor.pin()
+        cursor.hold("test")
         assert cursor.resume_point == pinned
     assert cursor.newest == mid(199)
-    cursor.release()
+    cursor.release("test")
     assert cursor.resume_point == just_before(mid(194))
-    cursor.release()
+    cursor.release("test")
     assert cursor.resume_point == just_before(mid(194))
 
 

@@ -12,25 +12,22 @@ def test_every_sign_has_an_action() -> None:
 
 
 ROWS = {
-    "handshake 400 Wrong Channel Id.": (ended_by_status(400, "Wrong Channel Id."), Sign.CHANNEL_REFUSED),
-    "poll 400 4010": (ended_by_status(400, "4010: Wrong Channel Id."), Sign.CHANNEL_REFUSED),
-    "close 4010": (ended_by_close(4010, "4010: Wrong Channel Id."), Sign.CHANNEL_REFUSED),
-    "close 4011": (ended_by_close(4011, "4011: Last Message Id is wrong."), Sign.HISTORY_UNREADABLE),
+    "handshake 400 Wrong Channel Id.": (ended_by_status(400), Sign.CHANNEL_REFUSED),
+    "poll 400 4010": (ended_by_close(4010), Sign.CHANNEL_REFUSED),
+    "close 4010": (ended_by_close(4010), Sign.CHANNEL_REFUSED),
+    "close 4011": (ended_by_close(4011), Sign.HISTORY_UNREADABLE),
+    **{f"close {code}": (ended_by_close(code), Sign.PUBLISH_REFUSED) for code in range(4012, 4022)},
+    "close 4029": (ended_by_close(4029), Sign.EVICTED),
     **{
-        f"close {code}": (ended_by_close(code, f"{code}: refused"), Sign.PUBLISH_REFUSED)
-        for code in range(4012, 4022)
-    },
-    "close 4029": (ended_by_close(4029, "Too many connections"), Sign.EVICTED),
-    **{
-        f"close {code}": (ended_by_close(code, ""), Sign.SERVER_TROUBLE)
+        f"close {code}": (ended_by_close(code), Sign.SERVER_TROUBLE)
         for code in (1000, 1001, 1006, 1012, 1013, 4009, 4022)
     },
-    "no close frame": (ended_by_close(None, ""), Sign.UNANSWERED),
+    "no close frame": (ended_by_close(None), Sign.UNANSWERED),
     **{
         f"status {status}": (ended_by_status(status), Sign.SERVER_TROUBLE)
         for status in (302, 401, 429, 500, 502, 503, 504)
     },
-    "close 1008": (ended_by_close(1008, ""), Sign.BLOCKED),
+    "close 1008": (ended_by_close(1008), Sign.BLOCKED),
     **{f"handshake {status}": (ended_by_status(status), Sign.BLOCKED) for status in (403, 404, 405, 426)},
 }
 
@@ -44,7 +41,7 @@ ACTIONS = {
     # sign: (wait, wait the second time in a row, fetch the configuration first)
     Sign.CHANNEL_REFUSED: (Wait.NONE, Wait.LADDER, True),
     Sign.HISTORY_UNREADABLE: (Wait.LADDER, Wait.LADDER, False),
-    Sign.PUBLISH_REFUSED: (Wait.NONE, Wait.NONE, False),
+    Sign.PUBLISH_REFUSED: (Wait.NONE, Wait.LADDER, False),
     Sign.EVICTED: (Wait.LONG, Wait.LONG, False),
     Sign.SERVER_TROUBLE: (Wait.LADDER, Wait.LADDER, False),
     Sign.UNANSWERED: (Wait.LADDER_UNANSWERED, Wait.LADDER_UNANSWERED, False),
@@ -76,7 +73,7 @@ def test_the_code_to_close_with_says_why(sign: Sign, code: ClientClose) -> None:
 
 
 def test_an_ending_is_a_lost_connection_that_a_retry_can_mend() -> None:
-    ended = ended_by_close(4029, "Too many connections")
+    ended = ended_by_close(4029)
     assert isinstance(ended, ConnectionLost)
     assert ended.retryable
     assert ended.code == 4029
@@ -84,12 +81,6 @@ def test_an_ending_is_a_lost_connection_that_a_retry_can_mend() -> None:
 
 @pytest.mark.parametrize("code", ServerClose)
 def test_the_code_stands_once_in_the_text(code: ServerClose) -> None:
-    text = str(ended_by_close(code, f"{code.value}: {code.text}"))
+    text = str(ended_by_close(code))
     assert text.count(str(code.value)) == 1
     assert code.text in text
-
-
-@pytest.mark.parametrize("ended", [ended_by_close(1011, "a\nb" * 500), ended_by_status(500, "a\nb" * 500)])
-def test_what_a_server_wrote_is_shortened_to_one_line(ended: Ended) -> None:
-    assert "\n" not in str(ended)
-    assert len(str(ended)) < 300

@@ -2,12 +2,18 @@
 
 import pytest
 
-from bitrix_pull.wire.close_codes import ServerClose, printable, read_refusal
+from bitrix_pull.wire.close_codes import ServerClose, describe, printable, read_refusal
 
 
 @pytest.mark.parametrize("code", ServerClose)
 def test_each_code_has_its_text_and_reads_back_from_it(code: ServerClose) -> None:
-    assert read_refusal(f"{code.value}: {code.text}".encode()) == (code, code.text)
+    assert describe(code) == f"{code.value}: {code.text}"
+    assert read_refusal(describe(code).encode()) == code
+
+
+def test_what_a_stranger_wrote_is_not_repeated() -> None:
+    assert describe(4999) == "4999"
+    assert read_refusal(b"4010: any address, with all its secrets") == 4010
 
 
 def test_the_codes_that_answer_a_publish() -> None:
@@ -19,20 +25,6 @@ def test_the_codes_that_answer_a_publish() -> None:
 )
 def test_a_body_of_another_form_is_no_refusal(body: bytes) -> None:
     assert read_refusal(body) is None
-
-
-@pytest.mark.parametrize(
-    ("body", "text"),
-    [
-        (b"4010:", "no text"),
-        (b"4010:Wrong", "Wrong"),
-        (b"4010: Wrong\r\n  Channel\x00Id: it is", "Wrong Channel Id: it is"),
-        (b"4010: \xff", "\ufffd"),
-        (b"4010: " + b"x" * 1000, "x" * 194),
-    ],
-)
-def test_the_text_becomes_one_short_line(body: bytes, text: str) -> None:
-    assert read_refusal(body) == (4010, text)
 
 
 @pytest.mark.parametrize(

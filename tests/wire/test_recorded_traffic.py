@@ -12,7 +12,7 @@ from bitrix_pull.connection.endings import Sign, ended_by_close, ended_by_status
 from bitrix_pull.events import BACKEND_SENDER, UNKNOWN_SENDER, EventKind, PullEvent, Sender, SenderType
 from bitrix_pull.wire import protobuf, text
 from bitrix_pull.wire.channel_ids import PublicChannel
-from bitrix_pull.wire.close_codes import ServerClose, read_refusal
+from bitrix_pull.wire.close_codes import ServerClose, describe, read_refusal
 from bitrix_pull.wire.messages import ChannelStatus, Incoming
 from bitrix_pull.wire.protobuf import Publication, encode_publications, encode_status_request
 from bitrix_pull.wire.urls import publication_url
@@ -45,7 +45,6 @@ class Refusal(NamedTuple):
 
     sign: Sign
     code: int | None = None
-    text: str = ""
 
 
 class Close(NamedTuple):
@@ -80,7 +79,7 @@ def by_text(number: int, command: str, params: dict[str, object]) -> PullEvent[A
 
 def refused_publish(code: ServerClose) -> Refusal:
     # A publish over HTTP leaves the stream alone; the sign is what a poll would mean.
-    return Refusal(Sign.CHANNEL_REFUSED, code, code.text)
+    return Refusal(Sign.CHANNEL_REFUSED, code)
 
 
 BURST = "a burst: the first message had gone out alone, the rest of it 400 ms later in this one frame"
@@ -143,8 +142,8 @@ MEANING: dict[str, Frame | Refusal | Close | Nothing] = {
     "publish endpoint: serverStats is not public": refused_publish(ServerClose.COMMAND_NOT_ALLOWED),
     "publish endpoint: over 1 MiB": Refusal(Sign.SERVER_TROUBLE),
     "unknown path": Refusal(Sign.BLOCKED),
-    "long poll: wrong channel signature": Refusal(Sign.CHANNEL_REFUSED, 4010, "Wrong Channel Id."),
-    "long poll: no channel": Refusal(Sign.CHANNEL_REFUSED, 4010, "Wrong Channel Id."),
+    "long poll: wrong channel signature": Refusal(Sign.CHANNEL_REFUSED, 4010),
+    "long poll: no channel": Refusal(Sign.CHANNEL_REFUSED, 4010),
     # The handshake is refused without a code: the status alone says it.
     "ws handshake: wrong channel signature": Refusal(Sign.CHANNEL_REFUSED),
     "ws handshake: one good channel and one bad": Refusal(Sign.CHANNEL_REFUSED),
@@ -189,12 +188,13 @@ def test_each_exchange_means_what_the_server_meant(name: str) -> None:
         case Frame(messages):
             assert exchange.get("status") in (None, 200, 304)
             assert [as_values(item) for item in decoded(exchange)] == [as_values(item) for item in messages]
-        case Refusal(sign, code, words):
-            assert ended_by_status(exchange["status"], exchange["body"]).sign is sign
-            assert read_refusal(exchange["body"].encode()) == ((code, words) if code else None)
+        case Refusal(sign, code):
+            assert ended_by_status(exchange["status"]).sign is sign
+            assert read_refusal(exchange["body"].encode()) == code
+            assert code is None or describe(code) == exchange["body"]
         case Close(sign, code):
             received = exchange["close"] or (None, "")
-            ended = ended_by_close(*received)
+            ended = ended_by_close(received[0])
             assert (ended.sign, ended.code) == (sign, code)
         case Nothing():
             assert exchange["close"] is None

@@ -1,0 +1,426 @@
+"""Each row of protocol §8, end to end: what ends a connection, and what the client does about it."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from bitrix_pull import AccessToken, PullClient, State, StateChanged
+from bitrix_pull.emulator import Emulator
+from bitrix_pull.errors import PullError
+from tests import virtual_time
+from tests.connection.listening import Listener, emulator, running
+from tests.connection.stand_ins import (
+    StandInPortal,
+    WebSocketPeer,
+    http_answer,
+    listener_of,
+    protobuf_frame,
+    send,
+    tcp_server,
+)
+
+CONFIG = "pull.application.config.get"
+
+Range = tuple[float, float]
+
+AT_ONCE: Range = (0.0, 0.01)
+FIRST_RUNG: Range = (0.1, 0.121)
+"""100 ms, and up to 20 % more."""
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def rung(delay_s: float) -> Range:
+    return delay_s, delay_s * 1.2 + 0.01
+
+
+@dataclass
+class Watched:
+    """What a client has done since something happened to it."""
+
+    emu: Emulator
+    listener: Listener
+    since: float = field(default_factory=now)
+    calls: int = 0
+    connects: int = 0
+
+    def __post_init__(self) -> None:
+        self.calls = self.emu.portal.calls[CONFIG]
+        self.connects = self.listener.health().connects
+
+    async def reconnected(self) -> float:
+        """Wait for the next connection, and return how long it took."""
+        async with asyncio.timeout(7200):
+            while self.listener.health().connects == self.connects:
+                await asyncio.sleep(0.005)
+        return now() - self.since
+
+    @property
+    def configs(self) -> int:
+        return self.emu.portal.calls[CONFIG] - self.calls
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sign, and what is due: the delay before the next attempt, and a new configuration or not."""
+
+    code: int | None
+    delay_s: Range
+    fetches_config: bool = False
+
+
+ROWS = {
+    "4010 wrong channel": Row(4010, AT_ONCE, fetches_config=True),
+    "4011 history unreadable": Row(4011, FIRST_RUNG),
+    **{f"{code} publish refused": Row(code, AT_ONCE) for code in range(4012, 4022)},
+    "4029 evicted": Row(4029, (60.0, 76.0)),
+    "1000 closed": Row(1000, FIRST_RUNG),
+    "1001 going away": Row(1001, FIRST_RUNG),
+    "1006 no close frame": Row(None, FIRST_RUNG),
+    "1011 server error": Row(1011, FIRST_RUNG),
+    "1012 restart": Row(1012, FIRST_RUNG),
+    "1013 try later": Row(1013, FIRST_RUNG),
+    "1008 after it was live": Row(1008, FIRST_RUNG),
+}
+
+
+@pytest.mark.parametrize("transport", ["websocket", "long_polling"])
+@pytest.mark.parametrize("name", ROWS)
+def test_what_ends_a_connection(name: str, transport: str) -> None:
+    row = ROWS[name]
+    if transport == "long_polling" and row.code in (1000, 1001, 1008, 1011, 1012, 1013):
+        pytest.skip("a poll has no such end")
+
+    async def main() -> None:
+        async with emulator() as emu, running(Listener(emu, transport=transport)) as listener:
+            await listener.reached(State.LIVE)
+            emu.portal.send("x", {"n": 0})
+            await listener.received(1)
+            await asyncio.sleep(100)
+            watched = Watched(emu, listener)
+            await emu.push.disconnect_all(row.code, "" if row.code is None else f"{row.code}: Whatever.")
+            emu.portal.send("x", {"n": 1}, users=[1])
+            delay = await watched.reconnected()
+            least, most = row.delay_s
+            assert least <= delay <= most + 0.05
+            assert watched.configs == (1 if row.fetches_config else 0)
+            # It resumes with the mid, so nothing is lost.
+            await listener.received(2)
+            assert listener.numbers == [0, 1]
+
+    virtual_time.run(main)
+
+
+@pytest.mark.parametrize("command", ["config_expire", "server_restart"])
+def test_what_the_portal_asks_for(command: str) -> None:
+    async def main() -> None:
+        async with emulator() as emu, running(Listener(emu)) as listener:
+            await listener.reached(State.LIVE)
+            await asyncio.sleep(100)
+            watched = Watched(emu, listener)
+            if command == "config_expire":
+                emu.portal.expire_config()
+            else:
+                emu.portal.restart_notice()
+            await asyncio.sleep(1)
+            assert list(emu.push.connections) == []
+            emu.portal.send("x", {"n": 1})
+            assert 10 <= await watched.reconnected() <= 121
+            assert watched.configs == 1
+            await listener.received(1)
+
+    virtual_time.run(main)
+
+
+def test_the_moments_of_a_server_restart_are_spread() -> None:
+    async def delay() -> float:
+        async with emulator() as emu, running(Listener(emu)) as listener:
+            await listener.reached(State.LIVE)
+            emu.portal.restart_notice()
+            await listener.reached(State.BACKOFF)
+            change = next(n for n in listener.heard if isinstance(n, StateChanged) and n.retry_in_s)
+            assert change.retry_in_s is not None
+            return change.retry_in_s
+
+    async def main() -> list[float]:
+        return [await delay() for _ in range(12)]
+
+    delays = virtual_time.run(main)
+    assert all(10 <= delay <= 120 for delay in delays)
+    assert max(delays) - min(delays) > 20
+
+
+@pytest.mark.parametrize("transport", ["websocket", "long_polling"])
+def test_a_wrong_channel_for_the_second_time_in_a_row_waits(transport: str) -> None:
+    async def main() -> None:
+        async with emulator() as emu:
+            emu.push.faults.refuse_channels = True
+            async with running(Listener(emu, transport=transport)) as listener:
+                await asyncio.sleep(10)
+                # The first answer was no good; a second one was fetched at once, a third after 100 ms.
+                assert emu.portal.calls[CONFIG] <= 3
+                await asyncio.sleep(3600)
+                assert emu.portal.calls[CONFIG] <= 12
+                emu.push.faults.refuse_channels = False
+                await listener.reached(State.LIVE)
+
+    virtual_time.run(main)
+
+
+@pytest.mark.parametrize("again", ["fetched anew", "the same"])
+def test_a_handshake_with_400_fetches_the_configuration(again: str) -> None:
+    async def main() -> None:
+        async with emulator() as emu, running(Listener(emu)) as listener:
+            await listener.reached(State.LIVE)
+            await asyncio.sleep(100)
+            emu.push.faults.refuse_channels = True
+            watched = Watched(emu, listener)
+            await emu.push.disconnect_all(1012)
+            # At the first handshake after 100 ms, and at the second one right after it.
+            await asyncio.sleep(0.15)
+            assert watched.configs == 1
+            emu.push.faults.refuse_channels = False
+            emu.portal.send("x", {"n": 0})
+            assert await watched.reconnected() <= 20
+            await listener.received(1)
+            assert watched.configs <= 2
+
+    virtual_time.run(main)
+
+
+HANDSHAKES = [403, 404, 405, 426, 500, 502, 503, 504, 429, 200, 302]
+
+
+@pytest.mark.parametrize("status", HANDSHAKES)
+def test_a_handshake_with_another_status_waits_and_fetches_nothing(status: int) -> None:
+    async def main() -> None:
+        async with emulator() as emu, running(Listener(emu, transport="websocket")) as listener:
+            await listener.reached(State.LIVE)
+            await asyncio.sleep(100)
+            emu.push.faults.websocket_refusal = status
+            watched = Watched(emu, listener)
+            await emu.push.disconnect_all(1012)
+            await asyncio.sleep(5)
+            assert emu.push.counters.refused == 1
+            emu.push.faults.websocket_refusal = None
+            # The first rung was for the cut, the second one is for the refusal.
+            assert 15 <= await watched.reconnected() <= 18.5
+            assert watched.configs == 0
+
+    virtual_time.run(main)
+
+
+@pytest.mark.parametrize("refusal", ["reset", "black_hole"])
+def test_a_handshake_that_is_not_answered_waits_and_fetches_nothing(refusal: Any) -> None:
+    async def main() -> None:
+        async with emulator() as emu, running(Listener(emu, transport="websocket")) as listener:
+            await listener.reached(State.LIVE)
+            await asyncio.sleep(100)
+            emu.push.faults.websocket_refusal = refusal
+            watched = Watched(emu, listener)
+            await emu.push.disconnect_all()
+            await asyncio.sleep(5)
+            emu.push.faults.websocket_refusal = None
+            assert 15 <= await watched.reconnected() <= 29
+            assert watched.configs == 0
+
+    virtual_time.run(main)
+
+
+def test_a_link_that_is_dead_is_dropped_and_resumed_with_the_mid() -> None:
+    requests: list[str] = []
+
+    async def fall_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = WebSocketPeer(reader, writer)
+        await peer.accept()
+        requests.append(peer.path)
+        peer.send(protobuf_frame(len(requests)))
+        peer.flush()
+        while await peer.receive():
+            pass
+
+    async def main() -> None:
+        async with tcp_server(fall_silent) as address:
+            portal = StandInPortal(websocket=f"ws://{address}/subws/")
+            async with running(listener_of(portal)) as listener:
+                await listener.received(2)
+                assert "mid=" not in requests[0]
+                assert "mid=" in requests[1]
+                assert len(portal.calls) == 1
+
+    virtual_time.run(main)
+
+
+# -- the ladder -------------------------------------------------------------------------
+
+
+LADDER_S = [0.1, 15, 45, 45, 45, 600, 600, 600, 600, 600, 3600, 3600]
+
+
+async def delays(listener: Listener, count: int) -> list[float]:
+    """Return the waits before the next attempts."""
+    found: list[float] = []
+    notices = listener.notices()
+    async for notice in notices:
+        if isinstance(notice, StateChanged) and notice.state is State.BACKOFF:
+            assert notice.retry_in_s is not None
+            found.append(notice.retry_in_s)
+            if len(found) == count:
+                break
+    await notices.aclose()  # type: ignore[attr-defined]
+    return found
+
+
+def test_the_ladder_where_the_server_answers() -> None:
+    async def main() -> list[float]:
+        async with tcp_server(send(http_answer(502))) as address:
+            listener = listener_of(StandInPortal(websocket=f"ws://{address}/"))
+            waiting = asyncio.create_task(delays(listener, len(LADDER_S)))
+            async with running(listener):
+                return await waiting
+
+    found = virtual_time.run(main)
+    for delay, expected in zip(found, LADDER_S, strict=True):
+        least, most = rung(expected)
+        assert least <= delay <= most
+    assert len(set(found)) == len(found), "with jitter"
+
+
+def test_the_ladder_where_nothing_answers_ends_at_30_s() -> None:
+    async def main() -> list[float]:
+        listener = listener_of(StandInPortal(websocket="ws://127.0.0.1:1/"))
+        waiting = asyncio.create_task(delays(listener, 12))
+        async with running(listener):
+            return await waiting
+
+    found = virtual_time.run(main)
+    assert rung(0.1)[0] <= found[0] <= rung(0.1)[1]
+    assert rung(15)[0] <= found[1] <= rung(15)[1]
+    assert all(20 <= delay <= 30 for delay in found[2:])
+
+
+@pytest.mark.parametrize("failure", ["refused", "html", "limit"])
+def test_the_ladder_where_the_portal_fails(failure: str) -> None:
+    async def main() -> list[float]:
+        async with emulator() as emu:
+            match failure:
+                case "refused":
+                    auth: Any = AccessToken("http://127.0.0.1:1", "token-of-nobody")
+                case "html":
+                    emu.portal.faults.fail_rest(100)
+                    auth = AccessToken(emu.portal_url, emu.token)
+                case _:
+                    body = '{"error":"QUERY_LIMIT_EXCEEDED","error_description":"Too many requests"}'
+                    emu.portal.faults.fail_rest(100, 503, body, "application/json")
+                    auth = AccessToken(emu.portal_url, emu.token)
+            listener = Listener(emu, auth=auth)
+            waiting = asyncio.create_task(delays(listener, 8))
+            async with running(listener):
+                return await waiting
+
+    found = virtual_time.run(main)
+    for index, expected in enumerate(LADDER_S[:8]):
+        least, most = (20, 30) if failure == "refused" and index >= 2 else rung(expected)
+        assert least <= found[index] <= most
+
+
+@pytest.mark.parametrize(("live_s", "climbs"), [(20.0, True), (40.0, False)])
+def test_the_ladder_begins_anew_after_30_s_of_a_live_connection(live_s: float, climbs: bool) -> None:
+    async def main() -> None:
+        async with emulator() as emu, running(Listener(emu)) as listener:
+            waiting = asyncio.create_task(delays(listener, 2))
+            for _ in range(2):
+                await listener.reached(State.LIVE)
+                await asyncio.sleep(live_s)
+                await emu.push.disconnect_all(1012)
+                await asyncio.sleep(0.02)
+            first, second = await waiting
+            assert rung(0.1)[0] <= first <= rung(0.1)[1]
+            least, most = rung(15 if climbs else 0.1)
+            assert least <= second <= most
+
+    virtual_time.run(main)
+
+
+# -- failed -------------------------------------------------------------------------------
+
+
+FATAL: dict[str, tuple[int, str]] = {
+    "insufficient_scope": (403, "insufficient_scope"),
+    "NO_AUTH_FOUND": (401, "NO_AUTH_FOUND"),
+    "INVALID_CREDENTIALS": (403, "INVALID_CREDENTIALS"),
+    "ACCESS_DENIED": (403, "ACCESS_DENIED"),
+    "user_access_error": (403, "user_access_error"),
+    "WRONG_AUTH_TYPE": (403, "WRONG_AUTH_TYPE"),
+    "OVERLOAD_LIMIT": (503, "OVERLOAD_LIMIT"),
+    "PAYMENT_REQUIRED": (402, "PAYMENT_REQUIRED"),
+    "PORTAL_DELETED": (403, "PORTAL_DELETED"),
+    "INVALID_REQUEST": (400, "INVALID_REQUEST"),
+    "expired_token": (401, "expired_token"),
+}
+
+
+@pytest.mark.parametrize("code", FATAL)
+def test_where_a_person_must_act_no_further_request_is_made(code: str) -> None:
+    async def main() -> None:
+        async with emulator() as emu:
+            status, name = FATAL[code]
+            body = f'{{"error":"{name}","error_description":"Something"}}'
+            emu.portal.faults.fail_rest(1000, status, body, "application/json")
+            listener = Listener(emu)
+            async with running(listener):
+                await listener.reached(State.FAILED)
+                with pytest.raises(PullError) as raised:
+                    await listener.wait_live()
+                assert not raised.value.retryable
+                await asyncio.sleep(86_400)
+                assert emu.portal.calls.total() == 1
+                assert emu.push.counters.websockets == emu.push.counters.pollings == 0
+                assert listener.state is State.FAILED
+
+    virtual_time.run(main)
+
+
+NOT_NOW: dict[str, tuple[int, str, str]] = {
+    "a page of a portal under maintenance": (200, "<html>Back soon</html>", "text/html"),
+    "a page without a portal": (404, "<html>Not Found</html>", "text/html"),
+    "a configuration without channels": (200, '{"result":{"server":{"version":4}}}', "application/json"),
+}
+
+
+@pytest.mark.parametrize("what", NOT_NOW)
+def test_a_portal_that_has_worked_may_fail_for_a_while(what: str) -> None:
+    """At the start such an answer is final: the address is wrong. After weeks it is a passing trouble."""
+
+    async def main() -> None:
+        async with emulator() as emu, running(Listener(emu)) as listener:
+            await listener.reached(State.LIVE)
+            await asyncio.sleep(100)
+            emu.portal.faults.fail_rest(2, *NOT_NOW[what])
+            emu.portal.expire_config()
+            await asyncio.sleep(1000)
+            assert listener.state is State.LIVE
+
+    virtual_time.run(main)
+
+
+def test_an_unreachable_portal_does_no_harm_to_a_live_connection() -> None:
+    async def main() -> None:
+        async with emulator(channel_life_s=3600) as emu:
+            pull: PullClient = Listener(emu)
+            assert isinstance(pull, Listener)
+            async with running(pull):
+                await pull.reached(State.LIVE)
+                emu.portal.faults.fail_rest(3)
+                for n in range(30):
+                    emu.portal.send("x", {"n": n})
+                    await asyncio.sleep(130)
+                await pull.received(30)
+                assert sorted(pull.numbers) == list(range(30))
+                assert State.BACKOFF not in pull.states
+
+    virtual_time.run(main)

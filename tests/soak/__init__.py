@@ -1,0 +1,1 @@
+"""What the client promises about delivery, measured. ``python -m tests.soak --list``."""

@@ -1,0 +1,196 @@
+"""More than handlers can take, and more than any process should remember."""
+
+import asyncio
+import gc
+import os
+import sys
+import tracemalloc
+from typing import Any, get_args
+
+from bitrix_pull import AccessToken, EventsDropped, PullClient, PullEvent, PullOptions, State
+from bitrix_pull.emulator import Emulator
+from bitrix_pull.options import Overflow
+from tests import virtual_time
+from tests.connection.listening import emulator
+from tests.soak.outcome import Outcome
+
+MIB = 1024 * 1024
+IDLE_S = 0.5
+
+
+def overload(
+    *, overflow: str = "pause", rate: int = 5_000, handled: int = 100, seconds: float = 20.0
+) -> Outcome:
+    """5,000 messages/s into a handler of 100/s: memory <= 32 MiB over idle, nothing dropped silently.
+
+    The emulator runs in a process of its own, as the messages that it keeps are its business.
+    With "pause" all must arrive in the end, so once the flood is over the handler is let loose.
+    """
+    outcome = Outcome()
+    overflow = next(name for name in get_args(Overflow) if name == overflow)
+    asyncio.run(_overload(outcome, overflow, rate, handled, seconds))
+    return outcome
+
+
+async def _overload(outcome: Outcome, overflow: Overflow, rate: int, per_s: int, seconds: float) -> None:
+    server = await _Server.start()
+    total = int(rate * seconds)
+    seen: set[int] = set()
+    doubled, first_dropped = 0, 0
+    is_flooded = True
+    pull = PullClient(AccessToken(server.portal_url, server.token), options=PullOptions(overflow=overflow))
+
+    @pull.on("flood")
+    async def handle(event: PullEvent[Any]) -> None:
+        nonlocal doubled
+        doubled += event.params["n"] in seen
+        seen.add(event.params["n"])
+        if is_flooded:
+            await asyncio.sleep(1 / per_s)
+
+    async def watch() -> None:
+        nonlocal first_dropped
+        async for notice in pull.notices():
+            first_dropped += isinstance(notice, EventsDropped)
+
+    watching = asyncio.create_task(watch())
+    async with pull:
+        await asyncio.sleep(IDLE_S)
+        gc.collect()
+        idle, most = _resident_bytes(), 0
+        flood = asyncio.create_task(server.flood(rate, total))
+        while not flood.done():
+            await asyncio.sleep(0.05)
+            most = max(most, _resident_bytes())
+        await asyncio.sleep(1)
+        is_flooded = False
+        async with asyncio.timeout(seconds + 120):
+            while len(seen) + _dropped(pull) < total:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+                most = max(most, _resident_bytes())
+        await asyncio.sleep(IDLE_S)
+        dropped = _dropped(pull)
+    watching.cancel()
+    await server.stop()
+    outcome.note(published=total, handled=len(seen), dropped=dropped, notices=first_dropped)
+    outcome.exactly(0, unaccounted=total - len(seen) - dropped, doubled=doubled)
+    if overflow == "pause":
+        outcome.exactly(0, lost=total - len(seen))
+    else:
+        outcome.promise("dropping is told", (first_dropped > 0) == (dropped > 0))
+    outcome.at_most(32, memory_over_idle_mib=(most - idle) / MIB)
+
+
+def _dropped(pull: PullClient) -> int:
+    return pull._inbox.dropped
+
+
+def growth(*, messages: int = 1_000_000, reconnects: int = 5_000) -> Outcome:
+    """5,000 reconnects and 1,000,000 messages: memory growth <= 2 MiB, descriptors and tasks as before.
+
+    Memory is what Python has allocated (``tracemalloc``) in this client's own files and in
+    those of the libraries under it, but the emulator's, which is in the same process.
+    """
+    outcome = Outcome()
+
+    async def main() -> None:
+        count = 0
+
+        async with emulator() as emu:
+            emu.push.gather_s = 0.01
+            pull = PullClient(AccessToken(emu.portal_url, emu.token))
+
+            @pull.on("x")
+            def handle(event: PullEvent[Any]) -> None:
+                nonlocal count
+                count += 1
+
+            async def some(messages: int, reconnects: int) -> None:
+                sent = 0
+                each = messages // max(reconnects, 1)
+                for _ in range(reconnects):
+                    while pull.state is not State.LIVE:
+                        await asyncio.sleep(0.05)
+                    for start in range(0, each, 50):
+                        for _ in range(min(50, each - start)):
+                            # Kept for a minute only: what the server keeps is not the client's memory.
+                            emu.portal.send("x", {"n": 0}, expiry_s=60)
+                            sent += 1
+                        await asyncio.sleep(0.02)
+                    await asyncio.sleep(32)
+                    await emu.push.disconnect_all()
+                    await asyncio.sleep(0.05)
+                before = count
+                await asyncio.sleep(60)
+                outcome.promise("every message arrives", count > 0 and count == before)
+
+            serving = asyncio.create_task(pull.run())
+            # What is remembered on purpose (10,000 mids) is filled up before the first look.
+            await some(15_000, 30)
+            warm = count
+            tracemalloc.start()
+            await some(15_000, 30)
+            before = _footprint()
+            await some(messages, reconnects)
+            after = _footprint()
+            tracemalloc.stop()
+            await pull.close()
+            await asyncio.wait({serving})
+            outcome.note(messages=count - warm - 15_000, reconnects=pull.health().connects - 61)
+        outcome.exactly(messages // reconnects * reconnects, received=count - warm - 15_000)
+        outcome.at_most(2, growth_mib=(after[0] - before[0]) / MIB)
+        outcome.at_most(0, more_descriptors=after[1] - before[1], more_tasks=after[2] - before[2])
+
+    virtual_time.run(main)
+    return outcome
+
+
+def _footprint() -> tuple[int, int, int]:
+    """Return bytes allocated outside of the emulator, open descriptors, and tasks."""
+    gc.collect()
+    snapshot = tracemalloc.take_snapshot().filter_traces(
+        [
+            tracemalloc.Filter(False, "*/bitrix_pull/emulator/*"),
+            tracemalloc.Filter(False, tracemalloc.__file__),
+        ]
+    )
+    size = sum(statistic.size for statistic in snapshot.statistics("filename"))
+    return size, len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks())
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class _Server:
+    """An emulator in another process, which floods when told to."""
+
+    def __init__(self, process: asyncio.subprocess.Process, portal_url: str, token: str) -> None:
+        self._process = process
+        self.portal_url = portal_url
+        self.token = token
+
+    @classmethod
+    async def start(cls) -> "_Server":
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.soak.flood", stdin=pipe, stdout=pipe
+        )
+        assert process.stdout is not None
+        portal_url, token = (await process.stdout.readline()).decode().split()
+        return cls(process, portal_url, token)
+
+    async def flood(self, rate: int, total: int) -> None:
+        """Publish so many messages at a rate."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{rate} {total}\n".encode())
+        await self._process.stdin.drain()
+        await self._process.stdout.readline()
+
+    async def stop(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        await self._process.wait()

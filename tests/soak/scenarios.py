@@ -1,0 +1,31 @@
+"""All scenarios by the names that the command knows."""
+
+from collections.abc import Callable
+
+from tests.soak.closing import closing
+from tests.soak.crashes import sigkill
+from tests.soak.cuts import cuts
+from tests.soak.gaps import history_dropped
+from tests.soak.handlers import poison
+from tests.soak.liveness import busy_loop, half_open
+from tests.soak.load import growth, overload
+from tests.soak.outages import first_outage, live_again, server_gone
+from tests.soak.outcome import Outcome
+from tests.soak.races import overtaking, replay_race
+
+SCENARIOS: dict[str, Callable[..., Outcome]] = {
+    "cuts": cuts,
+    "replay-race": replay_race,
+    "overtaking": overtaking,
+    "history-dropped": history_dropped,
+    "poison": poison,
+    "sigkill": sigkill,
+    "closing": closing,
+    "overload": overload,
+    "growth": growth,
+    "half-open": half_open,
+    "busy-loop": busy_loop,
+    "first-outage": first_outage,
+    "server-gone": server_gone,
+    "live-again": live_again,
+}
