@@ -8,7 +8,7 @@ from bitrix_pull.cli.credentials import Account, portal_name
 from bitrix_pull.cli.output import Columns, EventPrinter, JsonLines
 from bitrix_pull.cli.streams import say
 from bitrix_pull.client import PullClient
-from bitrix_pull.events import MessageDropped, Notice, State, StateChanged
+from bitrix_pull.events import EventsDropped, Gap, MessageDropped, Notice, State, StateChanged
 from bitrix_pull.options import PullOptions
 
 
@@ -65,5 +65,9 @@ async def _narrate(notices: AsyncIterator[Notice], portal: str) -> None:
                 say(f"not connected: {str(error).rstrip('.')}. Next attempt in {retry_in_s or 0:.1f} s.")
             case MessageDropped():
                 say(f"left out an unreadable message (mid {notice.mid}): {notice.reason}")
+            case Gap():
+                say("the push server's history was gone: events may be lost")
+            case EventsDropped(total=total):
+                say(f"events come faster than they can be shown; dropped so far: {total}")
             case _:
                 pass

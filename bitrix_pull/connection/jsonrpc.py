@@ -44,7 +44,7 @@ class JsonRpcConnection:
                 async with asyncio.timeout_at(deadline):
                     messages = await self._websocket.receive()
             except TimeoutError:
-                raise Ended(Sign.SILENT, "the push server has stopped sending pings") from None
+                raise self._websocket.dead("the push server has stopped sending pings") from None
             if rest := [message for message in messages if not await self._answered(message)]:
                 return rest
 

@@ -105,7 +105,7 @@ class WebSocketConnection:
                         # A frame is an answer too, and the pong may be stuck behind many.
                         await asyncio.wait({receiving, pong}, return_when=asyncio.FIRST_COMPLETED)
                 except TimeoutError:
-                    raise self._dead("the push server did not answer a ping") from None
+                    raise self.dead("the push server did not answer a ping") from None
                 await asyncio.wait({receiving}, timeout=self._options.ping_interval_s)
                 if receiving.done():
                     return await receiving
@@ -128,11 +128,11 @@ class WebSocketConnection:
             async with asyncio.timeout(self._options.ping_timeout_s):
                 await self._socket.send(frame, text=text)
         except TimeoutError:
-            raise self._dead("the push server takes no more data") from None
+            raise self.dead("the push server takes no more data") from None
         except ConnectionClosed as closed:
             raise _ended(closed) from None
 
-    def _dead(self, what: str) -> Ended:
+    def dead(self, what: str) -> Ended:
         """Give up the link at once: nobody is there to say goodbye to."""
         self._socket.transport.abort()
         return Ended(Sign.SILENT, f"{what}: the link is dead")
