@@ -125,7 +125,7 @@ class Publisher:
     async def _by_endpoint(self, message: Message) -> Receipt:
         config = await self._config()
         url = config.publish_url
-        if config.server.version != _VERSION_WITH_ENDPOINT or url is None:
+        if config.server.version not in (0, _VERSION_WITH_ENDPOINT) or url is None:
             raise RouteUnavailable(
                 f"the portal's push server (version {config.server.version}) offers no publish endpoint",
                 advice=self._other_route(),
@@ -142,9 +142,11 @@ class Publisher:
         config = await self._config()
         if config.server.version >= _VERSION_WITH_JSONRPC:
             return await self._by_call(message)
-        if config.server.version != _VERSION_WITH_ENDPOINT:
+        # In text mode the server silently ignores what a client sends (protocol §7).
+        if config.server.version not in (0, _VERSION_WITH_ENDPOINT) or not self._options.protobuf:
             raise RouteUnavailable(
-                f"a push server of version {config.server.version} takes no messages over the socket",
+                f"a push server of version {config.server.version} takes no messages over the socket"
+                " unless it is spoken to in protobuf",
                 advice=self._other_route(),
             )
         requests = await self._requests(message, config)
