@@ -59,7 +59,8 @@ def test_fifty_days(seed: int) -> None:
 @pytest.mark.parametrize("off_s", [-3600.0, 3600.0])
 def test_a_portal_whose_clock_is_an_hour_off(off_s: float) -> None:
     async def main() -> None:
-        emu = Emulator(clock=lambda: virtual_time.unix_time() + off_s)
+        emu = emulator()
+        emu.portal.clock_offset_s = off_s
         async with emu, running(Listener(emu, ping_interval_s=QUIET_S)) as listener:
             emu.push.ping_interval_s = 1e9
             await listener.reached(State.LIVE)
