@@ -32,6 +32,9 @@ SAME_AGAIN_S = (60.0, 75.0)
 """Least and longest wait after an answer that brought nothing new, or none at all."""
 
 
+TIMER_SLACK_S = 0.01
+
+
 class ChannelManager:
     """Owns the configuration and decides when the portal is asked for another one.
 
@@ -59,7 +62,7 @@ class ChannelManager:
     @property
     def known(self) -> bool:
         """True if the next call of ``config`` needs no request."""
-        return self._config is not None and asyncio.get_running_loop().time() < self._due_at
+        return self._config is not None and not self._due()
 
     def portal_now(self) -> float:
         """Return the portal's present time (unix); ours where the portal told none."""
@@ -83,7 +86,7 @@ class ChannelManager:
         async with self._fetching:
             if self._config is None:
                 return await self._fetch()
-            if asyncio.get_running_loop().time() >= self._due_at:
+            if self._due():
                 await self._refresh()
             return self._config
 
@@ -91,6 +94,15 @@ class ChannelManager:
         """Take note that the configuration is no good any more: ask for another one."""
         if self._config is not None:
             self._expire(_keys(self._config))
+
+    def accepted(self) -> None:
+        """Take note that the push server has accepted the channels: they are good until their end."""
+        end_in = self.end_at() - asyncio.get_running_loop().time()
+        if self._expired and end_in > 0:
+            self._expired.clear()
+            self._warned = False
+            self._hold_until = -math.inf
+            self._due_at = asyncio.get_running_loop().time() + self._due_in_s(end_in)
 
     def expire(self, params: Mapping[str, Any]) -> bool:
         """Take note of a ``channel_expire`` (protocol §5); return True if it is about our channels.
@@ -128,6 +140,10 @@ class ChannelManager:
                 async with asyncio.timeout_at(None if math.isinf(self._due_at) else self._due_at):
                     await self._woken.wait()
 
+    def _due(self) -> bool:
+        # The event loop may fire a timer a little early; without slack we would spin until it is due.
+        return asyncio.get_running_loop().time() + TIMER_SLACK_S >= self._due_at
+
     async def _refresh(self) -> None:
         """Ask for a configuration while there is one to go on with."""
         try:
@@ -152,9 +168,9 @@ class ChannelManager:
         if end_in <= 0 or (overdue and not fresh):
             # Such channels are no good, but nobody has better ones: ask now and then.
             self._hold_until = self._due_at = loop_now + self._random.uniform(*SAME_AGAIN_S)
-            if not self._warned:
+            if not self._warned and end_in <= 0:
                 logger.warning("the portal answers channels that have expired; it is asked once a minute")
-            self._warned = True
+            self._warned = end_in <= 0
         else:
             self._warned = False
             self._hold_until = -math.inf

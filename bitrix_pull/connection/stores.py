@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
@@ -123,7 +124,7 @@ class FileStore:
 
     async def open(self) -> None:
         """Lock the file and read it."""
-        await asyncio.to_thread(self._open)
+        await _to_the_end(self._open, undo=self._lock.release)
 
     def _open(self) -> None:
         self._lock.acquire()
@@ -186,7 +187,7 @@ class SqliteStore:
     async def open(self) -> None:
         """Lock the database, and make its tables if need be."""
         async with self._turn:
-            await asyncio.to_thread(self._open)
+            await _to_the_end(self._open, undo=self._close)
 
     def _open(self) -> None:
         self._lock.acquire()
@@ -259,9 +260,24 @@ class SqliteStore:
     async def close(self) -> None:
         """Close the database when its last client has gone."""
         async with self._turn:
-            if self._lock.release() and self._database is not None:
-                self._database.close()
-                self._database = None
+            self._close()
+
+    def _close(self) -> None:
+        if self._lock.release() and self._database is not None:
+            self._database.close()
+            self._database = None
+
+
+async def _to_the_end(work: Callable[[], None], *, undo: Callable[[], object]) -> None:
+    """Do something in a thread; if cancelled, wait for it and undo it: a thread cannot be stopped."""
+    doing = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait({doing})
+        if not doing.cancelled() and doing.exception() is None:
+            undo()
+        raise
 
 
 def as_store(resume: "str | os.PathLike[str] | ResumeStore | None") -> ResumeStore:

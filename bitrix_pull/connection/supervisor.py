@@ -205,6 +205,7 @@ class Supervisor:
         resume_point = cursor.resume_point
         connection = await self._transports.open(config, resume_point, cursor.position, prefer=prefer)
         self.connects += 1
+        self._channels.accepted()
         portal_unix = self._channels.portal_now()
         cursor.connected(Beginning(connection.server_unix, portal_unix))
         self._keeper.connected()
