@@ -51,6 +51,7 @@ class Health:
         received: Events handed to dispatch.
         duplicates: Messages that the server sent again and that were dropped.
         malformed: Messages that could not be read.
+        dropped: Events that were dropped because handlers were too slow; see ``overflow``.
         waiting: Events that handlers have not finished with.
         waiting_bytes: Bytes of those events' bodies.
         last_error: What the last failure was, in words; "" if there was none.
@@ -62,6 +63,7 @@ class Health:
     received: int
     duplicates: int
     malformed: int
+    dropped: int
     waiting: int
     waiting_bytes: int
     last_error: str
@@ -128,7 +130,7 @@ class PullClient(Router):
             max_events=self._options.inbox_max_events,
             max_bytes=self._options.inbox_max_bytes,
             overflow=self._options.overflow,
-            settled=lambda event: self._keeper.settled(event),
+            settled=lambda event: self._keeper.settled(event.mid),
         )
         self._dispatcher = Dispatcher(self, self._inbox, self._notices.post)
         self._serving: asyncio.Task[None] | None = None
@@ -139,7 +141,6 @@ class PullClient(Router):
     def _prepare(self) -> None:
         """Make what one run needs. Of an earlier run, maybe in another event loop, nothing stays."""
         self._channels = ChannelManager(ConfigFetcher(self._rest, self._mode))
-        self._intake = Intake(self._dispatcher, self._notices.post)
         self._keeper = Keeper(
             self._store,
             self._start_at,
@@ -148,6 +149,7 @@ class PullClient(Router):
             unsettled=lambda: self._inbox.unsettled,
             acknowledge=lambda mids: self._supervisor.acknowledge(mids),
         )
+        self._intake = Intake(self._dispatcher, self._notices.post, self._keeper.settled)
         self._supervisor = Supervisor(
             channels=self._channels,
             transports=Transports(self._rest.http, self._options),
@@ -335,6 +337,7 @@ class PullClient(Router):
             received=self._intake.received,
             duplicates=self._intake.duplicates,
             malformed=self._intake.malformed,
+            dropped=self._inbox.dropped,
             waiting=len(self._inbox),
             waiting_bytes=self._inbox.size,
             last_error=str(error) if error is not None else "",

@@ -36,12 +36,21 @@ class Sink(Protocol):
 class Intake:
     """Sorts what was read, and counts it."""
 
-    def __init__(self, sink: Sink, announce: Callable[[Notice], None]) -> None:
-        """Feed new events to ``sink``."""
+    def __init__(
+        self, sink: Sink, announce: Callable[[Notice], None], settled: Callable[[str], None]
+    ) -> None:
+        """Feed new events to ``sink``.
+
+        Args:
+            sink: Takes the events that are new.
+            announce: Takes notices.
+            settled: Told of the messages that are no events, and so are dealt with at once.
+        """
         self.cursor = Cursor()
         """Says what is new; put in place before the first connection."""
         self._sink = sink
         self._announce = announce
+        self._settled = settled
         self.received = 0
         """Events handed on."""
         self.duplicates = 0
@@ -84,6 +93,7 @@ class Intake:
                 case Control():
                     if self._is_new(message, now, from_history=from_history):
                         controls.append(message)
+                        self._settled(message.mid)
                 case Malformed():
                     if self.cursor.admit(message.mid, now):
                         self._drop(message)
@@ -104,9 +114,13 @@ class Intake:
         if not from_history:
             return True
         sent = message.extra.get("server_time_unix")
-        return not self.cursor.too_old(created, sent if isinstance(sent, int | float) else None)
+        if not self.cursor.too_old(created, sent if isinstance(sent, int | float) else None):
+            return True
+        self._settled(message.mid)
+        return False
 
     def _drop(self, message: Malformed) -> None:
         self.malformed += 1
+        self._settled(message.mid)
         logger.warning("left out message %.40r: %s", message.mid, message.reason)
         self._announce(MessageDropped(message.mid, message.reason, self.malformed))

@@ -4,11 +4,10 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from bitrix_pull.connection.cursor import Cursor, ResumePoint
 from bitrix_pull.connection.stores import MemoryStore, ResumeStore
-from bitrix_pull.events import PullEvent
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.wire.urls import START_OF_HISTORY
 
@@ -85,9 +84,9 @@ class Keeper:
         self._cursor = Cursor(known_mids=self._known_mids, resume=point)
         return self._cursor
 
-    def settled(self, event: PullEvent[Any]) -> None:
-        """Take note that handlers have finished with an event."""
-        self._settled.append(event.mid)
+    def settled(self, mid: str) -> None:
+        """Take note that a message is dealt with: by its handlers, or because it is not for them."""
+        self._settled.append(mid)
         self._dirty.set()
 
     def connected(self) -> None:
