@@ -57,14 +57,20 @@ class Line:
         directions = [asyncio.create_task(self._upstream()), asyncio.create_task(self._downstream())]
         try:
             _, pending = await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
-            if self.weather.to_client_lost:
+            if self.weather.to_client_lost and pending:
                 # An end of the server that nobody on the other side gets to see.
                 await asyncio.wait(pending)
         finally:
             for direction in directions:
                 direction.cancel()
             await asyncio.wait(directions)
-            self.cut()
+            self._to_client.close()
+            self._to_server.transport.abort()
+
+    def abort(self) -> None:
+        """Let go of both sides."""
+        self._to_client.transport.abort()
+        self._to_server.transport.abort()
 
     def cut(self, end: End = "fin") -> None:
         """End the connection now."""
@@ -146,12 +152,16 @@ class FaultProxy:
     ) -> None:
         assert self._server is not None
         self._server.close()
+        for line in self.lines:
+            line.abort()
         tasks = set(self._tasks)
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
         await self._server.wait_closed()
+        # What was just closed ends with the next step of the loop.
+        await asyncio.sleep(0.01)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -159,18 +169,16 @@ class FaultProxy:
         self._tasks.add(task)
         try:
             upstream = await asyncio.open_connection(*self._target)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             _reset(writer)
-            return
-        finally:
             self._tasks.discard(task)
+            return
         line = Line(self.forecast(), (reader, writer), upstream)
         self.lines.append(line)
-        self._tasks.add(task)
         try:
-            await line.serve()
-        except asyncio.CancelledError:
-            pass  # The streams module would report it as an error of this callback.
+            # The streams module would report a cancellation as an error of this callback.
+            with contextlib.suppress(asyncio.CancelledError):
+                await line.serve()
         finally:
             self.lines.remove(line)
             self._tasks.discard(task)

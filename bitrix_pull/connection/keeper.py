@@ -86,8 +86,9 @@ class Keeper:
 
     def settled(self, mid: str) -> None:
         """Take note that a message is dealt with: by its handlers, or because it is not for them."""
-        self._settled.append(mid)
-        self._dirty.set()
+        if mid:
+            self._settled.append(mid)
+            self._dirty.set()
 
     def connected(self) -> None:
         """Take note that there is a point to resume from, even if nothing has come yet."""

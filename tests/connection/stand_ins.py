@@ -5,6 +5,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from typing import Any
 
 from websockets.exceptions import InvalidState
@@ -20,6 +21,9 @@ PRIVATE_ID = "canary00private0000000000000000a:canary00public00000000000000000.c
 SHARED_ID = "canary00shared00000000000000000b.canary00signature"
 CANARY = "canary00"
 """Stands in every channel id of a stand-in: no log and no error may hold it."""
+
+DATE_UNIX = 1_800_000_000
+"""What a stand-in's clock always shows."""
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -116,7 +120,13 @@ def send(*parts: bytes) -> Answer:
 
 def http_answer(status: int, body: bytes = b"", *headers: str) -> bytes:
     """Return a whole HTTP answer that ends its connection."""
-    lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}", "Connection: close", *headers]
+    lines = [
+        f"HTTP/1.1 {status} Whatever",
+        f"Date: {formatdate(DATE_UNIX, usegmt=True)}",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+        *headers,
+    ]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
@@ -181,7 +191,7 @@ def protobuf_frame(*numbers: int, padding_bytes: int = 0) -> bytes:
         message.id = bytes.fromhex(f"1800000000{number:016}")
         content = {"module_id": "application", "command": "x", "params": {"n": number}}
         message.body = json.dumps({**content, "padding": "x" * padding_bytes}).encode()
-        message.created = 1_800_000_000
+        message.created = DATE_UNIX
         message.expiry = 86_400
         message.sender.type = push_pb2.BACKEND
     return batch.SerializeToString()

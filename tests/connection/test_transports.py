@@ -1,6 +1,7 @@
-"""WebSocket where it works, long polling where it is blocked, and back (issue: points 1, protocol §8)."""
+"""WebSocket where it works, long polling where it is blocked, and back (protocol §8)."""
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -89,7 +90,7 @@ def test_the_websocket_is_tried_again_after_10_to_30_minutes_each_time() -> None
                     if emu.push.counters.refused > known:
                         known = emu.push.counters.refused
                         refused.append(now())
-                gaps = [later - earlier for earlier, later in zip(refused, refused[1:], strict=False)]
+                gaps = [later - earlier for earlier, later in pairwise(refused)]
                 assert all(595 <= gap <= 1805 for gap in gaps), gaps
 
     virtual_time.run(main)

@@ -255,10 +255,12 @@ def test_a_frame_over_the_limit_ends_the_connection_and_says_so() -> None:
     answer = after_handshake(lambda peer: peer.send(protobuf_frame(1, padding_bytes=20_000)))
 
     async def main() -> None:
-        async with tcp_server(answer) as address:
-            async with running(listener_on(address, max_frame_bytes=10_000)) as listener:
-                assert "max_frame_bytes" in str(await first_failure(listener))
-                assert listener.events == []
+        async with tcp_server(answer) as address, running(limited(address)) as listener:
+            assert "max_frame_bytes" in str(await first_failure(listener))
+            assert listener.events == []
+
+    def limited(address: str) -> Listener:
+        return listener_on(address, max_frame_bytes=10_000)
 
     virtual_time.run(main)
 
@@ -362,7 +364,7 @@ def test_no_log_holds_a_channel_or_token(caplog: pytest.LogCaptureFixture) -> No
     for name in list(logging.root.manager.loggerDict):
         caplog.set_level(logging.DEBUG, logger=name)
     secrets = virtual_time.run(main)
-    assert len(caplog.records) > 10
+    assert any(record.name.startswith("bitrix_pull") for record in caplog.records)
     for record in caplog.records:
         text = f"{record.getMessage()} {record.__dict__}"
         for secret in secrets:

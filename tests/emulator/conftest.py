@@ -65,7 +65,7 @@ async def session(launch: Launch) -> AsyncIterator[aiohttp.ClientSession]:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what other tasks are about to do."""
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - the emulator has no events for this
+        while not condition():
             await asyncio.sleep(0.001)
 
 

@@ -131,3 +131,14 @@ async def test_rest_calls_fail_as_often_as_told(
     assert await call("server.time") == (503, {"error": "QUERY_LIMIT_EXCEEDED"})
     assert (await call("server.time"))[0] == 200
     assert emulator.portal.calls == {"server.time": 4}
+
+
+# -- a slow portal ----------------------------------------------------------------------------
+
+
+async def test_rest_is_slow(emulator: Emulator, call: Call) -> None:
+    emulator.portal.faults.delay_s = 0.1
+    began = asyncio.get_running_loop().time()
+    status, _ = await call("pull.application.config.get")
+    assert status == 200
+    assert asyncio.get_running_loop().time() - began >= 0.1

@@ -17,12 +17,12 @@ def _parser() -> argparse.ArgumentParser:
         about = (inspect.getdoc(scenario) or "").partition("\n")[0]
         options = scenarios.add_parser(name, help=about, description=about)
         for option in inspect.signature(scenario).parameters.values():
-            options.add_argument(
-                f"--{option.name.replace('_', '-')}",
-                type=type(option.default),
-                default=option.default,
-                help=f"default: {option.default}",
-            )
+            flag = f"--{option.name.replace('_', '-')}"
+            if option.default is False:
+                options.add_argument(flag, action="store_true")
+            else:
+                told = f"default: {option.default}"
+                options.add_argument(flag, type=type(option.default), default=option.default, help=told)
     return parser
 
 

@@ -1,6 +1,7 @@
 """``close()`` in every state: soon done, and nothing left."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import random
@@ -13,6 +14,7 @@ from typing import Any
 
 from bitrix_pull import AccessToken, PullClient, PullEvent, PullOptions, State
 from bitrix_pull.emulator import Emulator
+from bitrix_pull.errors import PullError
 from bitrix_pull.options import Transport
 from tests.fault_proxy import FaultProxy, Weather
 from tests.soak.outcome import Outcome
@@ -227,7 +229,11 @@ class _Left:
         # Those of the emulator and of the proxy end when they see that the client has gone.
         tasks = [task for task in asyncio.all_tasks() - self._tasks if "bitrix_pull" in task.get_name()]
         outcome.promise(f"no task left ({name}): {tasks}", not tasks)
-        owned = [handle for handle in _timers() if "bitrix_pull/emulator" not in handle and "bitrix_pull/" in handle]
+        owned = [
+            handle
+            for handle in _timers()
+            if "bitrix_pull/emulator" not in handle and "bitrix_pull/" in handle
+        ]
         outcome.promise(f"no timer left ({name}): {owned}", not owned)
         locked = [name for name in _open_files() if "resume.json" in name]
         outcome.promise(f"no file left ({name}): {locked}", not locked)
@@ -254,13 +260,12 @@ async def _start(pull: PullClient) -> None:
 
 
 async def _run(pull: PullClient) -> None:
-    try:
+    # FAILED is what one of the situations wants.
+    with contextlib.suppress(PullError):
         await pull.run()
-    except Exception:  # noqa: BLE001, S110
-        pass  # FAILED is what one of the situations wants.
 
 
 async def _reached(pull: PullClient, state: State) -> None:
     async with asyncio.timeout(20):
-        while pull.state is not state:  # noqa: ASYNC110
+        while pull.state is not state:
             await asyncio.sleep(0)

@@ -5,6 +5,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 from bitrix_pull import State
+from bitrix_pull.emulator.faults import ConnectionFaults
 from tests import virtual_time
 from tests.fault_proxy import Weather
 from tests.soak.outcome import Outcome
@@ -86,6 +87,21 @@ async def _refused_handshake(here: Stand, rng: random.Random) -> None:
     asyncio.get_running_loop().call_later(rng.uniform(0.05, 20), setattr, faults, "websocket_refusal", None)
 
 
+async def _spoilt_connection(here: Stand, rng: random.Random) -> None:
+    """Cut, and let the server itself spoil the next connection: garble, duplicate, stall, close, …"""
+    faults = here.emu.push.faults
+
+    def script(number: int) -> ConnectionFaults:
+        faults.script = None
+        drawn = ConnectionFaults.drawn(rng)
+        # What is overtaken is out of order by the server's doing; that has a scenario of its own.
+        drawn.overtaken = 0.0
+        return drawn
+
+    faults.script = script
+    await _reset(here, rng)
+
+
 KINDS: tuple[Cut, ...] = (
     _end_of_file,
     _reset,
@@ -98,6 +114,7 @@ KINDS: tuple[Cut, ...] = (
     _connection_lost_at_server,
     _server_restart,
     _refused_handshake,
+    _spoilt_connection,
 )
 
 

@@ -104,7 +104,7 @@ async def _cut_many(rng: random.Random, cuts: int, live_s: float, *, quiet: bool
 
     async def client(cuts: int) -> None:
         # Not all in the same millisecond.
-        await asyncio.sleep(rng.uniform(0, 5))
+        await asyncio.sleep(rng.uniform(0, min(live_s, 5)))
         async with stand(Emulator()) as here:
             await here.listener.reached(State.LIVE)
             for n in range(cuts):

@@ -7,6 +7,7 @@ from bitrix_pull import State
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.emulator.faults import ConnectionFaults
 from bitrix_pull.emulator.subscribers import PollSubscriber, Subscriber
+from bitrix_pull.options import Transport
 from tests import virtual_time
 from tests.connection.listening import Listener, emulator, running
 from tests.soak.outcome import Outcome
@@ -65,8 +66,8 @@ def replay_race(
             raced.append(len(publisher.published_at))
             publisher.publish()
 
-        options = {"transport": "long_polling"} if polling else {}
-        async with emu, running(Listener(emu, **options)) as listener:
+        transport: Transport = "long_polling" if polling else "websocket"
+        async with emu, running(Listener(emu, transport=transport)) as listener:
             emu.push.faults.replay_race = lose
             await listener.reached(State.LIVE)
             publisher.publish()
@@ -146,4 +147,3 @@ def _overtook(listener: Listener, before: int) -> bool:
     """Tell whether the newer of two messages has arrived, and the older has not."""
     new = listener.numbers[before:]
     return bool(new) and new[-1] - 1 not in listener.numbers
-
