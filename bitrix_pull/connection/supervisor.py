@@ -287,7 +287,7 @@ class Supervisor:
             self._lifecycle.move(State.BACKOFF, error=failure, retry_in_s=delay)
             await asyncio.sleep(delay)
         else:
-            logger.info("reconnecting: %s", failure)
+            logger.warning("not connected, reconnecting at once: %s", failure)
 
     def _action(self, failure: PullError) -> Action:
         """Return what the table says, and take note if the configuration is no good.

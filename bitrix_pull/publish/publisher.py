@@ -20,16 +20,20 @@ from bitrix_pull.portal.auth import Mode
 from bitrix_pull.portal.http import HttpSession
 from bitrix_pull.portal.models import PublicChannelInfo, PullConfig, read_public_channels
 from bitrix_pull.portal.rest import RestClient
-from bitrix_pull.publish.batches import pack, spread
+from bitrix_pull.publish.batches import REQUEST_MAX_BYTES, pack, spread
 from bitrix_pull.publish.message import Message
 from bitrix_pull.wire.channel_ids import PublicChannel
 from bitrix_pull.wire.close_codes import describe, read_refusal
+from bitrix_pull.wire.json_text import encode_json
 from bitrix_pull.wire.urls import publication_url
 
 Route = Literal["auto", "rest", "endpoint", "socket"]
 
 EXPIRY_S = 86_400
 """How long the push server keeps a message for replay; what REST uses too (protocol §2)."""
+
+CALL_MAX_BYTES = REQUEST_MAX_BYTES - 100
+"""What the params of a JSON-RPC call may take, so that the whole keeps the limit of a request."""
 
 _VERSION_WITH_ENDPOINT = 4
 _VERSION_WITH_JSONRPC = 5
@@ -160,6 +164,9 @@ class Publisher:
             raise self._no_shared_channel()
         body = {"module_id": message.module, "command": message.command, "params": message.params}
         call = {"userList": list(message.users), "body": body, "expiry": EXPIRY_S}
+        size = len(encode_json(call))
+        if size > CALL_MAX_BYTES:
+            raise PublishTooLarge(f"the message takes {size} bytes; a call may hold {CALL_MAX_BYTES}")
         await self._call("publish", call)
         return Receipt("socket", messages=1, requests=1, confirmed=True)
 

@@ -56,13 +56,13 @@ class Listener(PullClient):
     async def received(self, count: int) -> None:
         """Wait until so many events have come."""
         async with asyncio.timeout(600):
-            while len(self.events) < count:  # noqa: ASYNC110 - virtual seconds cost nothing
+            while len(self.events) < count:
                 await asyncio.sleep(0.05)
 
     async def reached(self, state: State) -> None:
         """Wait until it is in a state."""
         async with asyncio.timeout(86_400):
-            while self.state is not state:  # noqa: ASYNC110
+            while self.state is not state:
                 await asyncio.sleep(0.05)
 
 

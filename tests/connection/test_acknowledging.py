@@ -81,7 +81,7 @@ async def test_a_crash_between_receipt_and_handling_brings_the_event_again(tmp_p
         async with asyncio.timeout(30):
             assert await process.stdout.readline() == b"live\n"
             handled = emu.portal.send("x", {"n": 0})
-            while handled not in emu.push.acknowledged:  # noqa: ASYNC110
+            while handled not in emu.push.acknowledged:
                 await asyncio.sleep(0.01)
             withheld = emu.portal.send("x", {"n": 1})
             while await process.stdout.readline() != b"handling 1\n":
@@ -92,8 +92,8 @@ async def test_a_crash_between_receipt_and_handling_brings_the_event_again(tmp_p
 
         async with Listener(emu, resume=store) as listener:
             async with asyncio.timeout(10):
-                while not listener.events:  # noqa: ASYNC110
+                while not listener.events:
                     await asyncio.sleep(0.01)
                 assert listener.numbers == [1]
-                while withheld not in emu.push.acknowledged:  # noqa: ASYNC110
+                while withheld not in emu.push.acknowledged:
                     await asyncio.sleep(0.01)

@@ -29,7 +29,7 @@ async def test_the_ten_line_program_prints_the_order() -> None:
         assert process.stdout is not None
         try:
             async with asyncio.timeout(20):
-                while not emulator.push.connections:  # noqa: ASYNC110 - it tells nobody
+                while not emulator.push.connections:
                     await asyncio.sleep(0.01)
                 emulator.portal.send("order_update", {"id": 7, "status": "paid"})
                 assert await process.stdout.readline() == b"order 7 is paid\n"

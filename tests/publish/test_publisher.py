@@ -122,6 +122,14 @@ async def test_what_is_over_a_mebibyte_is_not_sent(emu: Emulator, route: Route) 
         assert emu.push.counters.requests == before
 
 
+async def test_on_version_5_it_is_not_sent_either() -> None:
+    async with Emulator(version=5) as emu, PullClient(AccessToken(emu.portal_url, emu.token)) as pull:
+        with pytest.raises(PublishTooLarge):
+            await pull.publish("x", {"text": "x" * 1_048_576}, users=1, route="socket")
+        assert pull.health().connects == 1
+        assert (await pull.publish("x", {"text": "x" * 1_000_000}, users=1, route="socket")).confirmed
+
+
 async def test_a_refusal_of_the_endpoint_names_its_code(emu: Emulator) -> None:
     class Portal:
         """Tells a public channel with a signature that the push server never made."""
