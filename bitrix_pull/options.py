@@ -51,9 +51,9 @@ class PullOptions:
     ping_timeout_s: float = 5.0
     poll_timeout_s: float = 60.0
     catch_up_s: float = 0.5
-    close_timeout_s: float = 2.0
+    close_timeout_s: float = 1.0
     inbox_max_events: int = 10_000
-    inbox_max_bytes: int = 16 * 1024 * 1024
+    inbox_max_bytes: int = 8 * 1024 * 1024
     overflow: Overflow = "pause"
     known_mids: int = 10_000
     max_frame_bytes: int = 16 * 1024 * 1024

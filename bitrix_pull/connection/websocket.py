@@ -61,6 +61,8 @@ class WebSocketConnection:
                 url,
                 compression=None,
                 max_size=options.max_frame_bytes,
+                # A frame can hold all that came in 0.4 s: what waits unread shall be little.
+                max_queue=2,
                 open_timeout=options.connect_timeout_s,
                 close_timeout=options.close_timeout_s,
                 ping_interval=None,
