@@ -160,7 +160,9 @@ class Cursor:
 
     def snapshot(self, unsettled: Collection[str]) -> ResumePoint:
         """Return what to write down, given the mids that handlers have not finished with."""
-        point = min((self.resume_point or START_OF_HISTORY, *map(_just_before, unsettled)))
+        point = self.resume_point or START_OF_HISTORY
+        if unsettled:
+            point = min(point, _just_before(min(unsettled)))
         settled = tuple(mid for mid in self._known if mid > point and mid not in unsettled)
         return ResumePoint(point, settled, self._began)
 

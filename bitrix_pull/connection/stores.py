@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import sqlite3
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
+
+import orjson
 
 from bitrix_pull.connection.cursor import Beginning, ResumePoint
 from bitrix_pull.errors import InvalidArgument
@@ -129,7 +130,7 @@ class FileStore:
     def _open(self) -> None:
         self._lock.acquire()
         try:
-            self._points = json.loads(self._path.read_bytes())["points"]
+            self._points = orjson.loads(self._path.read_bytes())["points"]
         except FileNotFoundError:
             self._points = {}
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -154,12 +155,14 @@ class FileStore:
             "settled": list(point.settled),
             "began": point.began and [point.began.server_unix, point.began.portal_unix],
         }
-        await asyncio.to_thread(self._write, json.dumps({"points": self._points}, indent=1))
+        # Indented for a person's sake, and by orjson, as the standard library takes its time for that.
+        text = orjson.dumps({"points": self._points}, option=orjson.OPT_INDENT_2)
+        await asyncio.to_thread(self._write, text)
 
-    def _write(self, text: str) -> None:
+    def _write(self, text: bytes) -> None:
         handle, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
         try:
-            with os.fdopen(handle, "w") as file:
+            with os.fdopen(handle, "wb") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())

@@ -1,0 +1,82 @@
+"""Each promise of ``python -m tests.soak --list``, in small."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.soak.closing import closing
+from tests.soak.crashes import sigkill
+from tests.soak.cuts import cuts
+from tests.soak.gaps import history_dropped
+from tests.soak.handlers import poison
+from tests.soak.liveness import busy_loop, half_open
+from tests.soak.load import growth, overload
+from tests.soak.outages import first_outage, live_again, server_gone
+from tests.soak.outcome import Outcome
+from tests.soak.races import overtaking, replay_race
+from tests.soak.scenarios import SCENARIOS
+
+SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
+    (cuts, {"seeds": 2, "messages": 1_000, "cuts": 40}),
+    (replay_race, {"times": 25}),
+    (replay_race, {"times": 10, "version": 5}),
+    (replay_race, {"times": 10, "polling": True}),
+    (replay_race, {"times": 15, "refused_audits": True}),
+    (overtaking, {"times": 40}),
+    (first_outage, {"times": 10}),
+    (server_gone, {}),
+    (live_again, {"cuts": 20, "live_s": 0.2}),
+    (live_again, {"cuts": 20, "live_s": 0.2, "quiet": True}),
+    (poison, {"messages": 500}),
+    (sigkill, {"kills": 2}),
+    (history_dropped, {"times": 60}),
+    (half_open, {"times": 40}),
+    (half_open, {"times": 40, "version": 5}),
+    (busy_loop, {}),
+    (busy_loop, {"version": 5}),
+    (overload, {"seconds": 2.5}),
+    (overload, {"seconds": 2.5, "overflow": "drop_oldest"}),
+    (closing, {"moments": 30}),
+    (growth, {"messages": 1_000, "reconnects": 20, "warm_up": 5}),
+]
+
+
+def _named(case: object) -> str:
+    if isinstance(case, dict):
+        return ",".join(f"{name}={value}" for name, value in case.items())
+    return getattr(case, "__name__", "")
+
+
+@pytest.mark.parametrize(("scenario", "size"), SHORT, ids=_named)
+def test_promise(scenario: Callable[..., Outcome], size: dict[str, Any]) -> None:
+    outcome = scenario(**size)
+    assert outcome.figures
+    assert not outcome.broken, str(outcome)
+
+
+def test_every_scenario_is_run_here() -> None:
+    assert {scenario for scenario, _ in SHORT} == set(SCENARIOS.values())
+
+
+def test_the_command_exits_non_zero_for_a_broken_promise(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.soak import __main__ as command
+
+    outcome = Outcome()
+    outcome.exactly(0, lost=3)
+    monkeypatch.setitem(SCENARIOS, "cuts", lambda: outcome)
+    monkeypatch.setattr(sys, "argv", ["soak", "cuts"])
+    assert command.main() == 1
+    assert "lost=3" in capsys.readouterr().out
+    assert "BROKEN" in str(outcome)
+
+
+def test_the_command_lists_what_it_knows() -> None:
+    listed = subprocess.run(
+        [sys.executable, "-m", "tests.soak", "--list"], capture_output=True, text=True, check=True
+    ).stdout
+    assert [line.split()[0] for line in listed.splitlines()] == list(SCENARIOS)
