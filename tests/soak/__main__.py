@@ -37,8 +37,6 @@ def main() -> int:
         return 0
     if name is None:
         parser.error("name a scenario, or ask for --list")
-    # The scenarios provoke every warning on purpose, thousands of times.
-    logging.disable(logging.CRITICAL)
     began = time.perf_counter()
     outcome = SCENARIOS[name](**arguments)
     print(f"{name}: {outcome}  ({time.perf_counter() - began:.1f} s)")  # noqa: T201
@@ -46,4 +44,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # The scenarios provoke every warning on purpose, thousands of times.
+    logging.disable(logging.CRITICAL)
     sys.exit(main())
