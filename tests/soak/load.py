@@ -102,7 +102,8 @@ def growth(*, messages: int = 1_000_000, reconnects: int = 5_000, warm_up: int =
     async def main() -> None:
         count = 0
 
-        async with emulator() as emu:
+        # Without renewals, which would be connects too.
+        async with emulator(channel_life_s=10**8) as emu:
             emu.push.gather_s = 0.01
             pull = PullClient(AccessToken(emu.portal_url, emu.token))
 
