@@ -28,11 +28,6 @@ class ServerClose(IntEnum):
         """The server's own words for it."""
         return _TEXTS[self]
 
-    @property
-    def refuses_publish(self) -> bool:
-        """True if it answers something that the client published."""
-        return ServerClose.PUBLIC_CHANNEL_REQUIRED <= self <= ServerClose.INVALID_SIGNATURE
-
 
 _TEXTS = {
     ServerClose.WRONG_CHANNEL: "Wrong Channel Id.",

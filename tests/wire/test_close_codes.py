@@ -16,10 +16,6 @@ def test_what_a_stranger_wrote_is_not_repeated() -> None:
     assert read_refusal(b"4010: any address, with all its secrets") == 4010
 
 
-def test_the_codes_that_answer_a_publish() -> None:
-    assert [code.value for code in ServerClose if code.refuses_publish] == list(range(4012, 4022))
-
-
 @pytest.mark.parametrize(
     "body", [b"", b"Wrong Channel Id.", b"<html>: no", b": text", b"-4010: text", b" : ", b"\xff\xfe: x"]
 )
