@@ -20,6 +20,7 @@ from bitrix_pull.connection.keeper import Keeper
 from bitrix_pull.connection.states import Lifecycle
 from bitrix_pull.connection.stream import IN_FLIGHT_S, Stream
 from bitrix_pull.connection.transports import Transports
+from bitrix_pull.connection.turnstile import Turnstile, turnstile_of
 from bitrix_pull.errors import NotRunning, PullError, RouteUnavailable, Unreachable
 from bitrix_pull.events import Notice, State
 from bitrix_pull.options import PullOptions, Transport
@@ -73,6 +74,7 @@ class Supervisor:
         self._stream: Stream | None = None
         self._lost_at: float | None = None
         self._channel_ids: tuple[str, ...] = ()
+        self._turnstile: Turnstile | None = None
         self.connects = 0
         """Connections opened so far."""
 
@@ -100,20 +102,29 @@ class Supervisor:
             if failure is not None:
                 await self._back_off(failure)
             try:
-                stream = await self._connect()
+                stream = await self._connect(again=failure is not None)
             except PullError as error:
                 failure = error
             else:
                 failure = await self._attend(stream)
 
-    async def _connect(self) -> Stream:
-        """Make one attempt, with a new configuration if the present one is no good."""
+    async def _connect(self, *, again: bool) -> Stream:
+        """Make one attempt, with a new configuration if the present one is no good.
+
+        Args:
+            again: True after a failure, which all other clients of the server may have
+                seen at the same moment.
+        """
         if not self._channels.known:
             self._lifecycle.move(State.CONFIGURING)
         config = await self._channels.config()
         if not self._keeper.loaded:
             self._intake.cursor = await self._keeper.load(config)
         self._lifecycle.move(State.CONNECTING)
+        self._turnstile = turnstile_of(config.websocket_url or config.polling_url or "")
+        self._turnstile.join(self)
+        if again:
+            await self._turnstile.turn()
         return await self._open(config, reconnect=True)
 
     async def _attend(self, stream: Stream) -> Ended:

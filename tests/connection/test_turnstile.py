@@ -1,0 +1,85 @@
+"""Thousands of clients that lose their server at the same moment come back one after the other."""
+
+import asyncio
+
+import pytest
+
+from bitrix_pull.connection.turnstile import LEAST_PER_S, SHARE_PER_S, Turnstile, turnstile_of
+from tests import virtual_time
+
+
+class Client:
+    """Anything that can be counted."""
+
+
+async def attempts(turnstile: Turnstile, clients: list[Client]) -> list[float]:
+    """Let all try at once; return when each had its turn."""
+    for client in clients:
+        turnstile.join(client)
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+
+    async def one() -> float:
+        await turnstile.turn()
+        return loop.time() - started
+
+    return sorted(await asyncio.gather(*(one() for _ in clients)))
+
+
+def busiest_second(times: list[float]) -> int:
+    return max(sum(start <= time < start + 1 for time in times) for start in times)
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_few_clients_do_not_wait(count: int) -> None:
+    async def main() -> list[float]:
+        return await attempts(turnstile_of("wss://push"), [Client() for _ in range(count)])
+
+    assert virtual_time.run(main)[-1] < 0.01
+
+
+@pytest.mark.parametrize("count", [1000, 5000])
+def test_of_many_at_most_a_tenth_tries_within_a_second(count: int) -> None:
+    async def main() -> list[float]:
+        return await attempts(turnstile_of("wss://push"), [Client() for _ in range(count)])
+
+    times = virtual_time.run(main)
+    assert busiest_second(times) <= count / 10
+    assert times[-1] < 1 / SHARE_PER_S + 1
+
+
+def test_those_who_are_gone_do_not_count() -> None:
+    async def main() -> list[float]:
+        turnstile = turnstile_of("wss://push")
+        await attempts(turnstile, [Client() for _ in range(1000)])
+        await asyncio.sleep(60)
+        return await attempts(turnstile, [Client() for _ in range(100)])
+
+    times = virtual_time.run(main)
+    assert times[-1] == pytest.approx((100 - LEAST_PER_S) / LEAST_PER_S, abs=0.2)
+
+
+def test_whoever_gives_up_holds_nobody_up() -> None:
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        turnstile = turnstile_of("wss://push")
+        waiting = [asyncio.create_task(turnstile.turn()) for _ in range(100)]
+        await asyncio.sleep(0.01)
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        started = loop.time()
+        await turnstile.turn()
+        return loop.time() - started
+
+    assert virtual_time.run(main) <= 1 / LEAST_PER_S
+
+
+def test_each_server_and_each_loop_has_its_own() -> None:
+    async def main() -> Turnstile:
+        one = turnstile_of("wss://push")
+        assert turnstile_of("wss://push") is one
+        assert turnstile_of("wss://other") is not one
+        return one
+
+    assert asyncio.run(main()) is not asyncio.run(main())
