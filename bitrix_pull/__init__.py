@@ -27,35 +27,58 @@ if TYPE_CHECKING:
         State,
         StateChanged,
     )
-    from bitrix_pull.options import PullOptions
-    from bitrix_pull.portal.auth import AccessToken, OAuth, Webhook
-    from bitrix_pull.publish.publisher import Receipt
+    from bitrix_pull.options import PullOptions, RateLimit
+    from bitrix_pull.portal.auth import AccessToken, Webhook
+    from bitrix_pull.portal.oauth import OAuth
+    from bitrix_pull.portal.token_database import SqliteTokenStore
+    from bitrix_pull.portal.token_files import FileTokenStore
+    from bitrix_pull.portal.token_stores import MemoryTokenStore, TokenStore
+    from bitrix_pull.portal.tokens import Tokens
+    from bitrix_pull.presence.status import Presence, PresenceChanged
+    from bitrix_pull.presence.watch import PresenceWatch
+    from bitrix_pull.publish.batch import Batch
+    from bitrix_pull.publish.message import Message
+    from bitrix_pull.publish.receipt import Fate, Receipt
+    from bitrix_pull.wire.channel_ids import PublicChannel
 
 __all__ = [
     "AccessToken",
+    "Batch",
     "Continuity",
     "EventsDropped",
+    "Fate",
     "FileStore",
+    "FileTokenStore",
     "Gap",
     "HandlerFailed",
     "Health",
     "MemoryStore",
+    "MemoryTokenStore",
+    "Message",
     "MessageDropped",
     "Notice",
     "OAuth",
+    "Presence",
+    "PresenceChanged",
+    "PresenceWatch",
+    "PublicChannel",
     "PullClient",
     "PullError",
     "PullEvent",
     "PullOptions",
+    "RateLimit",
     "Receipt",
     "ResumeStore",
     "Router",
     "Sender",
     "SenderType",
     "SqliteStore",
+    "SqliteTokenStore",
     "State",
     "StateChanged",
     "Subscription",
+    "TokenStore",
+    "Tokens",
     "Webhook",
     "errors",
 ]
@@ -64,29 +87,42 @@ logging.getLogger("bitrix_pull").addHandler(logging.NullHandler())
 
 _HOMES = {
     "AccessToken": "portal.auth",
+    "Batch": "publish.batch",
     "Continuity": "events",
     "EventsDropped": "events",
+    "Fate": "publish.receipt",
     "FileStore": "connection.stores",
+    "FileTokenStore": "portal.token_files",
     "Gap": "events",
     "HandlerFailed": "events",
     "Health": "client",
     "MemoryStore": "connection.stores",
+    "MemoryTokenStore": "portal.token_stores",
+    "Message": "publish.message",
     "MessageDropped": "events",
     "Notice": "events",
-    "OAuth": "portal.auth",
+    "OAuth": "portal.oauth",
+    "PublicChannel": "wire.channel_ids",
+    "Presence": "presence.status",
+    "PresenceChanged": "presence.status",
+    "PresenceWatch": "presence.watch",
     "PullClient": "client",
     "PullError": "errors",
     "PullEvent": "events",
     "PullOptions": "options",
-    "Receipt": "publish.publisher",
+    "RateLimit": "options",
+    "Receipt": "publish.receipt",
     "ResumeStore": "connection.stores",
     "Router": "dispatch.router",
     "Sender": "events",
     "SenderType": "events",
     "SqliteStore": "connection.stores",
+    "SqliteTokenStore": "portal.token_database",
     "State": "events",
     "StateChanged": "events",
     "Subscription": "dispatch.subscription",
+    "TokenStore": "portal.token_stores",
+    "Tokens": "portal.tokens",
     "Webhook": "portal.auth",
 }
 

@@ -5,6 +5,7 @@ import contextlib
 import math
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, get_args, overload
@@ -24,14 +25,26 @@ from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.notices import NoticeBoard
 from bitrix_pull.dispatch.router import M, Router
 from bitrix_pull.dispatch.subscription import Subscription
+from bitrix_pull.dispatch.tasks import TaskSet
 from bitrix_pull.errors import InvalidArgument, NotRunning, PullError, StartTimeout
 from bitrix_pull.events import Notice, State
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.auth import Caller, Credentials, Mode
 from bitrix_pull.portal.config import ConfigFetcher
+from bitrix_pull.portal.public_channels import PublicChannels
 from bitrix_pull.portal.rest import RestClient
+from bitrix_pull.portal.user_ids import check_user_ids
+from bitrix_pull.presence.extension import check_tags, extend_watch
+from bitrix_pull.presence.lookup import PresenceLookup
+from bitrix_pull.presence.status import Presence
+from bitrix_pull.presence.watch import CHANGE_COMMAND, CHANGE_MODULE, PresenceWatch, watch_presence
+from bitrix_pull.publish.batch import Batch
+from bitrix_pull.publish.delivery import Retry
 from bitrix_pull.publish.message import Message
-from bitrix_pull.publish.publisher import Publisher, Receipt, Route
+from bitrix_pull.publish.notifications import notify
+from bitrix_pull.publish.publisher import Publisher, Route
+from bitrix_pull.publish.receipt import Receipt
+from bitrix_pull.wire.channel_ids import PublicChannel
 
 _AWAITED = {
     State.CONFIGURING: "the portal has not answered",
@@ -119,6 +132,10 @@ class PullClient(Router):
             raise InvalidArgument(f'mode must be "application" or "user", not {mode!r:.40}')
         if start not in get_args(Start):
             raise InvalidArgument(f"start must be one of {get_args(Start)}, not {start!r:.40}")
+        if options is not None and not isinstance(options, PullOptions):
+            raise InvalidArgument(f"options must be PullOptions, not {type(options).__name__}")
+        if http is not None and not isinstance(http, aiohttp.ClientSession):
+            raise InvalidArgument(f"http must be an aiohttp.ClientSession, not {type(http).__name__}")
         self._options = options or PullOptions()
         self._rest = RestClient(auth, options=self._options, http=http)
         self._mode: Mode = mode or self._rest.default_mode
@@ -133,6 +150,7 @@ class PullClient(Router):
             settled=lambda event: self._keeper.settled(event.mid),
         )
         self._dispatcher = Dispatcher(self, self._inbox, self._notices.post)
+        self._watching = TaskSet()
         self._serving: asyncio.Task[None] | None = None
         self._closing = False
         self._drain_s = 0.0
@@ -159,10 +177,17 @@ class PullClient(Router):
             options=self._options,
             announce=self._notices.post,
         )
+        self._public_channels = PublicChannels(
+            self._rest, self._mode, config=self._channels.config, now=self._channels.portal_now
+        )
+        self._presence = PresenceLookup(
+            self._supervisor, config=self._channels.config, public_channels=self._public_channels
+        )
         self._publisher = Publisher(
             rest=self._rest,
             mode=self._mode,
             config=self._channels.config,
+            public_channels=self._public_channels,
             require_connection=self._supervisor.require_connection,
             send=self._supervisor.send,
             call=self._supervisor.call,
@@ -231,6 +256,7 @@ class PullClient(Router):
                 self._drain_s = 0.0 if self._dispatcher.runs_current_task() else drain
                 serving.cancel()
             await asyncio.wait({serving})
+        await self._watching.close()
         await self._rest.close()
         self._closed()
 
@@ -268,6 +294,7 @@ class PullClient(Router):
                 async with asyncio.timeout(self._drain_s):
                     await self._dispatcher.idle()
             self._dispatcher.finish(self._failure())
+            await self._watching.close()
             handling.cancel()
             self._keeper.stop()
             await asyncio.wait({handling, keeping})
@@ -381,20 +408,43 @@ class PullClient(Router):
         *,
         module: str = "application",
         users: int | Iterable[int] | None = None,
+        channels: str | PublicChannel | Iterable[str | PublicChannel] | None = None,
+        to_self: bool = False,
         route: Route = "auto",
+        retry: Retry = "never",
+        timeout: float | None = None,
     ) -> Receipt:
         """Publish an event. Works on a client that is not started too, but for the socket.
+
+        Everybody who is named gets it; where nobody is, the application's shared channel does,
+        which only REST reaches.
 
         Args:
             command: Letters, digits and ``_ : | . -``.
             params: The payload: what JSON can hold.
             module: Lower-case letters, digits, dots and underscores.
-            users: User ids whose private channels get it; None for the shared channel of
-                the application. Other users than oneself take an administrator.
-            route: "rest" (``pull.application.event.add``: application mode, every server),
-                "endpoint" or "socket" (push server version 4, to users only), or "auto":
-                REST in application mode, where it is confirmed and reaches the shared
-                channel, and the endpoint in user mode, which has no REST method for it.
+            users: User ids whose private channels get it. Other users than oneself take an
+                administrator over REST, and the right to ask for their channels otherwise.
+            channels: Public channels, as ``PUB.SIG`` texts or ``PublicChannel``. Not over REST.
+            to_self: Whether the user behind the credentials gets it.
+            route: The way to go.
+
+                - "rest": ``pull.application.event.add``. Application mode, every server, one
+                  call a message, and the portal takes 2 calls a second for long.
+                - "endpoint": the push server's own, version 4: up to 100 messages a request.
+                  Receivers see a "client" event.
+                - "socket": the open connection, version 4 or newer. Version 4 answers
+                  nothing; a refusal ends the connection, which is then opened anew. While
+                  a full inbox stops the reading (``overflow="pause"``), it learns nothing:
+                  handlers of many events better publish by another route.
+                - "auto": REST in application mode, as every portal has it, it is confirmed
+                  and reaches everybody; where channels are named, which REST cannot, and in
+                  user mode, which has no REST method for it: the endpoint, and the socket
+                  from version 5 on.
+            retry: "never", or "safe" if receivers can bear the event twice: what may have
+                been published or not is then repeated within the timeout.
+            timeout: Seconds for all of it; None: ``options.rest_timeout_s`` for each request.
+                Until then it waits for a portal or push server that wants to be asked later.
 
         Returns:
             How it went. Accepted does not mean delivered.
@@ -402,8 +452,162 @@ class PullClient(Router):
         Raises:
             InvalidArgument: The message can be no event; nothing was sent.
             RouteUnavailable: This portal cannot serve the route; the text names one it can.
-            PublishError: The push server refused it.
+            NotRunning: The socket was asked for, and the client is not started.
+            PublishError: The push server refused it; ``OutcomeUnknown``: it was sent, and
+                nobody knows whether it was published.
             PortalError: The portal refused it.
-            Unreachable: Nothing answered; it may have been published or not.
+            Unreachable: It was never sent, so it may be repeated.
         """
-        return await self._publisher.publish(Message.check(command, params, module, users), route)
+        message = Message(command, params, module=module, users=users, channels=channels, to_self=to_self)
+        receipt = await self.publish_many([message], route=route, retry=retry, timeout=timeout)
+        return receipt.raise_for_failures()
+
+    async def publish_many(
+        self,
+        messages: Iterable[Message],
+        *,
+        route: Route = "auto",
+        retry: Retry = "never",
+        timeout: float | None = None,
+    ) -> Receipt:
+        """Publish events in as few requests as the route allows.
+
+        Each receiver gets them in the order in which they are given; requests that have no
+        receiver in common are sent at the same time. What becomes of one message keeps no
+        other from being sent.
+
+        Args:
+            messages: The events and their receivers.
+            route: See ``publish``; one way for all. For many events "endpoint" takes a
+                hundredth of the requests that "rest" does.
+            retry: See ``publish``.
+            timeout: See ``publish``; what has not been sent by then is not.
+
+        Returns:
+            What became of each message: see ``Receipt.failures``, and
+            ``Receipt.raise_for_failures`` where nothing may fail.
+
+        Raises:
+            InvalidArgument: An argument cannot work.
+            RouteUnavailable: This portal cannot serve the route.
+            NotRunning: The socket was asked for, and the client is not started.
+            PullError: The portal did not tell where to publish to. Nothing was sent.
+        """
+        return await self._publisher.publish(messages, route=route, retry=retry, timeout_s=timeout)
+
+    def batch(self, *, route: Route = "auto", retry: Retry = "never", timeout: float | None = None) -> Batch:
+        """Return a batch: it collects events in an ``async with`` block and sends them at its end.
+
+        The arguments are those of ``publish_many``; its receipt is ``batch.receipt``. An
+        exception in the block sends nothing.
+
+        Example:
+            async with pull.batch() as batch:
+                batch.publish("order_update", {"id": 7}, users=[1, 5])
+                batch.publish("order_update", {"id": 8}, users=[1])
+            batch.receipt.raise_for_failures()
+        """
+        return Batch(lambda messages: self.publish_many(messages, route=route, retry=retry, timeout=timeout))
+
+    async def notify(self, users: int | Iterable[int], text: str, *, avatar: str | None = None) -> None:
+        """Send a notification to users' mobile phones (``pull.application.push.add``).
+
+        Needs an administrator's token of an application; works on a client that is not
+        started too.
+
+        Args:
+            users: One user id or several.
+            text: What it says.
+            avatar: The http(s) address of a picture beside it.
+
+        Raises:
+            InvalidArgument: An argument cannot work; nothing was sent.
+            RouteUnavailable: The client is in user mode, which has no such method.
+            PortalError: The portal refused it: AccessDenied, EmptyAppName, …
+            Unreachable: Nothing answered; its ``unsent`` says whether it was sent.
+        """
+        await notify(self._rest, self._mode, users, text, avatar)
+
+    # -- presence -------------------------------------------------------------
+
+    async def online(self, users: int | Iterable[int]) -> dict[int, Presence]:
+        """Ask the push server which users are online, over the open connection.
+
+        Online is who is connected to the channels that this client uses: those of the
+        application in application mode, those of the whole portal in user mode.
+
+        A server of version 5 knows its users. One of version 4 knows public channels, which
+        the portal tells with the scope "pull_channel", and is asked over a WebSocket in
+        protobuf (the default); it does not tell when somebody was last seen. Older ones
+        tell nothing.
+
+        Args:
+            users: One user id or several.
+
+        Returns:
+            What is known of each; who does not exist is not online.
+
+        Raises:
+            InvalidArgument: These are no user ids.
+            NotRunning: The client is not started.
+            PresenceUnavailable: This server, or this connection, does not tell; the text
+                says what does.
+            Unreachable: There is no connection just now.
+            ConnectionLost: It broke before the answer came.
+            CallTimeout: No answer came within 5 s.
+        """
+        return await self._presence.of_users(check_user_ids(users))
+
+    def watch_online(
+        self, users: int | Iterable[int], *, interval_s: float = 60.0
+    ) -> AbstractAsyncContextManager[PresenceWatch]:
+        """Return a context that follows who of some users is online.
+
+        Entering it asks for the present state, as ``online`` does. A server of version 5
+        then tells changes at once; one of version 4 is asked at intervals. All are asked
+        again after a reconnect, so nothing that changed meanwhile stays unnoticed.
+
+        Example:
+            async with pull.watch_online([1, 5]) as watch:
+                print(watch.online)  # {1: True, 5: False}
+                async for change in watch:
+                    print(change.user, change.online)
+
+        Args:
+            users: One user id or several.
+            interval_s: Seconds between two questions for the state of all: how late a
+                change is noticed with version 4. With version 5 it is a safeguard only.
+
+        Raises:
+            InvalidArgument: An argument cannot work.
+            PullError: On entering, as ``online`` does.
+        """
+        if not interval_s > 0:
+            raise InvalidArgument(f"interval_s must be greater than 0, not {interval_s!r:.40}")
+        return watch_presence(
+            check_user_ids(users),
+            lambda: self._presence,
+            events=self.subscribe(CHANGE_COMMAND, module=CHANGE_MODULE),
+            spawn=self._watching.spawn,
+            interval_s=interval_s,
+        )
+
+    def extend_watch(self, tags: Iterable[str]) -> AbstractAsyncContextManager[None]:
+        """Return a context that keeps watches on the portal alive (``pull.watch.extend``).
+
+        They are extended on entering it and every 29 minutes, since the portal drops them
+        after 30, until the context is left or the client closed. What fails is logged and
+        repeated after some seconds.
+
+        Example:
+            async with pull, pull.extend_watch(["CRM_DEAL"]):
+                await asyncio.sleep(86_400)
+
+        Args:
+            tags: What the watches are for.
+
+        Raises:
+            InvalidArgument: These are no tags.
+            PullError: On entering, where only a person can help.
+        """
+        return extend_watch(check_tags(tags), self._rest, spawn=self._watching.spawn)

@@ -6,6 +6,7 @@
     ├── StartTimeout                    the client did not become live in time
     ├── Unreachable                     nothing answered: DNS, TCP, TLS, deadline
     ├── AnswerTooLarge                  an HTTP answer is over the limit in the options
+    ├── TokenStoreFailed                the store of OAuth tokens raised something, or is locked
     ├── PortalError                     the portal answered a REST call with an error
     │   ├── TokenExpired                refresh the access token
     │   ├── AuthError                   a person must give other credentials or rights
@@ -30,24 +31,43 @@
     │   ├── ModuleIdError
     │   ├── ParamsError
     │   ├── UserAccessError
+    │   ├── UserIdError
+    │   ├── TextError
+    │   ├── EmptyAppName                the application has no name to notify in
+    │   ├── InvalidFormat
     │   ├── InvalidConfig               the configuration lacks what is needed, or is malformed
     │   └── CallerFailed                the REST client that the user passed raised something else
     ├── ConnectionLost                  the stream to the push server ended
     ├── MalformedFrame                  bytes from the push server that no codec can read
     ├── CallRefused                     the push server answered a JSON-RPC call with an error
     ├── CallTimeout                     the push server did not answer a JSON-RPC call
+    ├── PresenceUnavailable             the server does not tell who is online
     ├── Nacked                          a handler gave an event back too often
     └── PublishError
-        ├── PublishRefused              the push server refused it: ``code`` 4012 to 4021
+        ├── PublishRefused              the push server refused it: ``code`` says why
+        │   ├── PublicChannelRequired   4012
+        │   ├── WrongRequest            4013
+        │   ├── CommandNotAllowed       4014
+        │   ├── WrongCommand            4015
+        │   ├── TooManyMessages         4016
+        │   ├── NoReceivers             4017
+        │   ├── TooManyReceivers        4018
+        │   ├── InvalidReceiver         4019
+        │   ├── PrivateReceiver         4020
+        │   └── InvalidSignature        4021
         ├── PublishTooLarge             over 1 MiB
+        ├── PublishBusy                 the push server takes nothing just now: wait, then repeat
+        ├── OutcomeUnknown              it was sent, and may have been published or not
         └── RouteUnavailable            this portal cannot serve the route; names the one that can
 
 Each error says what happened and what to do about it. ``retryable`` is True where the
 same call can succeed later without anybody changing anything. No error text holds a
-token, a webhook code, a channel id or a signature.
+token, a webhook code, a channel id or a signature, nor more than one line.
 """
 
 from typing import ClassVar
+
+from bitrix_pull.redaction import one_line
 
 
 class PullError(Exception):
@@ -64,7 +84,7 @@ class PullError(Exception):
     def __init__(self, message: str, *, advice: str | None = None) -> None:
         if advice is not None:
             self.advice = advice
-        super().__init__(f"{message}. {self.advice}" if self.advice else message)
+        super().__init__(one_line(f"{message}. {self.advice}" if self.advice else message))
 
 
 class InvalidArgument(PullError, ValueError):  # noqa: N818 - reads as the field's term
@@ -84,15 +104,31 @@ class StartTimeout(PullError, TimeoutError):  # noqa: N818
 
 
 class Unreachable(PullError, ConnectionError):  # noqa: N818
-    """Nothing answered: name resolution, TCP, TLS or a deadline failed."""
+    """Nothing answered: name resolution, TCP, TLS or a deadline failed.
+
+    Attributes:
+        unsent: True if the request surely never left this machine. Where it may have left,
+            whether it was carried out is unknown.
+    """
 
     retryable = True
+    unsent: bool = False
+
+    def __init__(self, message: str, *, advice: str | None = None, unsent: bool = False) -> None:
+        super().__init__(message, advice=advice)
+        self.unsent = unsent
 
 
 class AnswerTooLarge(PullError):  # noqa: N818
     """An HTTP answer is larger than the limit; the rest of it was not read."""
 
     advice = "If it is a genuine one, raise max_rest_bytes or max_frame_bytes in PullOptions."
+
+
+class TokenStoreFailed(PullError):  # noqa: N818
+    """The store that keeps OAuth tokens raised an error of its own, or stayed locked for too long."""
+
+    retryable = True
 
 
 # -- what the portal answers over REST (protocol §2) ---------------------------
@@ -246,15 +282,23 @@ class MethodNotFound(PortalError):  # noqa: N818
 
 
 class RateLimited(PortalError):  # noqa: N818
-    """Too many REST calls (cloud: 50 at once, 2 a second after that)."""
+    """Too many REST calls, or the portal wants to be left alone for a while. It did nothing.
+
+    Calls are kept below the limit and repeated within their deadline, so this says that
+    the deadline is too near.
+
+    Attributes:
+        retry_after_s: Seconds until the portal takes the call again; None where it did not say.
+    """
 
     codes = ("query_limit_exceeded",)
     retryable = True
-    advice = "Wait some seconds before the next call."
+    advice = "Call less often, or set rest_limit in PullOptions to what the portal allows."
+    retry_after_s: float | None = None
 
 
 class OperationTimeLimit(RateLimited):
-    """The method has used up its execution time on this portal for now.
+    """The method has used up its execution time on this portal for now; others work.
 
     Attributes:
         reset_at: Unix time from which the portal takes the call again, or None.
@@ -299,6 +343,34 @@ class UserAccessError(PortalError):
 
     codes = ("user_id_access_error",)
     advice = "Use an administrator's credentials, or publish to yourself or to the shared channel."
+
+
+class UserIdError(PortalError):
+    """The portal refused the user ids."""
+
+    codes = ("user_id_error",)
+    advice = "Name users by ids that exist on this portal."
+
+
+class TextError(PortalError):
+    """The portal refused the text of a notification."""
+
+    codes = ("text_error",)
+    advice = "A notification needs a text that is not empty."
+
+
+class EmptyAppName(PortalError):  # noqa: N818
+    """The application has no name, so nobody could see who notifies."""
+
+    codes = ("empty_app_name",)
+    advice = "Give the application a name in its settings on the portal."
+
+
+class InvalidFormat(PortalError):  # noqa: N818
+    """The portal could not read the parameters of a call."""
+
+    codes = ("invalid_format",)
+    advice = "If the portal is a genuine one, report the method named here as a bug."
 
 
 class InvalidConfig(PortalError):  # noqa: N818
@@ -346,6 +418,10 @@ class CallTimeout(PullError, TimeoutError):  # noqa: N818
     retryable = True
 
 
+class PresenceUnavailable(PullError):  # noqa: N818
+    """This push server, or this connection to it, does not tell who is online."""
+
+
 class Nacked(PullError):  # noqa: N818
     """A handler with ``ack="manual"`` gave an event back more often than its ``retries=`` allows."""
 
@@ -358,21 +434,118 @@ class PublishError(PullError):
 
 
 class PublishRefused(PublishError):  # noqa: N818
-    """The push server refused what was published (protocol §7).
+    """The push server refused what was published: nothing of the request was (protocol §7).
+
+    The class is chosen by ``code``; a code that has no class of its own is a plain
+    ``PublishRefused``.
 
     Attributes:
-        code: The push server's code, 4012 to 4021.
+        code: The push server's code, 4012 to 4021; over JSON-RPC that of the error.
     """
+
+    codes: ClassVar[tuple[int, ...]] = ()
+    """The push server's codes that this class stands for."""
 
     def __init__(self, message: str, *, code: int, advice: str | None = None) -> None:
         super().__init__(message, advice=advice)
         self.code = code
 
 
+class PublicChannelRequired(PublishRefused):
+    """The publisher has no channel with a public part, or its signature is wrong."""
+
+    codes = (4012,)
+    advice = "The configuration is refreshed by itself near its end; if this lasts, report it as a bug."
+
+
+class WrongRequest(PublishRefused):
+    """The push server could not read the request."""
+
+    codes = (4013,)
+    advice = "If the push server is a genuine one of version 4, report this as a bug."
+
+
+class CommandNotAllowed(PublishRefused):
+    """The push server does not take this kind of request from clients."""
+
+    codes = (4014,)
+
+
+class WrongCommand(PublishRefused):
+    """The push server does not know this kind of request."""
+
+    codes = (4015,)
+
+
+class TooManyMessages(PublishRefused):
+    """More messages in a request than the push server takes."""
+
+    codes = (4016,)
+    advice = "The push server is set to less than the usual 100 messages: publish fewer at a time."
+
+
+class NoReceivers(PublishRefused):
+    """A message without receivers."""
+
+    codes = (4017,)
+
+
+class TooManyReceivers(PublishRefused):
+    """More receivers of a message than the push server takes."""
+
+    codes = (4018,)
+    advice = "The push server is set to less than the usual 100 receivers: name fewer at a time."
+
+
+class InvalidReceiver(PublishRefused):
+    """A receiver's channel is none of the push server's."""
+
+    codes = (4019,)
+    advice = "Check the channels: 32 hex digits, a dot and the signature."
+
+
+class PrivateReceiver(PublishRefused):
+    """A receiver's channel is a private one, which clients may not publish to."""
+
+    codes = (4020,)
+    advice = "Name public channels."
+
+
+class InvalidSignature(PublishRefused):
+    """A receiver's channel has a wrong signature, or is no public one of this push server."""
+
+    codes = (4021,)
+    advice = "Take the channel and its signature from the portal anew."
+
+
 class PublishTooLarge(PublishError):  # noqa: N818
     """The encoded request is over the push server's 1,048,576 bytes."""
 
     advice = "Send less in one message; put large content elsewhere and publish its address."
+
+
+class PublishBusy(PublishError):  # noqa: N818
+    """The publish endpoint takes nothing just now; nothing was published.
+
+    Attributes:
+        retry_after_s: Seconds until it wants to be asked again.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: float, advice: str | None = None) -> None:
+        super().__init__(message, advice=advice)
+        self.retry_after_s = retry_after_s
+
+
+class OutcomeUnknown(PublishError):  # noqa: N818
+    """It was sent, but no answer came: it may have been published or not.
+
+    The cause says what happened. Only the caller knows whether repeating does harm: an event
+    that may come twice can be published with ``retry="safe"``.
+    """
+
+    advice = "Publish it again only if receivers can bear it twice."
 
 
 class RouteUnavailable(PublishError):  # noqa: N818

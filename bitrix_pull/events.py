@@ -37,7 +37,7 @@ class Sender:
     """
 
     type: SenderType
-    id: str = ""
+    id: str = field(default="", repr=False)
 
 
 UNKNOWN_SENDER = Sender(SenderType.UNKNOWN)
@@ -126,7 +126,7 @@ class PullEvent(Acknowledgeable, Generic[P]):
     module_id: str
     command: str
     params: P
-    extra: Mapping[str, Any]
+    extra: Mapping[str, Any] = field(repr=False)
     sender: Sender
     kind: EventKind
     created_unix: int | None = None

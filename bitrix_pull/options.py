@@ -1,13 +1,38 @@
 """Every timeout, limit and policy of a client, in one place."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from dataclasses import dataclass, field, fields
+from ssl import SSLContext
+from typing import Literal, cast, get_args
+from urllib.parse import urlsplit
 
 from bitrix_pull.errors import InvalidArgument
 
 Transport = Literal["auto", "websocket", "long_polling"]
 Overflow = Literal["pause", "drop_oldest", "drop_newest"]
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """How many REST calls a portal takes: a leaky bucket (protocol §2).
+
+    The defaults are those of cloud portals; ``RateLimit(250, 5)`` is that of the Enterprise
+    plan.
+
+    Attributes:
+        burst: Calls at once.
+        per_s: Calls a second after that.
+    """
+
+    burst: int = 50
+    per_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        _check_number("burst", self.burst, whole=True)
+        _check_number("per_s", self.per_s, whole=False)
+
+
+RestLimit = RateLimit | Literal["auto"] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +45,11 @@ class PullOptions:
         protobuf: False asks a server of version 4 for JSON text instead of protobuf.
         start_timeout_s: How long ``async with`` waits for the client to be live; it gives up
             at once when the next attempt would come later than that.
-        rest_timeout_s: Deadline of one REST call, connecting included.
+        rest_timeout_s: Deadline of one REST call, waiting and connecting included.
+        rest_limit: How many REST calls the portal takes, from all clients of it in this
+            process together; those that are too many wait within their deadline. "auto" is
+            ``RateLimit()`` for cloud portals (``*.bitrix24.*``) and no limit for others,
+            None no limit. Your own REST client, passed as ``auth``, keeps limits itself.
         connect_timeout_s: Deadline for name, TCP, TLS and WebSocket handshake together.
         ping_interval_s: Seconds between our pings on a WebSocket.
         ping_timeout_s: Seconds within which the server must answer a ping.
@@ -40,12 +69,22 @@ class PullOptions:
         max_rest_bytes: Largest REST answer that is accepted.
         allow_http_hosts: Hosts to which credentials may go over plain http, beside
             loopback addresses, for which it is always allowed.
+        allow_private_hosts: Push servers (names or IP addresses) that may be on a private
+            network, or on this machine, though the portal is not. A portal that is itself
+            on a private network needs no entry.
+        ssl: What to trust and to show in TLS, for the portal, the push server and an
+            https proxy alike: ``ssl.create_default_context(cafile="our-ca.pem")``. None:
+            what Python trusts, which the environment's ``SSL_CERT_FILE`` can change.
+        proxy: The HTTP proxy for everything but loopback addresses,
+            ``http://[USER:PASSWORD@]HOST:PORT``. None: what the environment names
+            (``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY``, ``NO_PROXY``).
     """
 
     transport: Transport = "auto"
     protobuf: bool = True
     start_timeout_s: float = 10.0
     rest_timeout_s: float = 30.0
+    rest_limit: RestLimit = "auto"
     connect_timeout_s: float = 10.0
     ping_interval_s: float = 10.0
     ping_timeout_s: float = 5.0
@@ -57,16 +96,83 @@ class PullOptions:
     overflow: Overflow = "pause"
     known_mids: int = 10_000
     max_frame_bytes: int = 16 * 1024 * 1024
-    max_rest_bytes: int = 4 * 1024 * 1024
+    max_rest_bytes: int = 2 * 1024 * 1024
     allow_http_hosts: Collection[str] = ()
+    allow_private_hosts: Collection[str] = ()
+    ssl: SSLContext | None = None
+    proxy: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.allow_http_hosts, str):
-            raise InvalidArgument("allow_http_hosts must be a collection of host names, not one string")
+        for item in fields(self):
+            _check_like(item.default, item.name, getattr(self, item.name))
+        if self.ssl is not None and not isinstance(self.ssl, SSLContext):
+            raise InvalidArgument("ssl must be an ssl.SSLContext")
+        if self.proxy is not None:
+            check_proxy(self.proxy, "proxy")
         for name, choices in (("transport", get_args(Transport)), ("overflow", get_args(Overflow))):
             if getattr(self, name) not in choices:
                 raise InvalidArgument(f"{name} must be one of {choices}, not {getattr(self, name)!r:.40}")
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, int | float) and value is not False and not value > 0:
-                raise InvalidArgument(f"{item.name} must be greater than 0, not {value!r}")
+        if self.rest_limit not in ("auto", None) and not isinstance(self.rest_limit, RateLimit):
+            raise InvalidArgument(
+                f'rest_limit must be a RateLimit, "auto" or None, not {self.rest_limit!r:.40}'
+            )
+
+
+_LARGEST_NUMBER = 2**31 - 1
+
+
+def _check_like(default: object, name: str, value: object) -> None:
+    """Refuse what is not of the kind that its default shows: a switch, a number, names of hosts."""
+    match default:
+        case bool():
+            if not isinstance(value, bool):
+                raise InvalidArgument(f"{name} must be True or False, not {type(value).__name__}")
+        case int() | float():
+            _check_number(name, value, whole=isinstance(default, int))
+        case ():
+            if isinstance(value, str) or not isinstance(value, Collection):
+                raise InvalidArgument(f"{name} must be a collection of host names, not one value")
+            if not all(isinstance(host, str) for host in cast("Collection[object]", value)):
+                raise InvalidArgument(f"{name} must hold host names as text")
+        case _:
+            pass
+
+
+def _check_number(name: str, value: object, *, whole: bool) -> None:
+    """Refuse what is no number, NaN, and numbers that nothing can wait for or hold."""
+    kind = int if whole else int | float
+    if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value <= _LARGEST_NUMBER:
+        what = "a whole number" if whole else "a number"
+        raise InvalidArgument(f"{name} must be {what} greater than 0 and at most {_LARGEST_NUMBER}")
+
+
+def check_proxy(proxy: str, source: str) -> None:
+    """Refuse what cannot be used as a proxy. The text never repeats it, as it may hold a password.
+
+    Args:
+        proxy: Its address.
+        source: What names it, for the error's text.
+
+    Raises:
+        InvalidArgument: It is no ``http(s)://[USER:PASSWORD@]HOST[:PORT]``.
+    """
+    if not isinstance(proxy, str):
+        raise InvalidArgument(f"{source} must be text")
+    try:
+        parts = urlsplit(proxy)
+        usable = bool(parts.hostname) and parts.port != 0 and proxy.isascii() and proxy.isprintable()
+    except ValueError:
+        parts, usable = urlsplit(""), False
+    if usable and parts.scheme.startswith("socks"):
+        raise InvalidArgument(
+            f"{source} names a SOCKS proxy, which is not supported",
+            advice="Name an HTTP proxy instead, or except the hosts by NO_PROXY.",
+        )
+    usable = usable and parts.scheme in ("http", "https") and " " not in proxy
+    usable = usable and parts.path in ("", "/") and not parts.query and not parts.fragment
+    # A name without a password is refused by one of the libraries below and taken by the other.
+    if not usable or (parts.username is None) != (parts.password is None):
+        raise InvalidArgument(
+            f"{source} is no address of an HTTP proxy",
+            advice='Give it as "http://HOST:PORT"; USER:PASSWORD@ may stand before the host.',
+        )

@@ -70,6 +70,13 @@ async def test_what_cannot_be_published_is_not_sent(what: str) -> None:
         (lambda: PullClient(AccessToken("acme.bitrix24.com", "token"), mode="both"), "mode"),  # type: ignore[arg-type]
         (lambda: PullClient(AccessToken("acme.bitrix24.com", "token"), start="soon"), "start"),  # type: ignore[arg-type]
         (lambda: PullClient(42), "no way to call a portal"),  # type: ignore[arg-type]
+        (lambda: PullClient(AccessToken("acme.bitrix24.com", "token"), options={}), "options"),  # type: ignore[arg-type]
+        (lambda: PullClient(AccessToken("acme.bitrix24.com", "token"), http="acme"), "http"),  # type: ignore[arg-type]
+        (lambda: AccessToken("k3yt0th3p0rtal42", "token"), "the portal is no domain"),
+        (lambda: AccessToken(7, "token"), "portal is missing"),  # type: ignore[arg-type]
+        (lambda: AccessToken("acme.bitrix24.com", 7), "token is missing"),  # type: ignore[arg-type]
+        (lambda: Webhook(b"https://acme.bitrix24.com/rest/1/code/"), "must be text"),  # type: ignore[arg-type]
+        (lambda: PullOptions(ping_interval_s="10"), "ping_interval_s"),  # type: ignore[arg-type]
         (lambda: PullOptions(ping_interval_s=0), "ping_interval_s"),
         (lambda: PullOptions(allow_http_hosts="acme"), "allow_http_hosts"),
     ],

@@ -4,7 +4,9 @@ The commands live in modules of their own, which are imported when they run: hel
 not wait for aiohttp and the rest.
 """
 
+import re
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from importlib.metadata import version
 from typing import Annotated, cast
@@ -13,6 +15,7 @@ import typer
 
 from bitrix_pull.cli import streams
 from bitrix_pull.cli.exits import Exit
+from bitrix_pull.redaction import HIDDEN
 
 app = typer.Typer(
     name="bitrix-pull",
@@ -24,6 +27,9 @@ app = typer.Typer(
 
 # Typer once depended on click and carries a copy of it today; this is UsageError in both.
 _UsageError = cast("type[Exception]", typer.BadParameter.__base__)
+
+_PLAIN_WORD = re.compile(r"(?!--(?:token|webhook|security-key)[a-z])-{0,2}[a-z][a-z-]{0,14}")
+_SHORT = 5
 
 _ACCOUNT = "Account"
 _WebhookOption = Annotated[
@@ -85,19 +91,22 @@ def run_command_line() -> int:
         # Without a command: help, and no complaint.
         outcome = app(sys.argv[1:] or ["--help"], prog_name="bitrix-pull", standalone_mode=False)
     except _UsageError as error:
-        streams.complain(f"{_complaint(error)}. See bitrix-pull --help.")
+        streams.complain(f"{_complaint(error, sys.argv[1:])}. See bitrix-pull --help.")
         return Exit.USAGE
     except (KeyboardInterrupt, typer.Abort):
         return Exit.INTERRUPTED
     return int(outcome or 0)
 
 
-def _complaint(error: Exception) -> str:
-    told = str(cast("typer.BadParameter", error).format_message())
-    # What it found too much of may be a secret whose option was forgotten.
-    if told.startswith("Got unexpected extra"):
-        told = told.partition(" (")[0]
-    return told.rstrip(".")
+def _complaint(error: Exception, typed: Sequence[str]) -> str:
+    """Say what is wrong with the arguments. What was typed is repeated only where it is a plain word."""
+    told = str(cast("typer.BadParameter", error).format_message()).rstrip(".")
+    for argument in sorted({*typed, *(item.partition("=")[2] for item in typed)}, key=len, reverse=True):
+        # Anything else may be a secret whose option was forgotten, mistyped or glued to it.
+        if len(argument) > _SHORT and _PLAIN_WORD.fullmatch(argument) is None:
+            for form in (argument, repr(argument)[1:-1]):
+                told = told.replace(form, HIDDEN)
+    return told
 
 
 def _print_version(wanted: bool) -> None:

@@ -16,8 +16,7 @@ from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.config import ConfigFetcher
 from bitrix_pull.portal.models import Channel, PullConfig
 from bitrix_pull.portal.rest import RestClient
-
-HIDDEN = "***"
+from bitrix_pull.redaction import HIDDEN, one_line
 
 
 async def config(account: Account, *, as_json: bool) -> None:
@@ -94,8 +93,15 @@ def _table(summary: Mapping[str, Any]) -> Table:
         "JWT": summary["jwt"],
     }
     for name, value in rows.items():
-        table.add_row(name, Text("none", "dim") if value is None else value)
+        table.add_row(name, _cell(value))
     return table
+
+
+def _cell(value: str | Text | None) -> Text:
+    """Return what the portal said as text that is neither markup nor anything else to a terminal."""
+    if value is None:
+        return Text("none", "dim")
+    return value if isinstance(value, Text) else Text(one_line(value))
 
 
 def _life(channel: Mapping[str, Any]) -> Text:

@@ -14,7 +14,8 @@ from bitrix_pull.cli.streams import say
 from bitrix_pull.client import PullClient
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.portal.auth import AccessToken
-from bitrix_pull.publish.publisher import Receipt, Route
+from bitrix_pull.publish.publisher import Route
+from bitrix_pull.publish.receipt import Receipt
 
 _PAUSE_S = 0.6
 """Between two events: slow enough to read along."""

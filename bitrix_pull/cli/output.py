@@ -12,6 +12,7 @@ from rich.text import Text
 
 from bitrix_pull.cli import streams
 from bitrix_pull.events import PullEvent, SenderType
+from bitrix_pull.redaction import printable
 
 _PARAMS_SHOWN = 2_000
 """Characters of the params that people are shown; programs get all."""
@@ -55,7 +56,7 @@ class Columns:
     def show(self, event: PullEvent[Any], *, mark: str = "", at: datetime | None = None) -> None:
         """Write an event; ``at`` stands in for the time of its creation."""
         at = (at or event.created or datetime.now()).astimezone()
-        name = Text.assemble((f"{_printable(event.module_id)}.", "dim"), (_printable(event.command), "bold"))
+        name = Text.assemble((f"{printable(event.module_id)}.", "dim"), (printable(event.command), "bold"))
         self.row(at, name, _sender(event), Text(_shown_params(event.params)), mark)
 
     def row(self, at: datetime, what: Text, who: Text, rest: Text, mark: str = "") -> None:
@@ -114,14 +115,10 @@ def _sender(event: PullEvent[Any]) -> Text:
 
 
 def _shown_params(params: Any) -> str:
-    text = json.dumps(params, ensure_ascii=False)
+    try:
+        text = json.dumps(params, ensure_ascii=False)
+    except RecursionError:
+        return "(nested too deeply to be shown)"
     if len(text) > _PARAMS_SHOWN:
-        return f"{_printable(text[:_PARAMS_SHOWN])}… ({len(text):,} characters in all)"
-    return _printable(text)
-
-
-def _printable(text: str) -> str:
-    """Escape what could steer a terminal: events come from anywhere."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+        return f"{printable(text[:_PARAMS_SHOWN])}… ({len(text):,} characters in all)"
+    return printable(text)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import sys
-from dataclasses import asdict
 from typing import Any, NoReturn, cast
 
 import orjson
@@ -14,7 +13,8 @@ from bitrix_pull.cli.streams import write_line
 from bitrix_pull.client import PullClient
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.options import PullOptions
-from bitrix_pull.publish.publisher import Receipt, Route
+from bitrix_pull.publish.publisher import Route
+from bitrix_pull.publish.receipt import Receipt
 
 
 async def publish(
@@ -28,7 +28,7 @@ async def publish(
     as_json: bool,
 ) -> None:
     """Publish an event and print the receipt."""
-    content = read_params(sys.stdin.read() if params == "-" else params)
+    content = read_params(_from_stdin() if params == "-" else params)
     pull = PullClient(account.credentials(), options=PullOptions(allow_http_hosts=account.allow_http))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(pull.close)
@@ -36,9 +36,16 @@ async def publish(
             await stack.enter_async_context(pull)
         receipt = await pull.publish(command, content, module=module, users=users, route=route)
     if as_json:
-        write_line(orjson.dumps(asdict(receipt)))
+        write_line(orjson.dumps({name: getattr(receipt, name) for name in _FIELDS}))
     else:
         people_console().print(_told(command, receipt))
+
+
+def _from_stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InvalidArgument("what stands on stdin is not UTF-8") from None
 
 
 def read_params(text: str) -> dict[str, Any]:
@@ -56,6 +63,10 @@ def read_params(text: str) -> dict[str, Any]:
         ) from None
     except RecursionError:
         raise InvalidArgument("--params is nested too deeply") from None
+    except InvalidArgument:
+        raise
+    except ValueError:
+        raise InvalidArgument("--params holds a number with too many digits") from None
     if not isinstance(params, dict):
         raise InvalidArgument("--params must be a JSON object", advice="""Write it like '{"id": 7}'.""")
     return cast("dict[str, Any]", params)
@@ -64,6 +75,8 @@ def read_params(text: str) -> dict[str, Any]:
 def _refuse_constant(name: str) -> NoReturn:
     raise InvalidArgument(f"--params is no JSON: {name} is no JSON number")
 
+
+_FIELDS = ("route", "messages", "requests", "confirmed")
 
 _WAYS = {"rest": "REST", "endpoint": "the push server's endpoint", "socket": "the open socket"}
 

@@ -2,14 +2,15 @@
 
 import contextlib
 import os
-import re
 import sys
 from io import TextIOWrapper
 
-_WEBHOOK_CODE = re.compile(r"(/rest/\d+/)[^/\s'\"]+")
+from bitrix_pull.redaction import one_line
 
 _IN_OPTIONS = {
     "PullOptions(allow_http_hosts=...)": "--allow-http HOST",
+    "allow_http_hosts": "--allow-http",
+    "start_timeout_s": "--timeout",
     "users=[…]": "--user ID",
     'route="rest"': "--route rest",
     'route="endpoint"': "--route endpoint",
@@ -25,17 +26,17 @@ def prepare() -> None:
 
 
 def say(text: str) -> None:
-    """Write a line to standard error. A webhook's secret code in it is not shown."""
+    """Write a line to standard error, without secrets and what could steer a terminal."""
     with contextlib.suppress(BrokenPipeError):
-        sys.stderr.write(_WEBHOOK_CODE.sub(r"\1***", text) + "\n")
+        sys.stderr.write(f"{one_line(text)}\n")
         sys.stderr.flush()
 
 
 def complain(text: str) -> None:
-    """Say what went wrong, in one line and in the words of the command line."""
+    """Say what went wrong, in the words of the command line."""
     for name, option in _IN_OPTIONS.items():
         text = text.replace(name, option)
-    say(f"bitrix-pull: {' '.join(text.split())}")
+    say(f"bitrix-pull: {text}")
 
 
 def write_line(line: bytes) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import math
 import random
 import time
@@ -14,10 +13,11 @@ from pydantic import ValidationError
 from bitrix_pull.errors import InvalidConfig, NotAPortal, PullError
 from bitrix_pull.portal.config import ConfigFetcher
 from bitrix_pull.portal.models import Channel, PullConfig
+from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.channel_ids import channel_key
 from bitrix_pull.wire.messages import is_object
 
-logger = logging.getLogger("bitrix_pull.connection")
+logger = get_logger("connection")
 
 LEAD_S = 120.0
 """How long before the earliest end to ask for new channels."""

@@ -28,10 +28,15 @@ class Connection(Protocol):
         ...
 
     async def send(self, frame: bytes) -> None:
-        """Send a frame.
+        """Send a frame, and return when the server has read it and not refused it.
+
+        That takes a round trip; any number of calls may be under way. There is no deadline:
+        cancel it to give up.
 
         Raises:
-            Ended: The stream is over.
+            PublishRefused: The server closed the stream because of this very frame.
+            Ended: The stream is over; whether the frame was read is unknown.
+            Unreachable: The stream was over before; the frame was not sent.
             RouteUnavailable: This transport cannot send.
         """
         ...

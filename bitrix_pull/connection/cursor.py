@@ -11,7 +11,24 @@ from bitrix_pull.wire.urls import START_OF_HISTORY
 CLOCK_SLACK_S = 2.0
 """The server's creation times are whole seconds, and its clock may be a little off."""
 
+EPOCH_SLACK_S = 30 * 86_400
+"""How far ahead of the server's clock the epoch of a mid may be."""
+
+MID_LENGTH_MAX = 64
+"""Characters of a mid from which on it is none; a real one has 26."""
+
 _MID = re.compile(r"[0-9]{26}")
+
+
+def latest_mid(server_unix: float | None) -> str:
+    """Return the greatest mid that a server can have sent by now, given its clock.
+
+    A mid begins with the unix time when the server was started. One from the future, if it
+    moved the resume point, would keep everything away that comes after it.
+    """
+    if server_unix is None:
+        return "9" * 26
+    return f"{min(int(server_unix) + EPOCH_SLACK_S, 10**10 - 1):010}{'9' * 16}"
 
 
 @dataclass(slots=True, frozen=True)
@@ -87,6 +104,7 @@ class Cursor:
         self._holds: dict[str, str] = {}
         self._began: Beginning | None = None
         self._connected = False
+        self._latest = latest_mid(None)
         if resume is not None:
             self._connected = True
             self._floor = self._newest = resume.mid
@@ -102,6 +120,7 @@ class Cursor:
 
     def connected(self, beginning: Beginning) -> None:
         """Take note of a new connection; the first one says what is too old to deliver."""
+        self._latest = latest_mid(beginning.server_unix or beginning.portal_unix)
         if not self._connected:
             self._connected = True
             self._began = beginning
@@ -130,7 +149,7 @@ class Cursor:
             now: Monotonic time of receipt in seconds.
             kept_until_unix: Until when the server must keep it; 0 where nobody knows.
         """
-        if not mid:
+        if not mid or len(mid) > MID_LENGTH_MAX:
             return True
         if mid in self._known:
             return False
@@ -138,7 +157,7 @@ class Cursor:
         if len(self._known) > self._forget_at:
             self._forget()
         # The server silently ignores a resume point of another form: it would replay nothing.
-        if mid > self._newest and _MID.fullmatch(mid):
+        if self._newest < mid <= self._latest and _MID.fullmatch(mid):
             self._newest = mid
             self._mark(now)
         return True
@@ -196,7 +215,11 @@ class Cursor:
         """Drop the oldest mids in bulk, but none that a resume could bring again."""
         point = self.resume_point or START_OF_HISTORY
         droppable = len(self._known) - self._known_max
-        kept = [mid for index, mid in enumerate(self._known) if index >= droppable or mid > point]
+        kept = [
+            mid
+            for index, mid in enumerate(self._known)
+            if index >= droppable or (point < mid <= self._latest and _MID.fullmatch(mid))
+        ]
         self._known = {mid: self._known[mid] for mid in kept}
         self._forget_at = max(len(kept), self._known_max) * 5 // 4
 

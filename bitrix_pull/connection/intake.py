@@ -1,12 +1,12 @@
 """What a connection reads walks through here: known or new, event or control, or unreadable."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from bitrix_pull.connection.cursor import Cursor
 from bitrix_pull.events import MessageDropped, Notice, PullEvent
+from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.messages import (
     ChannelStatus,
     Control,
@@ -18,7 +18,7 @@ from bitrix_pull.wire.messages import (
     UnknownRequest,
 )
 
-logger = logging.getLogger("bitrix_pull.connection")
+logger = get_logger("connection")
 
 
 class Sink(Protocol):
@@ -79,6 +79,7 @@ class Intake:
             healed: True if the server was asked for what it may have left out.
         """
         controls: list[Control] = []
+        unreadable: list[Malformed] = []
         newest = self.cursor.newest
         now = asyncio.get_running_loop().time()
         for message in messages:
@@ -96,11 +97,12 @@ class Intake:
                         self._settled(message.mid)
                 case Malformed():
                     if self.cursor.admit(message.mid, now):
-                        self._drop(message)
+                        unreadable.append(message)
                 case Position():
                     self.cursor.position = message
                 case ChannelStatus() | Ping() | Reply() | UnknownRequest():
                     pass  # Nobody has asked for it.
+        self._drop(unreadable)
         return controls
 
     def _is_new(self, message: PullEvent[Any] | Control, now: float, *, from_history: bool) -> bool:
@@ -119,8 +121,13 @@ class Intake:
         self._settled(message.mid)
         return False
 
-    def _drop(self, message: Malformed) -> None:
-        self.malformed += 1
-        self._settled(message.mid)
-        logger.warning("left out message %.40r: %s", message.mid, message.reason)
-        self._announce(MessageDropped(message.mid, message.reason, self.malformed))
+    def _drop(self, unreadable: Sequence[Malformed]) -> None:
+        for number, message in enumerate(unreadable):
+            self.malformed += 1
+            self._settled(message.mid)
+            self._announce(MessageDropped(message.mid, message.reason, self.malformed))
+            # The server chooses how many there are: not a line for each.
+            if number == 0:
+                logger.warning("left out message %.40r: %s", message.mid, message.reason)
+        if len(unreadable) > 1:
+            logger.warning("left out %d more messages of the same frame", len(unreadable) - 1)

@@ -7,9 +7,9 @@ from typing import Any
 
 from bitrix_pull.connection.endings import Ended, Sign
 from bitrix_pull.connection.websocket import WebSocketConnection
-from bitrix_pull.errors import CallRefused, CallTimeout, RouteUnavailable
+from bitrix_pull.errors import CallRefused, CallTimeout, PublishTooLarge, RouteUnavailable
+from bitrix_pull.redaction import quoted
 from bitrix_pull.wire import jsonrpc
-from bitrix_pull.wire.close_codes import printable
 from bitrix_pull.wire.messages import Incoming, Ping, Reply, UnknownRequest
 
 PING_DEADLINE_S = 20.0
@@ -20,6 +20,9 @@ BUSY_GRACE_S = 2.0
 
 CALL_TIMEOUT_S = 5.0
 """How long the server may take to answer one of our calls (protocol §4.3)."""
+
+CALL_MAX_BYTES = 1_048_576
+"""A server drops the connection over a larger one (protocol §7)."""
 
 
 class JsonRpcConnection:
@@ -88,14 +91,20 @@ class JsonRpcConnection:
         Raises:
             CallRefused: The server answered with an error.
             CallTimeout: It did not answer within 5 s; it may have acted or not.
-            Ended: The connection broke.
+            Ended: The connection broke; it may have acted or not.
+            Unreachable: The connection was over before; nothing was sent.
+            PublishTooLarge: The server takes no call of this size; nothing was sent.
         """
         call_id = next(self._ids)
+        frame = jsonrpc.encode_call(call_id, method, params)
+        if len(frame) > CALL_MAX_BYTES:
+            raise PublishTooLarge(f"{method} takes {len(frame)} bytes; a call may hold {CALL_MAX_BYTES}")
+        self._websocket.require_open()
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._calls[call_id] = answer
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
-                await self._websocket.send_text(jsonrpc.encode_call(call_id, method, params))
+                await self._websocket.send_text(frame)
                 return await answer
         except TimeoutError:
             raise CallTimeout(
@@ -113,6 +122,7 @@ class JsonRpcConnection:
         else:
             answer.set_exception(
                 CallRefused(
-                    f"the push server refused it: {printable(reply.error_text)}", code=reply.error_code
+                    f"the push server refused it: {quoted(reply.error_text) or 'no text'}",
+                    code=reply.error_code,
                 )
             )

@@ -1,7 +1,6 @@
 """Writes down how far everything is settled, and then acknowledges it to the server."""
 
 import asyncio
-import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
@@ -9,9 +8,10 @@ from typing import Literal
 from bitrix_pull.connection.cursor import Cursor, ResumePoint
 from bitrix_pull.connection.stores import MemoryStore, ResumeStore
 from bitrix_pull.portal.models import PullConfig
+from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.urls import START_OF_HISTORY
 
-logger = logging.getLogger("bitrix_pull.connection")
+logger = get_logger("connection")
 
 Start = Literal["resume", "latest", "earliest"]
 

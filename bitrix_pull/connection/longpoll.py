@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from bitrix_pull.connection.cursor import latest_mid
 from bitrix_pull.connection.endings import Ended, Sign, ended_by_close, ended_by_status
 from bitrix_pull.connection.server_clock import date_of
 from bitrix_pull.errors import AnswerTooLarge, RouteUnavailable, Unreachable
@@ -15,6 +16,10 @@ from bitrix_pull.wire.urls import START_OF_HISTORY
 
 TRUSTED_EXPIRES = "Thu, 01 Jan 1973 11:11:01 GMT"
 """The ``Expires`` by which the push server marks an answer as its own, not a proxy's."""
+
+
+OPTIONS_MAX_BYTES = 64 * 1024
+"""Largest answer to an ``OPTIONS``; the server's own is empty."""
 
 
 class LongPollConnection:
@@ -62,7 +67,9 @@ class LongPollConnection:
         Raises:
             Ended: The server refused, or nothing answered.
         """
-        answer = await _request(http, "OPTIONS", url(mid, position), options.connect_timeout_s, options)
+        answer = await _request(
+            http, "OPTIONS", url(mid, position), options.connect_timeout_s, OPTIONS_MAX_BYTES
+        )
         if answer.status >= 500:
             raise ended_by_status(answer.status)
         server_unix = date_of(answer.headers)
@@ -80,7 +87,7 @@ class LongPollConnection:
                 "GET",
                 self._url(self._mid, self._position),
                 self._options.poll_timeout_s,
-                self._options,
+                self._options.max_frame_bytes,
             )
             match answer.status:
                 case 200:
@@ -92,8 +99,11 @@ class LongPollConnection:
 
     def _read(self, body: bytes) -> list[Incoming]:
         messages = self._decode(body)
+        latest = latest_mid(self.server_unix)
         for message in messages:
-            if isinstance(message, PullEvent | Control | Malformed) and message.mid > (self._mid or ""):
+            if isinstance(message, PullEvent | Control | Malformed) and (
+                (self._mid or "") < message.mid <= latest
+            ):
                 self._mid = message.mid
             elif isinstance(message, Position):
                 self._position = message
@@ -102,7 +112,8 @@ class LongPollConnection:
     def _advance(self, headers: Mapping[str, str]) -> None:
         """Take the first mid from an idle poll's answer."""
         mid = headers.get("Last-Message-Id", "")
-        if headers.get("Expires") == TRUSTED_EXPIRES and len(mid) == 26 and mid.isdecimal():
+        trusted = headers.get("Expires") == TRUSTED_EXPIRES and len(mid) == 26 and mid.isdecimal()
+        if trusted and mid <= latest_mid(self.server_unix):
             self._mid = max(mid, self._mid or "")
 
     async def send(self, frame: bytes) -> None:
@@ -119,10 +130,10 @@ class LongPollConnection:
 
 
 async def _request(
-    http: HttpSession, verb: str, url: str, timeout_s: float, options: PullOptions
+    http: HttpSession, verb: str, url: str, timeout_s: float, max_bytes: int
 ) -> HttpAnswer:
     try:
-        return await http.request(verb, url, timeout_s=timeout_s, max_bytes=options.max_frame_bytes)
+        return await http.request(verb, url, timeout_s=timeout_s, max_bytes=max_bytes)
     except Unreachable as error:
         raise Ended(Sign.UNANSWERED, str(error)) from None
     except AnswerTooLarge as error:

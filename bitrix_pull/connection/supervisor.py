@@ -2,10 +2,9 @@
 
 import asyncio
 import contextlib
-import logging
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 from bitrix_pull.connection.backoff import RESET_AFTER_S, Backoff
@@ -17,18 +16,27 @@ from bitrix_pull.connection.endings import TABLE, Action, Ended, Sign, Wait
 from bitrix_pull.connection.intake import Intake
 from bitrix_pull.connection.jsonrpc import JsonRpcConnection
 from bitrix_pull.connection.keeper import Keeper
+from bitrix_pull.connection.protobuf import ProtobufConnection
 from bitrix_pull.connection.states import Lifecycle
 from bitrix_pull.connection.stream import IN_FLIGHT_S, Stream
 from bitrix_pull.connection.transports import Transports
 from bitrix_pull.connection.turnstile import Turnstile, turnstile_of
-from bitrix_pull.errors import NotRunning, PullError, RouteUnavailable, Unreachable
+from bitrix_pull.errors import (
+    NotRunning,
+    PresenceUnavailable,
+    PullError,
+    RouteUnavailable,
+    Unreachable,
+)
 from bitrix_pull.events import Notice, State
 from bitrix_pull.options import PullOptions, Transport
 from bitrix_pull.portal.models import PullConfig
+from bitrix_pull.redaction import get_logger
+from bitrix_pull.wire.channel_ids import PublicChannel
 from bitrix_pull.wire.close_codes import ClientClose
 from bitrix_pull.wire.messages import Control, Incoming
 
-logger = logging.getLogger("bitrix_pull.connection")
+logger = get_logger("connection")
 
 EVICTED_WAIT_S = (60.0, 75.0)
 """Least and longest wait after the server closed with 4029 (protocol §8)."""
@@ -40,6 +48,8 @@ CLOCK_SLACK_S = 10.0
 """How much earlier than by the portal's clock a channel is taken to have ended."""
 
 _CHANNELS = "channels"
+
+_NOT_RUNNING = {State.IDLE, State.FAILED, State.CLOSING, State.CLOSED}
 
 _NO_REPLAY_S = 0.1
 
@@ -123,9 +133,8 @@ class Supervisor:
         self._lifecycle.move(State.CONNECTING)
         self._turnstile = turnstile_of(config.websocket_url or config.polling_url or "")
         self._turnstile.join(self)
-        if again:
-            await self._turnstile.turn()
-        return await self._open(config, reconnect=True)
+        async with self._turnstile.turn() if again else contextlib.nullcontext():
+            return await self._open(config, reconnect=True)
 
     async def _attend(self, stream: Stream) -> Ended:
         """Follow a stream, and those that take its place, to the end; say what ended it."""
@@ -338,11 +347,13 @@ class Supervisor:
     # -- for publishing -------------------------------------------------------
 
     async def send(self, frame: bytes) -> None:
-        """Send a frame over the open connection.
+        """Send a frame over the open connection, and return when the server has read it.
 
         Raises:
-            NotRunning: There is none.
-            Ended: It broke.
+            NotRunning: The client is not started.
+            Unreachable: It is not connected just now; nothing was sent.
+            PublishRefused: The server closed the connection because of this frame.
+            Ended: The connection broke; the server may have read the frame or not.
             RouteUnavailable: It cannot send.
         """
         await self.require_connection().send(frame)
@@ -351,23 +362,56 @@ class Supervisor:
         """Call one of the push server's own methods over the open connection.
 
         Raises:
-            NotRunning: There is none.
+            NotRunning: The client is not started.
+            Unreachable: It is not connected just now; nothing was sent.
             RouteUnavailable: It does not speak JSON-RPC.
             CallRefused: The server answered with an error.
-            CallTimeout: It did not answer.
-            Ended: It broke.
+            CallTimeout: It did not answer; it may have acted or not.
+            Ended: The connection broke; the server may have acted or not.
         """
         connection = self.require_connection()
         if not isinstance(connection, JsonRpcConnection):
             raise RouteUnavailable("only a push server of version 5 or newer can be called")
         return await connection.call(method, params)
 
+    async def online(self, channels: Sequence[PublicChannel]) -> Collection[bytes]:
+        """Ask over the open connection to which of these channels anybody is connected.
+
+        Raises:
+            NotRunning: The client is not started.
+            PresenceUnavailable: The connection is none that can be asked.
+            CallTimeout: The server did not answer.
+            PublishRefused: The server closed the connection because of the question.
+            Ended: The connection broke.
+            Unreachable: It is not connected just now.
+        """
+        connection = self.require_connection()
+        if not isinstance(connection, ProtobufConnection):
+            raise PresenceUnavailable(
+                "a push server of version 4 tells who is online over a WebSocket in protobuf only",
+                advice='Let WebSockets through, and set neither protobuf=False nor transport="long_polling".',
+            )
+        return await connection.online(channels)
+
+    @property
+    def stream(self) -> object | None:
+        """The open connection, to be told from others only; None if there is none."""
+        return self._stream
+
+    async def live_by_another(self, stream: object | None) -> None:
+        """Wait until the client is live by another connection than that one."""
+        while self._stream in (None, stream) or self._lifecycle.state is not State.LIVE:
+            await self._lifecycle.changed()
+
     def require_connection(self) -> Connection:
         """Return the open connection.
 
         Raises:
-            NotRunning: There is none.
+            NotRunning: The client is not started.
+            Unreachable: It is not connected just now.
         """
-        if self._stream is None:
+        if self._stream is not None:
+            return self._stream.connection
+        if self._lifecycle.state in _NOT_RUNNING:
             raise NotRunning("the client is not live, so there is no socket to publish over")
-        return self._stream.connection
+        raise Unreachable("the client is not connected to the push server just now", unsent=True)

@@ -3,16 +3,15 @@
 import asyncio
 import math
 import random
-from urllib.parse import urlsplit
 
 from bitrix_pull.connection.connector import Connection
 from bitrix_pull.connection.endings import Ended, Sign
 from bitrix_pull.connection.jsonrpc import JsonRpcConnection
 from bitrix_pull.connection.longpoll import LongPollConnection
+from bitrix_pull.connection.protobuf import ProtobufConnection
 from bitrix_pull.connection.websocket import WebSocketConnection
 from bitrix_pull.errors import InvalidConfig
 from bitrix_pull.options import PullOptions, Transport
-from bitrix_pull.portal.addresses import require_tls
 from bitrix_pull.portal.http import HttpSession
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.wire.formats import DECODERS, WireFormat, format_of
@@ -114,8 +113,8 @@ class Transports:
         self, config: PullConfig, mid: str | None, position: Position | None, transport: Transport
     ) -> Connection:
         wire_format = self._format(config)
-        base = _address(config, transport)
-        require_tls(base, self._options.allow_http_hosts)
+        polling = transport == "long_polling"
+        base = self._http.destinations.admit(config.server, "long_polling" if polling else "websocket")
 
         def url(mid: str | None, position: Position | None) -> str:
             return subscription_url(
@@ -129,12 +128,16 @@ class Transports:
             )
 
         decode = DECODERS[wire_format]
-        if transport == "long_polling":
+        if polling:
             return await LongPollConnection.open(self._http, url, mid, position, decode, self._options)
-        websocket = await WebSocketConnection.open(
-            url(mid, position), decode, self._options, proxy=self._http.proxy_for(base)
-        )
-        return JsonRpcConnection(websocket) if wire_format is WireFormat.JSONRPC else websocket
+        websocket = await WebSocketConnection.open(self._http, url(mid, position), decode, self._options)
+        match wire_format:
+            case WireFormat.JSONRPC:
+                return JsonRpcConnection(websocket)
+            case WireFormat.PROTOBUF:
+                return ProtobufConnection(websocket)
+            case _:
+                return websocket
 
     def _format(self, config: PullConfig) -> WireFormat:
         return format_of(config.server.version, protobuf=self._options.protobuf)
@@ -157,24 +160,3 @@ class Transports:
                 f"(server.long_polling_secure, server.version {config.server.version})"
             )
         return wanted
-
-
-def _address(config: PullConfig, transport: Transport) -> str:
-    """Return where a transport connects to, if that is an address of its kind.
-
-    Raises:
-        InvalidConfig: It is not; the text names the field, and repeats nothing.
-    """
-    if transport == "websocket":
-        address, field, schemes = config.websocket_url, "websocket_secure", ("ws", "wss")
-    else:
-        address, field, schemes = config.polling_url, "long_polling_secure", ("http", "https")
-    try:
-        parts = urlsplit(address or "")
-        usable = parts.scheme in schemes and bool(parts.hostname) and "@" not in parts.netloc
-        usable = usable and (parts.port is None or parts.port > 0)
-    except ValueError:
-        usable = False
-    if not usable or address is None:
-        raise InvalidConfig(f"server.{field} is no {' or '.join(schemes)} address")
-    return address

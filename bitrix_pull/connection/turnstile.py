@@ -2,14 +2,19 @@
 
 import asyncio
 import math
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Final
 from weakref import WeakSet, WeakValueDictionary
 
-SHARE_PER_S: Final = 0.08
-"""Which share of the clients of one push server may try to reconnect within a second."""
+SHARE_PER_S: Final = 0.05
+"""Which share of the clients of one push server may begin to reconnect within a second."""
 
-LEAST_PER_S: Final = 20.0
-"""How many may in any case, and how many at once after a time of peace."""
+SHARE_AT_ONCE: Final = 0.02
+"""Which share of them may be at it at the same time: a busy server takes them as it can."""
+
+LEAST: Final = 20
+"""How many may in any case, of both."""
 
 
 class Turnstile:
@@ -25,20 +30,32 @@ class Turnstile:
         self._clients: WeakSet[object] = WeakSet()
         self._queue = asyncio.Lock()
         self._next_at = -math.inf
+        self._trying = 0
+        self._done = asyncio.Event()
 
     def join(self, client: object) -> None:
         """Count a client among those of this server, as long as it lives."""
         self._clients.add(client)
 
-    async def turn(self) -> None:
-        """Wait until one more may try."""
+    @asynccontextmanager
+    async def turn(self) -> AsyncGenerator[None, None]:
+        """Wait until one more may try; the block is its attempt."""
         async with self._queue:
             # The clients are counted anew each time: while the first wait, others join.
-            every_s = 1 / max(LEAST_PER_S, SHARE_PER_S * len(self._clients))
-            self._next_at = max(self._next_at, self.loop.time() - LEAST_PER_S * every_s)
+            every_s = 1 / max(LEAST, SHARE_PER_S * len(self._clients))
+            self._next_at = max(self._next_at, self.loop.time() - LEAST * every_s)
             if (wait_s := self._next_at - self.loop.time()) > 0:
                 await asyncio.sleep(wait_s)
             self._next_at += every_s
+            while self._trying >= max(LEAST, SHARE_AT_ONCE * len(self._clients)):
+                self._done.clear()
+                await self._done.wait()
+            self._trying += 1
+        try:
+            yield
+        finally:
+            self._trying -= 1
+            self._done.set()
 
 
 # Whoever uses one keeps it alive.

@@ -2,25 +2,53 @@
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Sequence
+from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
 
 from bitrix_pull.connection.endings import Ended, Sign, ended_by_close, ended_by_status
+from bitrix_pull.connection.sent_frames import SentFrames, require_open
 from bitrix_pull.connection.server_clock import date_of
 from bitrix_pull.options import PullOptions
+from bitrix_pull.portal.destinations import AddressRefused
+from bitrix_pull.portal.http import HttpSession
+from bitrix_pull.redaction import quiet_logger
 from bitrix_pull.wire.formats import Decode
 from bitrix_pull.wire.messages import Incoming
 
-# At DEBUG the library writes whole requests, and their addresses hold channel ids. A logger
-# that is not registered cannot be set to DEBUG by a program that sets all of them.
-_quiet = logging.Logger("bitrix_pull.connection.websockets", logging.INFO)
-_quiet.parent = logging.getLogger("bitrix_pull.connection")
-
+# The addresses in its requests hold channel ids.
+_logger = quiet_logger("connection.websockets")
 
 _TOO_BIG = 1009
+
+SHARE_S = 0.01
+"""How long to read what has come already without letting other tasks run."""
+
+_READ_BYTES = 8 * 1024
+
+
+class _Socket(ClientConnection, asyncio.BufferedProtocol):
+    """Takes little from the network at a time.
+
+    asyncio would hand over 256 KiB at once, and as many tiny frames as fit into that hold
+    up the event loop for half a second.
+    """
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        """Begin; called by websockets."""
+        super().__init__(*args, **settings)
+        # Behind a proxy, asyncio asks for it before it says that the connection is made.
+        self._buffer = bytearray(_READ_BYTES)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Say where to put what comes; called by asyncio."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what has come; called by asyncio."""
+        self.data_received(bytes(memoryview(self._buffer)[:nbytes]))
 
 
 class _Connect(connect):
@@ -38,41 +66,54 @@ class WebSocketConnection:
         self._socket = socket
         self._decode = decode
         self._options = options
+        self._sent = SentFrames(socket, _ended, write_timeout_s=options.ping_timeout_s)
+        self._shared_at = 0.0
         response = socket.response
         self.server_unix = None if response is None else date_of(response.headers)
 
     @classmethod
     async def open(
-        cls, url: str, decode: Decode, options: PullOptions, *, proxy: str | None
+        cls, http: HttpSession, url: str, decode: Decode, options: PullOptions
     ) -> "WebSocketConnection":
         """Connect and shake hands, within ``options.connect_timeout_s``.
 
         Args:
+            http: Knows where connections may go, through which proxy, and what TLS trusts.
             url: A ``ws`` or ``wss`` address.
             decode: Reads the frames.
             options: Deadlines and limits.
-            proxy: The HTTP proxy to go through, or None.
 
         Raises:
             Ended: The server refused, or nothing answered.
         """
+        proxy = http.proxy_for(url)
+        tls_to_proxy: dict[str, Any] = {"proxy_ssl": http.tls} if proxy and proxy.startswith("https:") else {}
         try:
-            socket = await _Connect(
-                url,
-                compression=None,
-                max_size=options.max_frame_bytes,
-                # A frame can hold all that came in 0.4 s: what waits unread shall be little.
-                max_queue=2,
-                open_timeout=options.connect_timeout_s,
-                close_timeout=options.close_timeout_s,
-                ping_interval=None,
-                proxy=proxy,
-                logger=_quiet,
-            )
+            async with asyncio.timeout(options.connect_timeout_s):
+                # A proxy resolves names itself; else the connection goes to a checked address.
+                tcp = None if proxy is not None else await http.destinations.connect(url)
+                socket = await _Connect(
+                    url,
+                    sock=tcp,
+                    ssl=http.tls if url.startswith("wss:") else None,
+                    proxy=proxy,
+                    compression=None,
+                    max_size=options.max_frame_bytes,
+                    # A frame can hold all that came in 0.4 s: what waits unread shall be little.
+                    max_queue=2,
+                    open_timeout=None,
+                    close_timeout=options.close_timeout_s,
+                    ping_interval=None,
+                    logger=_logger,
+                    create_connection=_Socket,
+                    **tls_to_proxy,
+                )
         except InvalidStatus as error:
             raise ended_by_status(error.response.status_code) from None
         except TimeoutError:
             raise Ended(Sign.UNANSWERED, "the push server did not answer the handshake in time") from None
+        except AddressRefused as refused:
+            raise Ended(Sign.UNANSWERED, f"no connection to the push server: {refused.text}") from None
         except OSError as error:
             raise Ended(Sign.UNANSWERED, f"no connection to the push server ({_cause(error)})") from None
         except ConnectionClosed:
@@ -86,6 +127,11 @@ class WebSocketConnection:
 
     async def receive(self) -> list[Incoming]:
         """Return what the next frame holds; see ``Connection.receive``."""
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._shared_at > SHARE_S:
+            # What has come already is read without waiting: let others run too.
+            await asyncio.sleep(0)
+            self._shared_at = loop.time()
         try:
             try:
                 async with asyncio.timeout(self._options.ping_interval_s):
@@ -115,20 +161,29 @@ class WebSocketConnection:
             receiving.cancel()
 
     async def send(self, frame: bytes) -> None:
-        """Send one binary frame, within ``options.ping_timeout_s``; see ``Connection.send``."""
-        await self._send(frame, text=False)
+        """Send one binary frame, and wait until the server has read it; see ``Connection.send``."""
+        await self._sent.send(frame)
 
-    async def send_text(self, text: bytes) -> None:
-        """Send one text frame; as ``send``."""
-        await self._send(text, text=True)
+    def require_open(self) -> None:
+        """Refuse to send where nothing would go out any more.
+
+        Raises:
+            Unreachable: The socket is closed or closing.
+        """
+        require_open(self._socket)
 
     async def acknowledge(self, mids: Sequence[str]) -> None:
         """Do nothing: only JSON-RPC has acknowledgements."""
 
-    async def _send(self, frame: bytes, *, text: bool) -> None:
+    async def send_text(self, text: bytes) -> None:
+        """Send one text frame, within ``options.ping_timeout_s``, and expect no word of it.
+
+        Raises:
+            Ended: The socket is closed, or takes no more data.
+        """
         try:
             async with asyncio.timeout(self._options.ping_timeout_s):
-                await self._socket.send(frame, text=text)
+                await self._socket.send(text, text=True)
         except TimeoutError:
             raise self.dead("the push server takes no more data") from None
         except ConnectionClosed as closed:

@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from types import CoroutineType
@@ -12,8 +11,9 @@ from pydantic import BaseModel
 
 from bitrix_pull.dispatch.router import Handler
 from bitrix_pull.events import HandlerFailed, PullEvent
+from bitrix_pull.redaction import get_logger
 
-logger = logging.getLogger("bitrix_pull.dispatch")
+logger = get_logger("dispatch")
 
 
 async def call(callback: Callable[..., Awaitable[object] | object], *arguments: Any) -> Exception | None:

@@ -1,7 +1,6 @@
 """Hands each event to the workers and subscriptions that want it."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -16,12 +15,13 @@ from bitrix_pull.dispatch.subscription import Subscription
 from bitrix_pull.dispatch.tasks import TaskSet
 from bitrix_pull.dispatch.worker import Worker
 from bitrix_pull.events import EventsDropped, Notice, PullEvent
+from bitrix_pull.redaction import get_logger
 
 _LINGER_S = 30.0
 """How long what a failed consumer leaves behind stays unsettled: longer than a program takes
 to end because of it, so that its next run gets it again."""
 
-logger = logging.getLogger("bitrix_pull.dispatch")
+logger = get_logger("dispatch")
 
 _ROUTES_MAX = 1_000
 """The server chooses the commands, so what is remembered of them must have an end."""

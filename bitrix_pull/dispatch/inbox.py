@@ -1,14 +1,14 @@
 """What was taken from the stream and is not handled yet: bounded in events and bytes."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection
 from typing import Any
 
 from bitrix_pull.events import PullEvent
 from bitrix_pull.options import Overflow
+from bitrix_pull.redaction import get_logger
 
-logger = logging.getLogger("bitrix_pull.dispatch")
+logger = get_logger("dispatch")
 
 
 class Inbox:

@@ -1,16 +1,17 @@
 """Tasks that end with their owner, or are left behind with a warning."""
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
+
+from bitrix_pull.redaction import get_logger
 
 GRACE_S = 0.5
 """How long code that was cancelled may take to end. Nobody waits for it any longer."""
 
 T = TypeVar("T")
 
-logger = logging.getLogger("bitrix_pull.dispatch")
+logger = get_logger("dispatch")
 
 
 class TaskSet:

@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 
 import orjson
 
-from bitrix_pull.emulator import rest_errors
+from bitrix_pull.emulator import json_values, rest_errors
 from bitrix_pull.emulator.channels import Audience
 from bitrix_pull.emulator.php import as_php_writes
 from bitrix_pull.emulator.portal import Notification, Portal
@@ -79,7 +79,7 @@ def _add_event(portal: Portal, caller: Caller, params: Mapping[str, Any]) -> Any
     content = params.get("PARAMS", {})
     if isinstance(content, str):
         try:
-            content = orjson.loads(content)
+            content = json_values.loads(content)
         except orjson.JSONDecodeError:
             raise RestError(*rest_errors.PARAMS_FORMAT) from None
     if not isinstance(content, dict | list):

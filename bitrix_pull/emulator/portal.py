@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
-import orjson
-
+from bitrix_pull.emulator import json_values
 from bitrix_pull.emulator.channels import (
     CHANNEL_LIFE_S,
     Audience,
@@ -21,6 +20,7 @@ from bitrix_pull.emulator.faults import PortalFaults
 from bitrix_pull.emulator.history import MAX_EXPIRY_S, NO_ADDITIONS, Additions
 from bitrix_pull.emulator.php import as_php_writes
 from bitrix_pull.emulator.push_server import CLIENT_PUBLISH_PATH, SUBSCRIBE_PATHS, PushServer
+from bitrix_pull.emulator.rest_limits import RestLimits
 from bitrix_pull.emulator.tokens import Tokens
 
 REVISION_WEB = 19
@@ -40,6 +40,19 @@ class Notification:
     users: Sequence[int]
     text: str
     avatar: str
+
+
+@dataclass(slots=True, frozen=True)
+class TokenRequest:
+    """A request to the OAuth endpoint.
+
+    Attributes:
+        at: When it was answered (unix).
+        granted: False if it was refused.
+    """
+
+    at: float
+    granted: bool
 
 
 @dataclass(slots=True)
@@ -77,6 +90,7 @@ class Portal:
         clock_offset_s: How far its clock is ahead of the push server's. What it tells and
             what expires on it goes by its own.
         expire_notice: How it announces that a channel has been replaced.
+        limits: How many REST calls it takes.
         faults: How it misbehaves.
         client_id: The application's id on the OAuth server.
         client_secret: The application's secret there.
@@ -84,6 +98,8 @@ class Portal:
         address: Host and port at which it is served.
         channels: The book of its channels.
         tokens: Issues its tokens, and knows them again.
+        token_life_s: How long an access token that a refresh gives is good for.
+        token_requests: The refreshes that were asked for, the oldest first.
         notifications: What was sent to mobile phones, the oldest first.
         calls: How often each REST method was called.
     """
@@ -105,6 +121,7 @@ class Portal:
         self.public_channels_in_config = push.mode == "personal"
         self.clock_offset_s = 0.0
         self.expire_notice = ExpireNotice()
+        self.limits = RestLimits(self.now)
         self.faults = PortalFaults()
         self.client_id = f"local.{derive(security_key, 'client id')[:8].hex()}"
         self.client_secret = derive(security_key, "client secret").hex()
@@ -114,6 +131,8 @@ class Portal:
             security_key, self.now, self._announce, life_s=channel_life_s, version=push.version
         )
         self.tokens = Tokens(security_key, self.now)
+        self.token_life_s = TOKEN_LIFE_S
+        self.token_requests: list[TokenRequest] = []
         self.notifications: list[Notification] = []
         self.calls = Counter[str]()
         self._push = push
@@ -254,7 +273,7 @@ class Portal:
                 "revision_mobile": REVISION_MOBILE,
             },
         }
-        return self._push.publish(channels, orjson.dumps(body), expiry_s, additions)
+        return self._push.publish(channels, json_values.dumps(body), expiry_s, additions)
 
     # -- what it tells its clients ------------------------------------------------
 

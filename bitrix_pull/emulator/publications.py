@@ -5,13 +5,25 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
-from bitrix_pull.emulator.channels import MAX_CHANNELS, Refused, Signer
+from bitrix_pull.emulator.channels import Refused, Signer
 from bitrix_pull.events import BACKEND_SENDER, Sender, SenderType
 from bitrix_pull.wire import push_pb2
 from bitrix_pull.wire.close_codes import ServerClose
 
-MAX_MESSAGES = 100
-MAX_REQUEST_BYTES = 1_048_576
+
+@dataclass(slots=True)
+class Limits:
+    """What the server takes at once; real ones are set to this.
+
+    Attributes:
+        messages: In one request.
+        receivers: Of one message.
+        request_bytes: Of one request.
+    """
+
+    messages: int = 100
+    receivers: int = 100
+    request_bytes: int = 1_048_576
 
 
 @dataclass(slots=True, frozen=True)
@@ -46,7 +58,7 @@ class ServerStats:
 Request = Publish | ChannelStats | ServerStats
 
 
-def read_trusted(body: bytes) -> Request:
+def read_trusted(body: bytes, limits: Limits) -> Request:
     """Read a request of the portal, which may address private channels and needs no signatures.
 
     Raises:
@@ -55,20 +67,21 @@ def read_trusted(body: bytes) -> Request:
     request = _first_request(body)
     match request.WhichOneof("command"):
         case "incomingMessages":
-            return _publish(request.incomingMessages, None, None)
+            return _publish(request.incomingMessages, limits, None, None)
         case "channelStats":
-            return _channel_stats(request.channelStats, None)
+            return _channel_stats(request.channelStats, limits, None)
         case "serverStats":
             return ServerStats()
         case _:
             raise Refused(ServerClose.WRONG_COMMAND)
 
 
-def read_untrusted(body: bytes, publisher: bytes, signer: Signer) -> Publish | ChannelStats:
+def read_untrusted(body: bytes, limits: Limits, publisher: bytes, signer: Signer) -> Publish | ChannelStats:
     """Read a request of a client, which needs the signature of each channel that it names.
 
     Args:
         body: A ``RequestBatch``, of which only the first request is read.
+        limits: What is too much.
         publisher: Raw id of the client's own public channel: it becomes the sender.
         signer: Knows which signatures are right.
 
@@ -78,9 +91,10 @@ def read_untrusted(body: bytes, publisher: bytes, signer: Signer) -> Publish | C
     request = _first_request(body)
     match request.WhichOneof("command"):
         case "incomingMessages":
-            return _publish(request.incomingMessages, signer, Sender(SenderType.CLIENT, publisher.hex()))
+            client = Sender(SenderType.CLIENT, publisher.hex())
+            return _publish(request.incomingMessages, limits, signer, client)
         case "channelStats":
-            return _channel_stats(request.channelStats, signer)
+            return _channel_stats(request.channelStats, limits, signer)
         case "serverStats":
             raise Refused(ServerClose.COMMAND_NOT_ALLOWED)
         case _:
@@ -99,13 +113,16 @@ def _first_request(body: bytes) -> push_pb2.Request:
 
 
 def _publish(
-    request: push_pb2.IncomingMessagesRequest, signer: Signer | None, client: Sender | None
+    request: push_pb2.IncomingMessagesRequest,
+    limits: Limits,
+    signer: Signer | None,
+    client: Sender | None,
 ) -> Publish:
-    if len(request.messages) > MAX_MESSAGES:
+    if len(request.messages) > limits.messages:
         raise Refused(ServerClose.TOO_MANY_MESSAGES)
     publications: list[Publication] = []
     for message in request.messages:
-        _check(message.receivers, signer)
+        _check(message.receivers, limits, signer)
         sender = client or _trusted_sender(message.sender)
         channels = [channel.id for channel in message.receivers]
         publications.append(Publication(channels, message.body, message.expiry, sender))
@@ -118,18 +135,22 @@ def _trusted_sender(sender: push_pb2.Sender) -> Sender:
     return BACKEND_SENDER
 
 
-def _channel_stats(request: push_pb2.ChannelStatsRequest, signer: Signer | None) -> ChannelStats:
-    _check(request.channels, signer)
+def _channel_stats(
+    request: push_pb2.ChannelStatsRequest, limits: Limits, signer: Signer | None
+) -> ChannelStats:
+    _check(request.channels, limits, signer)
     return ChannelStats([(channel.id, channel.isPrivate) for channel in request.channels])
 
 
 def _check(
-    channels: Sequence[push_pb2.Receiver] | Sequence[push_pb2.ChannelId], signer: Signer | None
+    channels: Sequence[push_pb2.Receiver] | Sequence[push_pb2.ChannelId],
+    limits: Limits,
+    signer: Signer | None,
 ) -> None:
     """Refuse what is wrong with the channels of one message; without a signer they are trusted."""
     if not channels:
         raise Refused(ServerClose.NO_RECEIVERS)
-    if len(channels) > MAX_CHANNELS:
+    if len(channels) > limits.receivers:
         raise Refused(ServerClose.TOO_MANY_CHANNELS)
     for channel in channels:
         if len(channel.id) != 16:

@@ -7,7 +7,8 @@ from aiohttp import web
 
 from bitrix_pull.emulator.answers import answer
 from bitrix_pull.emulator.channels import Refused
-from bitrix_pull.emulator.publications import MAX_REQUEST_BYTES, read_trusted, read_untrusted
+from bitrix_pull.emulator.faults import Line, PublishFault
+from bitrix_pull.emulator.publications import read_trusted, read_untrusted
 from bitrix_pull.emulator.push_server import CLIENT_PUBLISH_PATH, PUBLISH_PATH, STAT_PATH, PushServer
 from bitrix_pull.events import BACKEND_SENDER
 
@@ -32,28 +33,31 @@ class PublishApi:
         push = self._push
         push.counters.requests += 1
         body = await request.read()
-        if len(body) > MAX_REQUEST_BYTES:
+        fault = push.faults.next_publishing()
+        if fault is not None and not fault.applied:
+            return _spoilt_answer(fault, request)
+        if len(body) > push.limits.request_bytes:
             return answer(status=413)
         try:
             push.check_client_id(request.query.get("clientId"))
             publisher = push.signer.publisher(request.query.get("CHANNEL_ID", ""))
-            answered = push.serve(read_untrusted(body, publisher, push.signer))
+            answered = push.serve(read_untrusted(body, push.limits, publisher, push.signer))
         except Refused as refusal:
             push.counters.refused += 1
             return answer(str(refusal), status=400)
-        return _answer_bytes(answered)
+        return _answer_bytes(answered) if fault is None else _spoilt_answer(fault, request)
 
     async def _publish(self, request: web.Request) -> web.StreamResponse:
         push = self._push
         push.counters.requests += 1
         body = await request.read()
-        if len(body) > MAX_REQUEST_BYTES:
+        if len(body) > push.limits.request_bytes:
             return answer(status=413)
         answered = b""
         try:
             push.check_client_id(request.query.get("clientId"))
             if request.query.get("binaryMode") == "true":
-                answered = push.serve(read_trusted(body))
+                answered = push.serve(read_trusted(body, push.limits))
             else:
                 channels = push.signer.read_all(request.query.get("CHANNEL_ID", ""), trusted=True)
                 expiry = _EXPIRY.match(request.headers.get("Message-Expiry", ""))
@@ -76,6 +80,16 @@ class PublishApi:
 
     async def _stat(self, request: web.Request) -> web.StreamResponse:
         return answer(self._push.stats())
+
+
+def _spoilt_answer(fault: PublishFault, request: web.Request) -> web.Response:
+    if fault.refusal is not None:
+        return answer(str(Refused(fault.refusal)), status=400)
+    if fault.cut:
+        assert isinstance(request.transport, Line)
+        request.transport.end("reset")
+    headers = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
+    return answer(status=fault.status or 502, headers=headers)
 
 
 def _answer_bytes(body: bytes) -> web.Response:

@@ -9,15 +9,14 @@ from typing import Literal
 
 import orjson
 
-from bitrix_pull.emulator.channels import MAX_CHANNELS, Refused, Signer, derive
+from bitrix_pull.emulator.channels import Refused, Signer, derive
 from bitrix_pull.emulator.faults import PushFaults
 from bitrix_pull.emulator.frames import Outgoing, channel_stats, server_stats
 from bitrix_pull.emulator.history import NO_ADDITIONS, Additions, History, Message
 from bitrix_pull.emulator.jwt import JwtSigner
 from bitrix_pull.emulator.publications import (
-    MAX_MESSAGES,
-    MAX_REQUEST_BYTES,
     ChannelStats,
+    Limits,
     Publish,
     Request,
     ServerStats,
@@ -65,6 +64,7 @@ class PushServer:
             has not answered one by the time of the next is dropped.
         gather_s: How long messages to a WebSocket are gathered after one has gone out.
         max_connections_per_channel: On a private channel with a public part.
+        limits: What a request may hold.
         counters: What it has done so far.
         acknowledged: When each message was first acknowledged (unix time), by mid. That is
             all that comes of it: what a client names as its ``mid`` decides what it gets.
@@ -89,6 +89,7 @@ class PushServer:
         self.rpc_ping_interval_s = 15.0
         self.gather_s = 0.4
         self.max_connections_per_channel = 100
+        self.limits = Limits()
         self.counters = Counters()
         self.acknowledged: dict[str, float] = {}
         self.faults = PushFaults()
@@ -262,10 +263,10 @@ class PushServer:
             "processUniqueId": str(os.getpid()),
             "channels": self._registry.channels,
             "limits": {
-                "maxPayload": MAX_REQUEST_BYTES,
+                "maxPayload": self.limits.request_bytes,
                 "maxConnPerChannel": self.max_connections_per_channel,
-                "maxMessagesPerRequest": MAX_MESSAGES,
-                "maxChannelsPerRequest": MAX_CHANNELS,
+                "maxMessagesPerRequest": self.limits.messages,
+                "maxChannelsPerRequest": self.limits.receivers,
             },
             "clusterMode": False,
             "websockets": self._registry.count(WebSocketSubscriber),

@@ -8,10 +8,11 @@ from typing import Any, cast
 import orjson
 from aiohttp import web
 
-from bitrix_pull.emulator import rest_errors
+from bitrix_pull.emulator import json_values, rest_errors
+from bitrix_pull.emulator.faults import RestFailure
 from bitrix_pull.emulator.methods import METHODS, Caller
 from bitrix_pull.emulator.php import read_form
-from bitrix_pull.emulator.portal import TOKEN_LIFE_S, Portal
+from bitrix_pull.emulator.portal import Portal, TokenRequest
 from bitrix_pull.emulator.rest_errors import RestError
 
 PORTAL_PATHS = ("/rest/", "/oauth/")
@@ -34,12 +35,13 @@ class RestApi:
     async def _rest(self, request: web.Request) -> web.StreamResponse:
         await self._portal.faults.meet_call()
         failure = self._portal.faults.next_rest_failure()
-        if failure is not None:
+        if failure is not None and not failure.applied:
             self._portal.calls[_name(request)] += 1
-            return web.Response(status=failure.status, text=failure.body, content_type=failure.content_type)
+            return _answer_failure(failure)
         start = self._portal.now()
         started = time.perf_counter()
         try:
+            self._portal.limits.take(request.remote or "", _name(request))
             params = await _read_params(request)
             caller = self._authenticate(request, params)
             result = self._call(_name(request), caller, params)
@@ -56,7 +58,8 @@ class RestApi:
             "operating_reset_at": int(start) + 600,
             "operating": 0,
         }
-        return _answer_json({"result": result, "time": times})
+        answered = _answer_json({"result": result, "time": times})
+        return answered if failure is None else _answer_failure(failure)
 
     def _authenticate(self, request: web.Request, params: dict[str, Any]) -> Caller:
         portal = self._portal
@@ -88,9 +91,12 @@ class RestApi:
         await self._portal.faults.meet_call()
         try:
             fields = read_form([*request.query.items(), *await _post_fields(request)])
-            return _answer_json(self._refresh(fields))
+            tokens = self._refresh(fields)
         except RestError as error:
+            self._portal.token_requests.append(TokenRequest(self._portal.now(), granted=False))
             return _answer_error(error)
+        self._portal.token_requests.append(TokenRequest(self._portal.now(), granted=True))
+        return _answer_json(tokens)
 
     def _refresh(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Trade a refresh token, which works once, for new tokens."""
@@ -107,10 +113,10 @@ class RestApi:
             raise RestError(*rest_errors.INVALID_GRANT)
         portal.expire_token(refresh_token)
         return {
-            "access_token": portal.issue_token(grant.user_id, TOKEN_LIFE_S),
+            "access_token": portal.issue_token(grant.user_id, portal.token_life_s),
             "refresh_token": portal.issue_refresh_token(grant.user_id),
-            "expires": int(portal.now() + TOKEN_LIFE_S),
-            "expires_in": int(TOKEN_LIFE_S),
+            "expires": int(portal.now() + portal.token_life_s),
+            "expires_in": int(portal.token_life_s),
             "client_endpoint": f"http://{portal.address}/rest/",
             "server_endpoint": f"http://{portal.address}/rest/",
             "domain": portal.address,
@@ -132,7 +138,7 @@ async def _read_params(request: web.Request) -> dict[str, Any]:
     if request.content_type != "application/json":
         return params | read_form(await _post_fields(request))
     try:
-        body = orjson.loads(await request.read())
+        body = json_values.loads(await request.read())
     except orjson.JSONDecodeError:
         # PHP drops JSON that it cannot read, a lone surrogate included, and `auth` with it.
         raise RestError(*rest_errors.NO_AUTH_FOUND) from None
@@ -143,11 +149,25 @@ async def _post_fields(request: web.Request) -> list[tuple[str, str]]:
     return [(name, value) for name, value in (await request.post()).items() if isinstance(value, str)]
 
 
+def _answer_failure(failure: RestFailure) -> web.Response:
+    return web.Response(
+        status=failure.status,
+        text=failure.body,
+        content_type=failure.content_type,
+        headers=failure.headers,
+    )
+
+
 def _answer_json(value: Any) -> web.Response:
     return web.Response(body=orjson.dumps(value), content_type="application/json", charset="utf-8")
 
 
 def _answer_error(error: RestError) -> web.Response:
-    response = _answer_json({"error": error.code, "error_description": error.description})
+    content: dict[str, Any] = {"error": error.code, "error_description": error.description}
+    if error.operating_reset_at is not None:
+        content["time"] = {"operating_reset_at": error.operating_reset_at}
+    response = _answer_json(content)
     response.set_status(error.status)
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = error.retry_after
     return response

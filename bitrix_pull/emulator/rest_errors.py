@@ -4,17 +4,33 @@ from typing import Final
 
 
 class RestError(Exception):
-    """An error answer: HTTP status, the portal's code, and its words."""
+    """An error answer: HTTP status, the portal's code, and its words.
 
-    def __init__(self, status: int, code: str, description: str) -> None:
+    Where the portal wants to be asked later: ``Retry-After``, and the unix time from which
+    it takes the method again.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        description: str,
+        *,
+        retry_after: str | None = None,
+        operating_reset_at: int | None = None,
+    ) -> None:
         super().__init__(code)
         self.status = status
         self.code = code
         self.description = description
+        self.retry_after = retry_after
+        self.operating_reset_at = operating_reset_at
 
 
 NO_AUTH_FOUND: Final = (401, "NO_AUTH_FOUND", "Wrong authorization data")
 EXPIRED_TOKEN: Final = (401, "expired_token", "The access token provided has expired.")
+QUERY_LIMIT_EXCEEDED: Final = (503, "QUERY_LIMIT_EXCEEDED", "Too many requests")
+OPERATION_TIME_LIMIT: Final = (429, "OPERATION_TIME_LIMIT", "Method is blocked due to operation time limit.")
 INVALID_CREDENTIALS: Final = (403, "INVALID_CREDENTIALS", "Invalid request credentials")
 INSUFFICIENT_SCOPE: Final = (
     403,

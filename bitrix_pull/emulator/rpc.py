@@ -7,7 +7,8 @@ from typing import Any, cast
 import orjson
 from aiohttp import web
 
-from bitrix_pull.emulator.channels import MAX_CHANNELS, Owner, Subscription
+from bitrix_pull.emulator import json_values
+from bitrix_pull.emulator.channels import Owner, Subscription
 from bitrix_pull.emulator.faults import Line
 from bitrix_pull.emulator.frames import join, text_frame
 from bitrix_pull.emulator.presence import Presence
@@ -113,7 +114,7 @@ class RpcServer:
 
     def _replies(self, subscriber: RpcSubscriber, text: str) -> list[dict[str, Any]]:
         try:
-            content = orjson.loads(text)
+            content = json_values.loads(text)
         except orjson.JSONDecodeError:
             return [_error(_PARSE_ERROR, None)]
         calls = cast("list[object]", content) if isinstance(content, list) else [content]
@@ -145,7 +146,7 @@ class RpcServer:
         users = [Owner(audience, user_id) for user_id in _user_ids(params.get("userList", []))]
         receivers = [push.jwt.subscription(owner).ids[-1] for owner in users]
         receivers += self._public_channels(params.get("channelList", []))
-        if not 0 < len(receivers) <= MAX_CHANNELS:
+        if not 0 < len(receivers) <= push.limits.receivers:
             raise _InvalidParams
         body, expiry_s = params.get("body"), params.get("expiry", 0)
         if not isinstance(body, dict) or type(expiry_s) is not int or expiry_s < 0:
@@ -154,7 +155,7 @@ class RpcServer:
         if not all(isinstance(name, str) for name in names):
             raise _InvalidParams
         own = push.jwt.subscription(subscriber.owner).ids[-1]
-        push.send(receivers, orjson.dumps(body), expiry_s, Sender(SenderType.CLIENT, own.hex()))
+        push.send(receivers, json_values.dumps(body), expiry_s, Sender(SenderType.CLIENT, own.hex()))
         return {}
 
     def _public_channels(self, texts: object) -> list[bytes]:
@@ -203,6 +204,12 @@ class RpcServer:
         ]
         if watchers:
             self._push.tell(watchers, orjson.dumps(content))
+
+
+def is_call(frame: str | bytes) -> bool:
+    """Tell a call from a bare ``pong`` or ``mack:MID``."""
+    text = frame.decode(errors="replace") if isinstance(frame, bytes) else frame
+    return not text.startswith((PONG.decode(), _MACK))
 
 
 def _user_ids(value: object) -> list[int]:

@@ -10,9 +10,9 @@ from aiohttp import WSMessage, WSMsgType, web
 from bitrix_pull.emulator.answers import CORS, answer
 from bitrix_pull.emulator.channels import Owner, Refused, Subscription
 from bitrix_pull.emulator.faults import Line
-from bitrix_pull.emulator.publications import MAX_REQUEST_BYTES, read_untrusted
+from bitrix_pull.emulator.publications import read_untrusted
 from bitrix_pull.emulator.push_server import SUBSCRIBE_PATHS, PushServer
-from bitrix_pull.emulator.rpc import RpcServer, RpcSubscriber
+from bitrix_pull.emulator.rpc import RpcServer, RpcSubscriber, is_call
 from bitrix_pull.emulator.subscribers import PollSubscriber, WebSocketSubscriber
 from bitrix_pull.wire.close_codes import ServerClose
 from bitrix_pull.wire.formats import WireFormat
@@ -123,7 +123,7 @@ class SubscribeApi:
         try:
             async for frame in websocket:
                 # A broken frame or no answer to our ping comes as ERROR.
-                if frame.type is WSMsgType.ERROR or len(frame.data) > MAX_REQUEST_BYTES:
+                if frame.type is WSMsgType.ERROR or len(frame.data) > push.limits.request_bytes:
                     subscriber.abort()
                     break
                 try:
@@ -131,11 +131,24 @@ class SubscribeApi:
                 except Refused as refusal:
                     push.dismiss(subscriber)
                     await subscriber.close(refusal.code, str(refusal))
+        except ConnectionError:
+            pass  # It went while a ping of its was answered.
         finally:
             push.dismiss(subscriber)
             subscriber.stop()
 
     def _serve_frame(self, subscriber: WebSocketSubscriber, frame: WSMessage) -> None:
+        push = self._push
+        asks = is_call(frame.data) if isinstance(subscriber, RpcSubscriber) else True
+        fault = push.faults.next_publishing() if asks else None
+        if fault is None or fault.applied:
+            self._obey_frame(subscriber, frame)
+        if fault is not None and fault.refusal is not None:
+            raise Refused(fault.refusal)
+        if fault is not None:
+            subscriber.line.end("reset")
+
+    def _obey_frame(self, subscriber: WebSocketSubscriber, frame: WSMessage) -> None:
         push = self._push
         if isinstance(subscriber, RpcSubscriber):
             self._rpc.receive(subscriber, frame.data)
@@ -146,7 +159,7 @@ class SubscribeApi:
             if publisher is None:
                 raise Refused(ServerClose.PUBLIC_CHANNEL_REQUIRED)
             request = frame.data if frame.type is WSMsgType.BINARY else b""
-            answered = push.serve(read_untrusted(request, publisher, push.signer))
+            answered = push.serve(read_untrusted(request, push.limits, publisher, push.signer))
             if answered:
                 subscriber.answer(answered)
 

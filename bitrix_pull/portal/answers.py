@@ -5,12 +5,13 @@ results with any status.
 """
 
 import codecs
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -28,6 +29,8 @@ from bitrix_pull.errors import (
     RateLimited,
 )
 from bitrix_pull.portal.http import HttpAnswer
+from bitrix_pull.redaction import quoted
+from bitrix_pull.wire.density import is_dense
 from bitrix_pull.wire.messages import is_object
 
 
@@ -44,15 +47,28 @@ BY_STATUS: dict[int, type[PortalError]] = {
     401: NoAuth,
     402: PaymentRequired,
     403: AccessDenied,
-    429: RateLimited,
 }
-"""What a status means where the body names no code; 3xx and 5xx are dealt with as a range."""
+"""What a status means where the body names no code; 429, 3xx and 5xx are dealt with apart."""
 
-OAUTH_CODES: dict[str, type[PortalError]] = {**BY_CODE, "invalid_request": GrantRefused}
-"""The same for the OAuth server: its ``invalid_request`` has nothing to do with https."""
+OAUTH_CODES: dict[str, type[PortalError]] = {
+    **BY_CODE,
+    **dict.fromkeys(("invalid_request", "expired_token", "invalid_token"), GrantRefused),
+}
+"""The same for the OAuth server: its ``invalid_request`` has nothing to do with https, and what
+has expired there is the refresh token."""
 
-_DESCRIPTION_LENGTH = 300
-_SHORTEST_SECRET = 8  # Real ones are longer; shorter ones would blank out ordinary words.
+_WRONG_APPLICATION = "Check client_id and client_secret: they must be those of this application."
+_OAUTH_ADVICE = {
+    "invalid_client": _WRONG_APPLICATION,
+    "wrong_client": _WRONG_APPLICATION,
+    "not_installed": "Install the application on the portal again and store the new tokens.",
+}
+
+_SECONDS = re.compile(r"[0-9]{1,9}")
+
+
+_GROWTH = 6
+"""How much larger than its text an answer may be in memory; that of a genuine one is below 5."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -64,7 +80,7 @@ class RestAnswer:
         server_time: The portal's clock when it answered (UTC), or None where unknown.
     """
 
-    result: Any
+    result: Any = field(repr=False)
     server_time: datetime | None = None
 
 
@@ -93,7 +109,7 @@ def read_token_answer(answer: HttpAnswer, secrets: Iterable[str]) -> dict[str, A
         PortalError: It refused, or the answer holds no tokens.
     """
     content = _parse(answer.body)
-    _raise_for_code(content, answer, "OAuth refresh", secrets, OAUTH_CODES)
+    _raise_for_code(content, answer, "OAuth refresh", secrets, OAUTH_CODES, _OAUTH_ADVICE)
     if is_object(content):
         tokens = (content.get("access_token"), content.get("refresh_token"))
         if all(isinstance(token, str) and token for token in tokens):
@@ -102,6 +118,8 @@ def read_token_answer(answer: HttpAnswer, secrets: Iterable[str]) -> dict[str, A
 
 
 def _parse(body: bytes) -> object:
+    if is_dense(body, _GROWTH):
+        return None
     try:
         # A byte order mark in one of a portal's own PHP files ends up here.
         return orjson.loads(body.removeprefix(codecs.BOM_UTF8))
@@ -115,6 +133,7 @@ def _raise_for_code(
     method: str,
     secrets: Iterable[str],
     classes: dict[str, type[PortalError]],
+    advice: Mapping[str, str] = {},
 ) -> None:
     """Raise the error that the body names, if it names one."""
     if not is_object(content):
@@ -122,9 +141,9 @@ def _raise_for_code(
     code = content.get("error")
     if not isinstance(code, str) or not code:
         return
-    secrets = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
-    code = _presentable(code, secrets)
-    description = _presentable(content.get("error_description"), secrets)
+    secrets = tuple(secrets)
+    code = quoted(code, secrets)
+    description = quoted(content.get("error_description"), secrets)
     kind = classes.get(code.lower(), PortalError)
     if kind is NotConfigured and description and "not configured" not in description.lower():
         # SERVER_ERROR is also what any failed PHP call may be called.
@@ -132,15 +151,53 @@ def _raise_for_code(
     text = (
         f"{description} ({code}, HTTP {answer.status})" if description else f"{code} (HTTP {answer.status})"
     )
+    if not issubclass(kind, RateLimited):
+        told = advice.get(code.lower())
+        raise kind(f"{method}: {text}", code=code, status=answer.status, method=method, advice=told)
+    raise _rate_limited(kind, text, answer, method, content, code)
+
+
+def _rate_limited(
+    kind: type[RateLimited],
+    text: str,
+    answer: HttpAnswer,
+    method: str,
+    content: Mapping[str, Any] = {},
+    code: str = "",
+) -> RateLimited:
+    """Return the error that says for how long the portal wants to be left alone."""
+    times = content.get("time")
+    # Both by the portal's clock: what this machine's shows says nothing about the wait.
+    now = _server_time(times, answer) or datetime.now(UTC)
+    reset_at = _reset_at(times) if issubclass(kind, OperationTimeLimit) else None
+    waits_s = [reset_at - now.timestamp()] if reset_at is not None else []
+    waits_s += retry_after_s(answer, now)
+    wait_s = max(0.0, *waits_s) if waits_s else None
+    if wait_s is not None:
+        text += f"; it takes the call again in {wait_s:.0f} s"
     error = kind(f"{method}: {text}", code=code, status=answer.status, method=method)
+    error.retry_after_s = wait_s
     if isinstance(error, OperationTimeLimit):
-        error.reset_at = _reset_at(content.get("time"))
-    raise error
+        error.reset_at = reset_at
+    return error
+
+
+def retry_after_s(answer: HttpAnswer, now: datetime) -> list[float]:
+    """Return what ``Retry-After`` says, in seconds or as a date, if it is there and makes sense."""
+    value = answer.headers.get("Retry-After", "").strip()
+    if _SECONDS.fullmatch(value):
+        return [float(value)]
+    try:
+        return [(parsedate_to_datetime(value).astimezone(UTC) - now).total_seconds()]
+    except (ValueError, OverflowError):
+        return []
 
 
 def _error_by_status(answer: HttpAnswer, method: str, advice: str | None = None) -> PortalError:
     """Return the error for an answer whose body says nothing."""
     status = answer.status
+    if status == 429 or (status == 503 and "Retry-After" in answer.headers):
+        return _rate_limited(RateLimited, f"HTTP {status}", answer, method)
     if status >= 500:
         return PortalUnavailable(f"{method}: HTTP {status}", status=status, method=method)
     if 300 <= status < 400 and "Location" in answer.headers:
@@ -163,19 +220,7 @@ def _redirect_target(location: str) -> str:
         scheme, host, port = "", "", None
     if not host:
         return "another page of its own"
-    return _presentable(f"{scheme}://{host}:{port}" if port else f"{scheme}://{host}", ())
-
-
-def _presentable(text: object, secrets: Iterable[str]) -> str:
-    """Return what a portal wrote as one short line without secrets."""
-    if not isinstance(text, str):
-        return ""
-    for secret in secrets:
-        for form in (secret, quote(secret, safe="")):
-            text = text.replace(form, "***")
-    line = "".join(character if character.isprintable() else " " for character in text)
-    line = " ".join(line.split()).rstrip(".")
-    return line if len(line) <= _DESCRIPTION_LENGTH else f"{line[:_DESCRIPTION_LENGTH]}…"
+    return quoted(f"{scheme}://{host}:{port}" if port else f"{scheme}://{host}")
 
 
 def _server_time(times: object, answer: HttpAnswer) -> datetime | None:

@@ -1,16 +1,28 @@
 """The one aiohttp session of a client, and requests through it within limits."""
 
+import asyncio
+import contextlib
+import functools
 import os
+import socket
+import ssl
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from bitrix_pull.errors import AnswerTooLarge, InvalidArgument, Unreachable
-from bitrix_pull.options import PullOptions
+from bitrix_pull.options import PullOptions, check_proxy
 from bitrix_pull.portal.addresses import is_loopback
+from bitrix_pull.portal.destinations import AddressRefused, CheckedResolver, Destinations
+from bitrix_pull.redaction import get_logger
+
+_log = get_logger("portal")
+
+_UNSENT = (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError, AddressRefused)
+"""What is raised before anything of a request is sent: there is no connection yet."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -18,8 +30,8 @@ class HttpAnswer:
     """An HTTP answer, read to its end."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
 
 
 async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -41,13 +53,35 @@ class HttpSession:
 
     The session is made when it is first needed and again after ``close()``, so that an
     instance can be created outside a running loop. A session given by the user is never
-    closed.
+    closed, and keeps its own settings but for what the options set.
+
+    Args:
+        options: Deadlines, proxy and TLS.
+        given: The user's own session.
+        destinations: Where requests may go.
+
+    Attributes:
+        destinations: The same, to be asked before something is sent past this session.
+        tls: What is trusted, for connections past this session.
     """
 
-    def __init__(self, options: PullOptions, given: aiohttp.ClientSession | None = None) -> None:
+    def __init__(
+        self,
+        options: PullOptions,
+        given: aiohttp.ClientSession | None = None,
+        destinations: Destinations | None = None,
+    ) -> None:
+        self.destinations = destinations or Destinations(options)
         self._options = options
         self._given = given
         self._own: aiohttp.ClientSession | None = None
+        self.tls = options.ssl or _default_tls()
+        goes_along = options.proxy is not None or options.transport == "long_polling"
+        if given is not None and not goes_along and _has_own_way(given):
+            _log.warning(
+                "WebSockets do not go through the session given as http=, which has a connector or"
+                ' proxy of its own: set PullOptions(proxy=...), or transport="long_polling"'
+            )
 
     @property
     def session(self) -> aiohttp.ClientSession:
@@ -62,23 +96,34 @@ class HttpSession:
             return self._given
         if self._own is None:
             # A jar that keeps nothing: each call carries its own credentials.
-            self._own = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+            self._own = aiohttp.ClientSession(
+                cookie_jar=aiohttp.DummyCookieJar(),
+                connector=aiohttp.TCPConnector(resolver=CheckedResolver(self.destinations)),
+            )
         return self._own
 
     def proxy_for(self, url: str) -> str | None:
-        """Return the proxy that the environment names for an address.
+        """Return the proxy that the options or the environment name for an address.
 
-        None for loopback addresses, and for a session given by the user, which has its own
-        settings. Not left to aiohttp's ``trust_env``, which would send even loopback
+        None for loopback addresses, and where a session given by the user has the say: its
+        own settings hold for its requests, and its ``trust_env`` for WebSockets. The
+        environment is not left to aiohttp's ``trust_env``, which would send even loopback
         traffic through a proxy and add passwords from ``~/.netrc``.
+
+        Raises:
+            InvalidArgument: The environment names one that cannot be used.
         """
         parts = urlsplit(url)
-        host = parts.hostname or ""
-        if self._given is not None or is_loopback(host) or urllib.request.proxy_bypass(parts.netloc):
+        if is_loopback(parts.hostname or ""):
             return None
-        scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
-        proxy = urllib.request.getproxies().get(scheme, "")
-        return proxy if proxy.startswith(("http://", "https://")) else None
+        proxy = self._options.proxy
+        if proxy is None:
+            if self._given is not None and (parts.scheme in ("http", "https") or not self._given.trust_env):
+                return None
+            proxy = _environment_proxy(parts.scheme, parts.netloc)
+        if proxy is not None:
+            self.destinations.trust_proxy(proxy)
+        return proxy
 
     async def request(
         self,
@@ -107,15 +152,20 @@ class HttpSession:
             AnswerTooLarge: The body is larger than ``max_bytes``.
         """
         host = urlsplit(url).netloc.rpartition("@")[2]
+        session, proxy = self.session, self.proxy_for(url)
         try:
-            async with self.session.request(
+            if self._given is not None and proxy is None and not _has_own_way(self._given, url):
+                await self._check_ahead(url)
+            async with session.request(
                 verb,
                 url,
                 data=body,
                 params=query,
                 headers={"User-Agent": "bitrix_pull", **(headers or {})},
                 allow_redirects=False,
-                proxy=self.proxy_for(url),
+                proxy=proxy,
+                # A given session has a context of its own, which True leaves in force.
+                ssl=True if self._given is not None and self._options.ssl is None else self.tls,
                 middlewares=(_once,) if verb == "GET" else None,
                 timeout=aiohttp.ClientTimeout(total=timeout_s, connect=self._options.connect_timeout_s),
             ) as response:
@@ -127,7 +177,9 @@ class HttpSession:
                 return HttpAnswer(response.status, response.headers, bytes(content))
         except (aiohttp.ClientError, OSError) as error:
             # aiohttp's errors can hold the address with its query: keep a cause of our own.
-            raise Unreachable(f"{host} did not answer: {self._cause(error, timeout_s)}") from None
+            raise Unreachable(
+                f"{host} did not answer: {self._cause(error, timeout_s)}", unsent=isinstance(error, _UNSENT)
+            ) from None
 
     def _cause(self, error: Exception, timeout_s: float) -> str:
         match error:
@@ -137,6 +189,11 @@ class HttpSession:
                 return f"no complete answer within {timeout_s:g} s"
             case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
                 return "the proxy cannot be used"
+            case (
+                AddressRefused(text=text)
+                | aiohttp.ClientConnectorDNSError(os_error=AddressRefused(text=text))
+            ):
+                return text
             case aiohttp.ClientConnectorDNSError():
                 return "its name cannot be resolved"
             case aiohttp.ClientConnectorCertificateError():
@@ -150,8 +207,58 @@ class HttpSession:
             case _:
                 return "the connection broke before the answer was complete"
 
+    async def _check_ahead(self, url: str) -> None:
+        """Judge what a name leads to, for a given session, whose own resolver is not ours.
+
+        It asks again, and could be told something else: only an own session leaves no gap.
+        """
+        with contextlib.suppress(socket.gaierror):
+            async with asyncio.timeout(self._options.connect_timeout_s):
+                await self.destinations.resolve_url(url)
+
     async def close(self) -> None:
         """Close the session if it was made here. It is made anew when needed again."""
         own, self._own = self._own, None
         if own is not None:
             await own.close()
+
+
+@functools.cache
+def _default_tls() -> ssl.SSLContext:
+    """Return what Python trusts. Loading it takes long enough to do it only once."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _has_own_way(session: aiohttp.ClientSession, url: str | None = None) -> bool:
+    """True if a session goes by a proxy or the like that it was given, or finds in the environment."""
+    # The proxy of a session has no public name in aiohttp.
+    if type(session.connector) is not aiohttp.TCPConnector or getattr(session, "_default_proxy", None):
+        return True
+    if url is None or not session.trust_env:
+        return False
+    parts = urlsplit(url)
+    return _environment_proxy(parts.scheme, parts.netloc) is not None
+
+
+def _environment_proxy(scheme: str, netloc: str) -> str | None:
+    """Return the proxy that the environment names for an address.
+
+    Raises:
+        InvalidArgument: It cannot be used: going past it is not what the user wants.
+    """
+    if urllib.request.proxy_bypass(netloc):
+        return None
+    proxies = urllib.request.getproxies()
+    scheme = {"ws": "http", "wss": "https"}.get(scheme, scheme)
+    name = next((name for name in (scheme, "all", "socks") if proxies.get(name)), None)
+    if name is None:
+        return None
+    proxy = proxies[name]
+    if name == "socks":
+        proxy = f"socks://{proxy.rpartition('://')[2]}"
+    elif "://" not in proxy:
+        proxy = f"http://{proxy}"
+    check_proxy(proxy, f"the environment ({name}_proxy)")
+    return proxy

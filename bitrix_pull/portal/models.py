@@ -6,7 +6,7 @@ here. Every field may be missing, and unknown ones are ignored.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Annotated, Any, TypeVar, cast
 
@@ -37,6 +37,8 @@ def _without_empty(value: Any) -> Any:
 
 def _php_map(value: Any) -> Any:
     """PHP writes a map with the keys 0, 1, … as a list."""
+    if isinstance(value, list | dict) and len(cast("Collection[object]", value)) > MAP_MAX:
+        raise ValueError(f"there are over {MAP_MAX} of them")
     return _without_empty(dict(enumerate(cast("list[object]", value))) if isinstance(value, list) else value)
 
 
@@ -52,6 +54,12 @@ def _php_time(value: Any) -> Any:
 
 _T = TypeVar("_T")
 _NAME = re.compile(r"[A-Za-z_]{1,24}|\d{1,20}")
+
+MAP_MAX = 10_000
+"""Public channels in one answer at most: each takes a kilobyte."""
+
+PROBLEMS_MAX = 100
+"""Malformed fields up to which the first is named."""
 
 Flag = Annotated[bool, BeforeValidator(_php_flag)]
 Time = Annotated[AwareDatetime | None, BeforeValidator(_php_time)]
@@ -249,6 +257,10 @@ def _read(adapter: TypeAdapter[_T], result: Any, method: str) -> _T:
     try:
         return adapter.validate_python(result)
     except ValidationError as error:
+        if error.error_count() > PROBLEMS_MAX:
+            # The list alone would take a kilobyte for each.
+            text = f"the portal's answer is malformed in {error.error_count()} places"
+            raise InvalidConfig(text, method=method) from None
         problems = [
             # Without pydantic's mention of our classes.
             f"{_portal_path(problem['loc'])}: {problem['msg'].partition(' or instance of ')[0]}"

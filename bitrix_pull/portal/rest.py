@@ -1,23 +1,68 @@
 """Calls to REST methods of a portal."""
 
 import asyncio
-import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 
-from bitrix_pull.errors import CallerFailed, InvalidArgument, PullError, TokenExpired, Unreachable
+from bitrix_pull.errors import (
+    CallerFailed,
+    InvalidArgument,
+    PullError,
+    RateLimited,
+    TokenExpired,
+    Unreachable,
+)
 from bitrix_pull.options import PullOptions
+from bitrix_pull.portal.addresses import portal_origin
 from bitrix_pull.portal.answers import RestAnswer, read_rest_answer
 from bitrix_pull.portal.auth import Caller, Credentials, Mode, check_credentials
+from bitrix_pull.portal.destinations import Destinations
 from bitrix_pull.portal.http import HttpSession
+from bitrix_pull.portal.rate_limits import LeakyBucket, bucket_for
+from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.json_text import encode_json
 
-_log = logging.getLogger("bitrix_pull.portal")
+_log = get_logger("portal")
 _METHOD = re.compile(r"[A-Za-z0-9_.]+")
+
+FIRST_BACKOFF_S = 0.5
+"""How long to wait where the portal says "too often" but not until when; then twice as long."""
+
+
+class _Deadline:
+    """When a call must be done; tells what it is called when it is not."""
+
+    def __init__(self, method: str, timeout_s: float) -> None:
+        self._method = method
+        self.timeout_s = timeout_s
+        self.at = asyncio.get_running_loop().time() + timeout_s
+
+    @property
+    def left_s(self) -> float:
+        return self.at - asyncio.get_running_loop().time()
+
+    @asynccontextmanager
+    async def keep(self, *, unsent: bool) -> AsyncGenerator[None]:
+        """Keep it while something is done.
+
+        Args:
+            unsent: True while the call itself has not left: whoever gets the error may want
+                to know.
+        """
+        try:
+            async with asyncio.timeout_at(self.at):
+                yield
+        except TimeoutError:
+            text = f"{self._method}: no answer within {self.timeout_s:g} s"
+            raise Unreachable(text, unsent=unsent) from None
+        except Unreachable as error:
+            error.unsent |= unsent
+            raise
 
 
 class RestClient:
@@ -45,15 +90,17 @@ class RestClient:
         http: aiohttp.ClientSession | None = None,
     ) -> None:
         self._options = options or PullOptions()
+        self._bucket = LeakyBucket(None)  # The user's own client keeps limits itself.
         if isinstance(auth, Credentials):
             check_credentials(auth, self._options)
+            self._bucket = bucket_for(auth.endpoint, self._options.rest_limit)
         elif not callable(getattr(auth, "call", None)):
             raise InvalidArgument(
                 f"{type(auth).__name__} is no way to call a portal",
                 advice="Pass OAuth, AccessToken, Webhook or an object with async call(method, params).",
             )
         self._auth = auth
-        self.http = HttpSession(self._options, http)
+        self.http = HttpSession(self._options, http, _destinations(auth, self._options))
 
     @property
     def default_mode(self) -> Mode:
@@ -65,50 +112,96 @@ class RestClient:
         """Names portal and application for a person to read; holds no secret."""
         return self._auth.identity if isinstance(self._auth, Credentials) else type(self._auth).__name__
 
-    async def call(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
+    async def call(
+        self, method: str, params: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
+    ) -> Any:
         """Call a method and return what stands under ``result``.
 
         An expired token is refreshed and the call repeated, once, where the credentials can.
+        Limits of the portal are waited out. Nothing else is repeated: whether a call that
+        found no answer was carried out is for the caller to find out.
 
         Args:
             method: As in "pull.application.event.add".
             params: JSON values.
+            timeout_s: Deadline over everything; None: ``options.rest_timeout_s``.
 
         Raises:
             InvalidArgument: The method or the params cannot be sent; nothing was.
-            PortalError: The portal refused the call, or is none.
-            Unreachable: Nothing answered in time.
+            PortalError: The portal refused the call, or is none; RateLimited, at once, if
+                its limits would have to be waited out for longer than the deadline.
+            Unreachable: Nothing answered in time; its ``unsent`` says whether the call left.
             AnswerTooLarge: The answer is over ``options.max_rest_bytes``.
         """
-        return (await self.ask(method, params)).result
+        return (await self.ask(method, params, timeout_s=timeout_s)).result
 
-    async def ask(self, method: str, params: Mapping[str, Any] | None = None) -> RestAnswer:
+    async def ask(
+        self, method: str, params: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
+    ) -> RestAnswer:
         """Do as ``call`` does, and return the portal's clock beside the result."""
         if _METHOD.fullmatch(method) is None:
             raise InvalidArgument("a REST method is named by letters, digits, dots and underscores")
         params = dict(params or {})
         encode_json(params)  # Refuses what cannot be sent before anything is.
-        timeout_s = self._options.rest_timeout_s
-        try:
-            async with asyncio.timeout(timeout_s):
-                if isinstance(self._auth, Credentials):
-                    return await self._ask_portal(self._auth, method, params)
-                return await _ask_caller(self._auth, method, params)
-        except TimeoutError:
-            raise Unreachable(f"{method}: no answer within {timeout_s:g} s") from None
+        timeout_s = self._options.rest_timeout_s if timeout_s is None else timeout_s
+        if not timeout_s > 0:
+            raise InvalidArgument(f"timeout_s must be greater than 0, not {timeout_s!r:.40}")
+        if isinstance(self._auth, Credentials):
+            return await self._ask_portal(self._auth, method, params, _Deadline(method, timeout_s))
+        async with _Deadline(method, timeout_s).keep(unsent=False):
+            return await _ask_caller(self._auth, method, params)
 
-    async def _ask_portal(self, auth: Credentials, method: str, params: dict[str, Any]) -> RestAnswer:
-        token = await auth.token(self.http, self._options)
+    async def _ask_portal(
+        self, auth: Credentials, method: str, params: dict[str, Any], deadline: _Deadline
+    ) -> RestAnswer:
+        async with deadline.keep(unsent=True):
+            token = await auth.token(self.http, self._options)
         try:
-            return await self._post(auth, method, params, token)
+            return await self._post(auth, method, params, token, deadline)
         except TokenExpired:
-            renewed = token and await auth.renew(token, self.http, self._options)
+            async with deadline.keep(unsent=True):
+                renewed = token and await auth.renew(token, self.http, self._options)
             if not renewed:
                 raise
-        return await self._post(auth, method, params, renewed)
+        try:
+            return await self._post(auth, method, params, renewed, deadline)
+        except TokenExpired as error:
+            raise TokenExpired(
+                f"{method}: the portal refuses the renewed token too ({error.code}, HTTP {error.status})",
+                code=error.code,
+                status=error.status,
+                method=method,
+                advice="Check that the tokens are this portal's: client_endpoint beside them names theirs.",
+            ) from None
 
     async def _post(
-        self, auth: Credentials, method: str, params: dict[str, Any], token: str | None
+        self,
+        auth: Credentials,
+        method: str,
+        params: dict[str, Any],
+        token: str | None,
+        deadline: _Deadline,
+    ) -> RestAnswer:
+        """Post a call when the portal's limits let it, and again if they did not after all.
+
+        A call over the limits was not carried out, so any may be repeated.
+        """
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            await self._bucket.admit(method, deadline.at)
+            try:
+                async with deadline.keep(unsent=False):
+                    return await self._post_once(auth, method, params, token, deadline.timeout_s)
+            except RateLimited as error:
+                pause_s = max(backoff_s, error.retry_after_s or 0.0)
+                self._bucket.pause(error, pause_s)
+                if pause_s > deadline.left_s:
+                    raise
+                _log.info("%s: over the portal's limit, again in %.1f s", method, pause_s)
+            backoff_s *= 2
+
+    async def _post_once(
+        self, auth: Credentials, method: str, params: dict[str, Any], token: str | None, timeout_s: float
     ) -> RestAnswer:
         started = time.monotonic()
         answer = await self.http.request(
@@ -116,7 +209,7 @@ class RestClient:
             f"{auth.endpoint}{method}.json",
             body=encode_json({**params, "auth": token} if token else params),
             headers={"Content-Type": "application/json"},
-            timeout_s=self._options.rest_timeout_s,
+            timeout_s=timeout_s,
             max_bytes=self._options.max_rest_bytes,
         )
         duration_s = time.monotonic() - started
@@ -134,6 +227,13 @@ class RestClient:
         if isinstance(self._auth, Credentials):
             await self._auth.close()
         await self.http.close()
+
+
+def _destinations(auth: Credentials | Caller, options: PullOptions) -> Destinations:
+    if isinstance(auth, Credentials):
+        return Destinations(options, portal=auth.endpoint, named=auth.addresses)
+    portal = getattr(auth, "portal", None)
+    return Destinations(options, portal=portal_origin(portal) if isinstance(portal, str) else None)
 
 
 async def _ask_caller(caller: Caller, method: str, params: dict[str, Any]) -> RestAnswer:

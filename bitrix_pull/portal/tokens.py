@@ -1,20 +1,11 @@
-"""OAuth tokens and where they are kept."""
+"""OAuth tokens: what the OAuth server gives out, and a refresh replaces."""
 
-import asyncio
 import math
-import os
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from os import PathLike
-from pathlib import Path
-from typing import Any, Protocol
-
-import orjson
+from typing import Any
 
 from bitrix_pull.errors import InvalidArgument
-from bitrix_pull.wire.messages import is_object
 
 
 def require_token(what: str, value: object) -> str:
@@ -53,7 +44,7 @@ class Tokens:
             raise InvalidArgument("expires is no unix time")
 
     @classmethod
-    def read(cls, content: Mapping[str, Any], what: str) -> "Tokens":
+    def read(cls, content: Mapping[str, Any], what: str = "the tokens") -> "Tokens":
         """Read tokens as the OAuth server writes them.
 
         Args:
@@ -114,94 +105,3 @@ def _number(value: object) -> float:
 def _other_fields(content: Mapping[str, Any]) -> dict[str, Any]:
     known = {"access_token", "refresh_token", "expires"}
     return {name: value for name, value in content.items() if name not in known}
-
-
-class TokenStore(Protocol):
-    """Where tokens are kept between refreshes."""
-
-    async def load(self) -> Tokens:
-        """Return the tokens that were saved last."""
-        ...
-
-    async def save(self, tokens: Tokens) -> None:
-        """Keep new tokens; when it returns, the old ones may be forgotten."""
-        ...
-
-
-class GivenTokens:
-    """Tokens in memory."""
-
-    def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
-
-    async def load(self) -> Tokens:
-        """Return the tokens."""
-        return self._tokens
-
-    async def save(self, tokens: Tokens) -> None:
-        """Replace the tokens."""
-        self._tokens = tokens
-
-
-class TokenFile:
-    """Tokens in a JSON file, which only its owner can read once it has been rewritten.
-
-    Args:
-        path: The file. It is replaced as a whole, so its folder must be writable.
-    """
-
-    def __init__(self, path: str | PathLike[str]) -> None:
-        self._path = Path(path)
-
-    async def load(self) -> Tokens:
-        """Read the file.
-
-        Raises:
-            InvalidArgument: It is missing or unreadable, or holds no tokens.
-        """
-        return await asyncio.to_thread(self._load)
-
-    async def save(self, tokens: Tokens) -> None:
-        """Replace the file, so that a reader finds the old tokens or the new ones.
-
-        Raises:
-            InvalidArgument: It cannot be written.
-        """
-        await asyncio.to_thread(self._save, tokens)
-
-    def _load(self) -> Tokens:
-        try:
-            content = orjson.loads(self._path.read_bytes())
-        except OSError as error:
-            raise InvalidArgument(
-                f"the token file {self._path} cannot be read: {error.strerror}",
-                advice="Authorise the application and store what the OAuth server answers there, as JSON.",
-            ) from None
-        except orjson.JSONDecodeError:
-            # The cause holds the file's content.
-            raise InvalidArgument(f"the token file {self._path} is no JSON") from None
-        if not is_object(content):
-            raise InvalidArgument(f"the token file {self._path} holds no JSON object")
-        return Tokens.read(content, f"the token file {self._path}")
-
-    def _save(self, tokens: Tokens) -> None:
-        # A link is followed: what it points to is replaced, not the link.
-        target = self._path.resolve()
-        try:
-            # Made with mode 0600.
-            descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-            try:
-                with open(descriptor, "wb") as file:
-                    file.write(orjson.dumps(tokens.write(), option=orjson.OPT_INDENT_2))
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, target)
-            except BaseException:
-                with suppress(OSError):
-                    os.unlink(temporary)
-                raise
-        except OSError as error:
-            raise InvalidArgument(
-                f"the token file {self._path} cannot be written: {error.strerror}",
-                advice="Refreshed tokens are stored there: make it and its folder writable.",
-            ) from None

@@ -1,10 +1,16 @@
 """Packs messages into requests that keep the push server's limits (protocol §7)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 
 from bitrix_pull.errors import PublishTooLarge
+from bitrix_pull.publish.message import Message
 from bitrix_pull.wire.channel_ids import PublicChannel
-from bitrix_pull.wire.protobuf import Publication, encode_publications
+from bitrix_pull.wire.protobuf import Publication, publication_size, request_size
+
+EXPIRY_S = 86_400
+"""How long the push server keeps a message for replay; what REST uses too (protocol §2)."""
 
 REQUEST_MAX_BYTES = 1_048_576
 """Over this the endpoint answers 413, and a WebSocket is dropped without a close frame."""
@@ -15,38 +21,135 @@ MESSAGES_MAX = 100
 RECEIVERS_MAX = 100
 """Receivers of one message; more are refused with 4018."""
 
-_FIELD_OVERHEAD = 24
-"""At least what a message or a receiver takes beside its own bytes: tags, lengths, expiry."""
+NAMED_MAX = 3
+"""Receivers that an error text names."""
+
+Receiver = int | PublicChannel
+"""Who gets a message: a user by the id, or whoever listens on a public channel."""
 
 
-def spread(body: bytes, expiry_s: int, receivers: Sequence[PublicChannel]) -> Iterator[Publication]:
-    """Yield the message as often as its list of receivers has to be split."""
-    for start in range(0, len(receivers), RECEIVERS_MAX):
-        yield Publication(receivers[start : start + RECEIVERS_MAX], body, expiry_s)
+@dataclass(slots=True, frozen=True)
+class Target:
+    """One receiver of a message, and the channel to send it to where that is ours to find.
+
+    Attributes:
+        receiver: As the caller named it.
+        channel: None where the server finds it: over REST, and users over JSON-RPC.
+    """
+
+    receiver: Receiver
+    channel: PublicChannel | None = None
+
+    @property
+    def key(self) -> Hashable:
+        """What two targets have in common that are the same receiver."""
+        return self.receiver if self.channel is None else self.channel.id
+
+    def __str__(self) -> str:
+        return "a channel" if isinstance(self.receiver, PublicChannel) else f"user {self.receiver}"
 
 
-def pack(publications: Iterable[Publication]) -> Iterator[tuple[bytes, int]]:
-    """Yield encoded requests, in order and as few as the limits allow, with their message counts.
+@dataclass(slots=True, frozen=True)
+class Part:
+    """A message for some of its receivers, or all of them.
+
+    Attributes:
+        position: The message's place among those of the call.
+        targets: Empty for the shared channel.
+    """
+
+    position: int
+    message: Message
+    targets: Sequence[Target] = field(repr=False)
+
+    @property
+    def publication(self) -> Publication:
+        """The part as it is encoded. Every target must have a channel."""
+        channels = [target.channel for target in self.targets if target.channel is not None]
+        return Publication(channels, self.message.body, EXPIRY_S)
+
+    def __str__(self) -> str:
+        names = ", ".join(map(str, islice(self.targets, NAMED_MAX))) or "everybody"
+        more = len(self.targets) - NAMED_MAX
+        return f"{self.message.command:.60} to {names}" + (f" and {more} more" if more > 0 else "")
+
+
+@dataclass(slots=True, frozen=True)
+class Request:
+    """What goes out at once, and is accepted or refused as a whole."""
+
+    parts: Sequence[Part]
+
+    @property
+    def keys(self) -> set[Hashable]:
+        """The receivers, as far as they matter to the order of requests."""
+        return {target.key for part in self.parts for target in part.targets}
+
+    @property
+    def users(self) -> set[int]:
+        """The receivers that were named as users."""
+        receivers = (target.receiver for part in self.parts for target in part.targets)
+        return {receiver for receiver in receivers if isinstance(receiver, int)}
+
+    def halves(self) -> "tuple[Request, Request] | None":
+        """Return two requests that do the same together; None if there is one receiver only."""
+        parts = self.parts
+        if len(parts) == 1:
+            (part,) = parts
+            cut = len(part.targets) // 2
+            if not cut:
+                return None
+            parts = [
+                Part(part.position, part.message, part.targets[:cut]),
+                Part(part.position, part.message, part.targets[cut:]),
+            ]
+        cut = len(parts) // 2
+        return Request(parts[:cut]), Request(parts[cut:])
+
+    def __str__(self) -> str:
+        more = len(self.parts) - 1
+        first = str(self.parts[0])
+        return f"a request of {more + 1} messages, the first being {first}" if more else first
+
+
+def split(part: Part) -> list[Part]:
+    """Split a message with more receivers than one may have.
 
     Raises:
-        PublishTooLarge: A single message is over the limit of a request.
+        PublishTooLarge: It is over the limit of a request with any receiver.
     """
-    batch: list[Publication] = []
+    return [fitting for chunk in chunks(part) for fitting in _fit(chunk)]
+
+
+def chunks(part: Part) -> Iterator[Part]:
+    """Yield a message as often as its number of receivers takes."""
+    for start in range(0, len(part.targets), RECEIVERS_MAX):
+        yield Part(part.position, part.message, part.targets[start : start + RECEIVERS_MAX])
+
+
+def _fit(part: Part) -> Iterator[Part]:
+    """Split a message further whose receivers take it over the limit of a request."""
+    size = request_size(publication_size(part.publication))
+    if size <= REQUEST_MAX_BYTES:
+        yield part
+        return
+    halves = Request([part]).halves()
+    if halves is None:
+        raise PublishTooLarge(f"{part} takes {size} bytes; a request may hold {REQUEST_MAX_BYTES}")
+    for half in halves:
+        yield from _fit(half.parts[0])
+
+
+def pack(parts: Iterable[Part]) -> Iterator[Request]:
+    """Yield requests, in order and as few as that and the limits allow."""
+    batch: list[Part] = []
     size = 0
-    for publication in publications:
-        weight = _weight(publication)
-        if weight > REQUEST_MAX_BYTES:
-            raise PublishTooLarge(f"the message takes {weight} bytes; a request may hold {REQUEST_MAX_BYTES}")
-        if batch and (len(batch) == MESSAGES_MAX or size + weight > REQUEST_MAX_BYTES):
-            yield encode_publications(batch), len(batch)
+    for part in parts:
+        added = publication_size(part.publication)
+        if batch and (len(batch) == MESSAGES_MAX or request_size(size + added) > REQUEST_MAX_BYTES):
+            yield Request(batch)
             batch, size = [], 0
-        batch.append(publication)
-        size += weight
+        batch.append(part)
+        size += added
     if batch:
-        yield encode_publications(batch), len(batch)
-
-
-def _weight(publication: Publication) -> int:
-    """Return an upper bound of the bytes that a message takes in a request."""
-    receivers = sum(len(item.id) + len(item.signature) + _FIELD_OVERHEAD for item in publication.receivers)
-    return len(publication.body) + receivers + 2 * _FIELD_OVERHEAD
+        yield Request(batch)

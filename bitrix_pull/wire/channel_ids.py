@@ -32,6 +32,11 @@ class PublicChannel:
             raise InvalidArgument("a public channel is 32 hex digits, a dot and a signature in hex")
         return cls(bytes.fromhex(match[1]), bytes.fromhex(match[2] or ""))
 
+    @property
+    def text(self) -> str:
+        """The channel as ``PUB.SIG``, or ``PUB`` alone where there is no signature. A secret."""
+        return f"{self.id.hex()}.{self.signature.hex()}" if self.signature else self.id.hex()
+
     def __repr__(self) -> str:
         return "PublicChannel(…)"
 

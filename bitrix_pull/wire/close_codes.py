@@ -5,6 +5,8 @@ The same codes stand in the bodies of HTTP 400 answers, as ``CODE: TEXT``.
 
 from enum import IntEnum
 
+from bitrix_pull.errors import PublishRefused
+
 
 class ServerClose(IntEnum):
     """Why the push server ends a connection or refuses a request."""
@@ -66,13 +68,17 @@ def describe(code: int) -> str:
     return f"{code}: {_TEXTS[ServerClose(code)]}" if code in _TEXTS else str(code)
 
 
+REFUSALS = {code: refused for refused in PublishRefused.__subclasses__() for code in refused.codes}
+"""The codes with which what was published is refused (protocol §7), and their errors."""
+
+
+def refusal(code: int, what: str = "it") -> PublishRefused:
+    """Return the error for a code with which the push server refused what was published."""
+    text = f"the push server refused {what} with {describe(code)}".rstrip(".")
+    return REFUSALS.get(code, PublishRefused)(text, code=code)
+
+
 def read_refusal(body: bytes) -> int | None:
     """Return the code of an HTTP 400 body ``CODE: TEXT``, or None if it has another form."""
     code, colon, _ = body[:200].partition(b":")
     return int(code) if colon and len(code) == 4 and code.isdigit() else None
-
-
-def printable(text: str, limit: int = 200) -> str:
-    """Return what a server wrote as one short line that can go to a log or a terminal."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[:limit]).split())
-    return line or "no text"

@@ -1,5 +1,6 @@
 """JSON-RPC 2.0 over WebSocket text frames, version 5 and up (protocol §4.3)."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -7,6 +8,7 @@ import orjson
 
 from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.events import PullEvent
+from bitrix_pull.wire.density import BODY_GROWTH, FRAME_GROWTH, TOO_DENSE, is_dense
 from bitrix_pull.wire.json_text import encode_json
 from bitrix_pull.wire.messages import (
     Control,
@@ -25,6 +27,14 @@ PING = b"ping"
 PONG = b"pong"
 METHOD_NOT_FOUND = -32601
 
+REQUESTS_MAX = 100
+"""Requests in one frame that this client does not know and yet answers."""
+
+_HEAD = re.compile(
+    rb'\[?\{"jsonrpc":\s*"2\.0",\s*"method":\s*"incoming\.message",\s*"params":\s*\{"mid":\s*"(\d{26})"'
+)
+"""How the server begins a message."""
+
 
 def decode(frame: bytes) -> list[Incoming]:
     """Read a frame: the bare text ``ping``, or requests and replies, singly or in an array.
@@ -34,13 +44,22 @@ def decode(frame: bytes) -> list[Incoming]:
     """
     if frame == PING:
         return [Ping()]
+    if is_dense(frame, FRAME_GROWTH if frame.startswith(b"[") else BODY_GROWTH):
+        # Where one message ends and the next begins could only be told by reading it all.
+        head = _HEAD.match(frame)
+        if head is None:
+            raise MalformedFrame(f"a frame of {len(frame)} bytes is far too dense")
+        return [Malformed(head[1].decode(), TOO_DENSE)]
     try:
         content: object = orjson.loads(frame)
     except orjson.JSONDecodeError:
         raise MalformedFrame(f"a frame of {len(frame)} bytes is no JSON") from None
     items = cast("list[object]", content) if isinstance(content, list) else [content]
     size = len(frame) // max(len(items), 1)
-    return [_read(item, size) for item in items]
+    incoming = [_read(item, size) for item in items]
+    if len(incoming) > REQUESTS_MAX and sum(map(_is_unknown, incoming)) > REQUESTS_MAX:
+        raise MalformedFrame(f"a frame holds over {REQUESTS_MAX} requests that want an answer")
+    return incoming
 
 
 def acknowledgement(mid: str) -> bytes:
@@ -57,6 +76,10 @@ def encode_unknown(request_id: int | str | None) -> bytes:
     """Write the answer to a request that this client does not know."""
     error = {"code": METHOD_NOT_FOUND, "message": "Method not found"}
     return encode_json({"jsonrpc": "2.0", "error": error, "id": request_id})
+
+
+def _is_unknown(message: Incoming) -> bool:
+    return isinstance(message, UnknownRequest)
 
 
 def _read(item: object, size: int) -> Incoming:

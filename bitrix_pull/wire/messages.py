@@ -1,7 +1,7 @@
 """What a frame of the push server can hold, as values: a closed set for one ``match``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 import orjson
@@ -14,6 +14,7 @@ from bitrix_pull.events import (
     Sender,
     SenderType,
 )
+from bitrix_pull.wire.density import TOO_DENSE, is_dense
 
 
 @dataclass(slots=True, frozen=True)
@@ -22,8 +23,8 @@ class Control:
 
     mid: str
     command: str
-    params: Mapping[str, Any]
-    extra: Mapping[str, Any]
+    params: Mapping[str, Any] = field(repr=False)
+    extra: Mapping[str, Any] = field(repr=False)
     created_unix: int | None = None
 
 
@@ -31,7 +32,7 @@ class Control:
 class ChannelStatus:
     """Whether anybody is connected to a public channel (32 hex digits)."""
 
-    channel: str
+    channel: str = field(repr=False)
     online: bool
 
 
@@ -61,7 +62,7 @@ class Reply:
     """The answer to one of our own JSON-RPC calls: a result, or an error."""
 
     id: int
-    result: Any = None
+    result: Any = field(default=None, repr=False)
     error_code: int | None = None
     error_text: str = ""
 
@@ -89,6 +90,8 @@ def read_message(
     expiry: int | None = None,
 ) -> PullEvent[Any] | Control | Malformed:
     """Read the JSON body of one message (protocol §5)."""
+    if is_dense(body):
+        return Malformed(mid, TOO_DENSE)
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -9,6 +9,7 @@ from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.events import BACKEND_SENDER, UNKNOWN_SENDER, Sender, SenderType
 from bitrix_pull.wire import push_pb2
 from bitrix_pull.wire.channel_ids import PublicChannel
+from bitrix_pull.wire.density import refuse_crowded
 from bitrix_pull.wire.messages import ChannelStatus, Incoming, read_message
 
 
@@ -32,6 +33,7 @@ def decode(frame: bytes) -> list[Incoming]:
         MalformedFrame: The bytes are no such message. A single bad body inside a sound
             frame is a ``Malformed`` in the result instead.
     """
+    refuse_crowded(frame)
     batch = push_pb2.ResponseBatch()
     try:
         batch.ParseFromString(frame)
@@ -76,6 +78,35 @@ def encode_publications(publications: Iterable[Publication]) -> bytes:
         for channel in publication.receivers:
             message.receivers.add(id=channel.id, signature=channel.signature)
     return push_pb2.RequestBatch(requests=[request]).SerializeToString()
+
+
+def publication_size(publication: Publication) -> int:
+    """Return the bytes that a message takes in what ``encode_publications`` writes."""
+    receivers = sum(
+        _field(_bytes_field(channel.id) + _bytes_field(channel.signature))
+        for channel in publication.receivers
+    )
+    expiry = 1 + _varint(publication.expiry_s) if publication.expiry_s else 0
+    return _field(receivers + _bytes_field(publication.body) + expiry)
+
+
+def request_size(publications_size: int) -> int:
+    """Return the bytes of a whole request whose messages take so many together."""
+    return _field(_field(publications_size))
+
+
+def _bytes_field(content: bytes) -> int:
+    # What is empty is not written (proto3).
+    return _field(len(content)) if content else 0
+
+
+def _field(length: int) -> int:
+    """Return what a field takes whose content has this length: tag (of 15 at most), length, content."""
+    return 1 + _varint(length) + length
+
+
+def _varint(value: int) -> int:
+    return max(1, (value.bit_length() + 6) // 7)
 
 
 def encode_status_request(channels: Iterable[PublicChannel]) -> bytes:

@@ -12,6 +12,7 @@ import orjson
 
 from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.events import UNKNOWN_SENDER
+from bitrix_pull.wire.density import FRAME_GROWTH, TOO_DENSE, is_dense, refuse_dense
 from bitrix_pull.wire.messages import (
     Incoming,
     Malformed,
@@ -24,6 +25,10 @@ from bitrix_pull.wire.messages import (
 
 OPENING = b"#!NGINXNMS!#"
 CLOSING = b"#!NGINXNME!#"
+
+SPOILT_MAX = 1_000
+"""Messages of one frame that may be unreadable before the frame as a whole is."""
+
 _TO_CLOSING = re.compile(
     # Everything up to the first closing mark outside a JSON string, without backtracking.
     # It stops at a backslash outside a string, which is no JSON: otherwise every message
@@ -58,6 +63,10 @@ def decode_json(frame: bytes) -> list[Incoming]:
     """
     if not frame:
         return []
+    if is_dense(frame, FRAME_GROWTH) and (head := _HEAD.match(frame, 1)):
+        # Where one message ends and the next begins could only be told by reading it all.
+        return [Malformed(head[1].decode(), TOO_DENSE)]
+    refuse_dense(frame)
     try:
         items: object = orjson.loads(frame)
     except orjson.JSONDecodeError:
@@ -72,7 +81,6 @@ def decode_json(frame: bytes) -> list[Incoming]:
 
 def _envelopes(frame: bytes) -> Iterator[tuple[object, int] | Malformed]:
     """Yield each message's parsed envelope with its size, or what is wrong with it."""
-    view = memoryview(frame)
     start = frame.find(OPENING)
     while start >= 0:
         start += len(OPENING)
@@ -81,7 +89,7 @@ def _envelopes(frame: bytes) -> Iterator[tuple[object, int] | Malformed]:
             end = len(frame)
         try:
             # No proper prefix of a JSON object is JSON, so if this parses, `end` is right.
-            envelope: object = orjson.loads(view[start:end])
+            envelope = _parse(frame[start:end])
         except orjson.JSONDecodeError:
             # The mark stood inside a string, or the message is spoilt.
             match = _TO_CLOSING.match(frame, start)
@@ -89,13 +97,19 @@ def _envelopes(frame: bytes) -> Iterator[tuple[object, int] | Malformed]:
                 if match is None:
                     raise
                 end = match.end() - len(CLOSING)
-                envelope = orjson.loads(view[start:end])
+                envelope = _parse(frame[start:end])
             except orjson.JSONDecodeError:
                 yield _spoilt(frame, start)
                 start = _next_message(frame, start)
                 continue
         yield envelope, end - start
         start = frame.find(OPENING, end)
+
+
+def _parse(piece: bytes) -> object:
+    if is_dense(piece):
+        raise orjson.JSONDecodeError(TOO_DENSE, "", 0)
+    return orjson.loads(piece)
 
 
 def _next_message(frame: bytes, start: int) -> int:
@@ -115,7 +129,7 @@ def _pieces(frame: bytes) -> Iterator[tuple[object, int] | Malformed]:
         raise MalformedFrame(f"a frame of {len(frame)} bytes is no JSON") from None
     for piece in _BETWEEN.split(frame[1:-1]):
         try:
-            yield orjson.loads(piece), len(piece)
+            yield _parse(piece), len(piece)
         except orjson.JSONDecodeError:
             yield _spoilt(piece, 0)
 
@@ -127,8 +141,13 @@ def _spoilt(frame: bytes, start: int) -> Malformed:
 
 def _read_envelopes(items: Iterable[tuple[object, int] | Malformed]) -> list[Incoming]:
     incoming: list[Incoming] = []
+    spoilt = 0
     for item in items:
-        incoming.append(_read_envelope(item))
+        message = _read_envelope(item)
+        incoming.append(message)
+        spoilt += isinstance(message, Malformed)
+        if spoilt > SPOILT_MAX:
+            raise MalformedFrame("most of a text frame is no message")
         if not isinstance(item, Malformed) and (position := _position(item[0])) is not None:
             incoming.append(position)
     return incoming

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,9 +49,9 @@ class Running:
                     return line.decode()
         raise AssertionError(f"stderr ended without {text!r}")
 
-    async def write(self, text: str) -> None:
+    async def write(self, text: str | bytes) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(text.encode())
+        self._process.stdin.write(text.encode() if isinstance(text, str) else text)
         await self._process.stdin.drain()
         self._process.stdin.close()
 
@@ -78,11 +78,13 @@ class Running:
             self._process.kill()
 
 
-async def start(*args: str, env: Mapping[str, str] | None = None) -> Running:
+async def start(
+    *args: str, env: Mapping[str, str] | None = None, program: Sequence[str] = ("-m", "bitrix_pull")
+) -> Running:
     """Start ``bitrix-pull ARGS``; of the environment, only ``env`` has credentials."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BITRIX_PULL_")}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bitrix_pull", *args),
+        *(sys.executable, *program, *args),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

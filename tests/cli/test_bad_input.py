@@ -113,7 +113,7 @@ ANSWERS: dict[str, tuple[Answer, int, str]] = {
     "expired token": (lambda: web.json_response({"error": "expired_token"}, status=401), 3, "token"),
     "no scope": (lambda: web.json_response({"error": "insufficient_scope"}, status=403), 3, "scope"),
     "not configured": (lambda: web.json_response({"error": "SERVER_ERROR"}, status=500), 3, "enable"),
-    "busy": (lambda: web.json_response({"error": "QUERY_LIMIT_EXCEEDED"}, status=503), 1, "Wait"),
+    "busy": (lambda: web.json_response({"error": "QUERY_LIMIT_EXCEEDED"}, status=503), 1, "less often"),
     "moved": (
         lambda: web.Response(status=302, headers={"Location": "https://new.example/"}),
         3,

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,13 @@ from bitrix_pull.portal.models import read_config
 
 def event(params: Any, sender: Sender = BACKEND_SENDER, **fields: Any) -> PullEvent:
     return PullEvent("1" * 26, "application", "x", params, {}, sender, "server", **fields)
+
+
+def nested(depth: int) -> Any:
+    inner: Any = {}
+    for _ in range(depth):
+        inner = [inner]
+    return inner
 
 
 class Terminal(io.StringIO):
@@ -62,6 +70,10 @@ def test_a_huge_event_is_cut_for_people(capsys: pytest.CaptureFixture[str]) -> N
         (event({}, UNKNOWN_SENDER), "unknown"),
         (event({"a": "é\x07"}), '{"a": "é\\u0007"}'),
         (event({"a": "\x9b\u202e"}), '{"a": "\\x9b\\u202e"}'),
+        (event({"a": "[red]b[/red] :smile:"}), '{"a": "[red]b[/red] :smile:"}'),
+        (replace(event({}), command="[red]b\x1b[2J\n"), r"application.[red]b\x1b[2J\n"),
+        (replace(event({}), module_id="[link=x]im\u202e"), r"[link=x]im\u202e.x"),
+        (event(nested(100_000)), "(nested too deeply to be shown)"),
     ],
 )
 def test_columns(shown: PullEvent, told: str, capsys: pytest.CaptureFixture[str]) -> None:

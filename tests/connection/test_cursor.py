@@ -10,6 +10,10 @@ from bitrix_pull.wire.urls import START_OF_HISTORY
 OVERLAP_S = 5.0
 
 
+SERVER_UNIX = 1_795_400_000.0
+"""The server's clock: it was started, and its mids begin, a day before."""
+
+
 def mid(number: int) -> str:
     return f"1795313001{number:016}"
 
@@ -20,7 +24,7 @@ def just_before(mid: str) -> str:
 
 def connected(*, known_mids: int = 10_000, overlap_s: float = OVERLAP_S) -> Cursor:
     cursor = Cursor(known_mids=known_mids, overlap_s=overlap_s)
-    cursor.connected(Beginning(1000.0, None))
+    cursor.connected(Beginning(SERVER_UNIX, None))
     return cursor
 
 
@@ -148,13 +152,37 @@ def test_in_a_steady_stream_the_resume_point_follows_closely() -> None:
 def test_until_an_overlap_has_passed_all_history_is_asked_for() -> None:
     cursor = Cursor(overlap_s=OVERLAP_S)
     assert cursor.resume_point is None
-    cursor.connected(Beginning(1000.0, None))
+    cursor.connected(Beginning(SERVER_UNIX, None))
     assert cursor.resume_point == START_OF_HISTORY
     for number, now in enumerate((0.0, 0.5, 4.0, 4.75, 5.25), start=1):
         cursor.admit(mid(number), now)
         assert cursor.resume_point == START_OF_HISTORY
     cursor.admit(mid(6), 5.5)
     assert cursor.resume_point == just_before(mid(2))
+
+
+@pytest.mark.parametrize("far", ["9" * 26, f"{SERVER_UNIX + 31 * 86_400:010.0f}{1:016}"])
+def test_a_mid_from_the_future_does_not_move_the_resume_point(far: str) -> None:
+    cursor = connected(overlap_s=OVERLAP_S)
+    for number in range(100):
+        assert cursor.admit(mid(number), number)
+        assert cursor.admit(far, number) is (number == 0)
+    assert cursor.newest == mid(99)
+    assert mid(90) < (cursor.resume_point or "") < mid(99)
+
+
+def test_mids_from_the_future_are_forgotten() -> None:
+    cursor = connected(known_mids=10)
+    for number in range(100):
+        cursor.admit(f"99{number:024}", 0.0)
+    assert not cursor.knows(f"99{0:024}")
+    assert cursor.knows(f"99{99:024}")
+
+
+def test_a_mid_of_any_length_is_not_remembered() -> None:
+    cursor = connected()
+    assert cursor.admit("1" * 100_000, 0.0)
+    assert not cursor.knows("1" * 100_000)
 
 
 def test_an_overtaken_message_is_new_and_moves_nothing() -> None:
@@ -212,8 +240,8 @@ def test_what_is_older_than_the_first_connection_is_known(
 
 def test_only_the_first_connection_counts_for_that() -> None:
     cursor = connected()
-    cursor.connected(Beginning(5000.0, None))
-    assert not cursor.too_old(1001, None)
+    cursor.connected(Beginning(SERVER_UNIX + 5000, None))
+    assert not cursor.too_old(SERVER_UNIX + 1, None)
 
 
 def test_nothing_is_too_old_by_a_clock_that_is_not_known() -> None:

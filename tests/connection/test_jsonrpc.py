@@ -13,6 +13,7 @@ from bitrix_pull.connection.jsonrpc import CALL_TIMEOUT_S, PING_DEADLINE_S, Json
 from bitrix_pull.connection.websocket import WebSocketConnection
 from bitrix_pull.errors import CallRefused, CallTimeout
 from bitrix_pull.options import PullOptions
+from bitrix_pull.portal.http import HttpSession
 from bitrix_pull.wire.jsonrpc import decode
 from tests import virtual_time
 
@@ -24,8 +25,9 @@ async def connection_to(play: Play) -> AsyncIterator[JsonRpcConnection]:
     """Connect to a server that plays a part."""
     async with serve(play, "127.0.0.1", 0, ping_interval=None) as server:
         port = next(iter(server.sockets)).getsockname()[1]
+        options = PullOptions()
         websocket = await WebSocketConnection.open(
-            f"ws://127.0.0.1:{port}", decode, PullOptions(), proxy=None
+            HttpSession(options), f"ws://127.0.0.1:{port}", decode, options
         )
         connection = JsonRpcConnection(websocket)
         try:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bitrix_pull.connection.turnstile import LEAST_PER_S, SHARE_PER_S, Turnstile, turnstile_of
+from bitrix_pull.connection.turnstile import LEAST, SHARE_AT_ONCE, SHARE_PER_S, Turnstile, turnstile_of
 from tests import virtual_time
 
 
@@ -20,8 +20,8 @@ async def attempts(turnstile: Turnstile, clients: list[Client]) -> list[float]:
     started = loop.time()
 
     async def one() -> float:
-        await turnstile.turn()
-        return loop.time() - started
+        async with turnstile.turn():
+            return loop.time() - started
 
     return sorted(await asyncio.gather(*(one() for _ in clients)))
 
@@ -56,23 +56,51 @@ def test_those_who_are_gone_do_not_count() -> None:
         return await attempts(turnstile, [Client() for _ in range(100)])
 
     times = virtual_time.run(main)
-    assert times[-1] == pytest.approx((100 - LEAST_PER_S) / LEAST_PER_S, abs=0.2)
+    assert times[-1] == pytest.approx((100 - LEAST) / LEAST, abs=0.2)
 
 
 def test_whoever_gives_up_holds_nobody_up() -> None:
     async def main() -> float:
         loop = asyncio.get_running_loop()
         turnstile = turnstile_of("wss://push")
-        waiting = [asyncio.create_task(turnstile.turn()) for _ in range(100)]
-        await asyncio.sleep(0.01)
+
+        async def hang() -> None:
+            async with turnstile.turn():
+                await asyncio.Event().wait()
+
+        waiting = [asyncio.create_task(hang()) for _ in range(100)]
+        await asyncio.sleep(10)
         for task in waiting:
             task.cancel()
         await asyncio.wait(waiting)
         started = loop.time()
-        await turnstile.turn()
-        return loop.time() - started
+        async with turnstile.turn():
+            return loop.time() - started
 
-    assert virtual_time.run(main) <= 1 / LEAST_PER_S
+    assert virtual_time.run(main) <= 1 / LEAST
+
+
+def test_a_server_that_is_slow_to_answer_gets_no_more_at_once() -> None:
+    async def main() -> int:
+        turnstile = turnstile_of("wss://push")
+        clients = [Client() for _ in range(2000)]
+        for client in clients:
+            turnstile.join(client)
+        trying: set[int] = set()
+        most = 0
+
+        async def one(number: int) -> None:
+            nonlocal most
+            async with turnstile.turn():
+                trying.add(number)
+                most = max(most, len(trying))
+                await asyncio.sleep(5)
+                trying.discard(number)
+
+        await asyncio.gather(*(one(number) for number in range(len(clients))))
+        return most
+
+    assert virtual_time.run(main) == SHARE_AT_ONCE * 2000
 
 
 def test_each_server_and_each_loop_has_its_own() -> None:

@@ -76,6 +76,18 @@ async def test_what_is_wrong_with_a_refresh_is_named(
     assert (await refresh(emulator, session))[0] == 200, "the refresh token was not used up"
 
 
+async def test_requests_are_noted(emulator: Emulator, clock: Clock, session: aiohttp.ClientSession) -> None:
+    emulator.portal.token_life_s = 60
+    _, tokens = await refresh(emulator, session)
+    assert tokens["expires_in"] == 60
+    clock.now += 1
+    await refresh(emulator, session)
+    assert [(request.at, request.granted) for request in emulator.portal.token_requests] == [
+        (clock.now - 1, True),
+        (clock.now, False),
+    ]
+
+
 async def test_a_request_for_nothing_is_malformed(emulator: Emulator, session: aiohttp.ClientSession) -> None:
     async with session.get(emulator.oauth_url) as answer:
         assert error((answer.status, await answer.json())) == (400, "invalid_request")

@@ -98,3 +98,7 @@ async def portal() -> AsyncIterator[StubPortal]:
 @pytest.fixture
 def options() -> PullOptions:
     return PullOptions(rest_timeout_s=5.0, connect_timeout_s=5.0)
+
+
+# At the end, as these fixtures are made from what stands above.
+from .granting import client, grant, token_file  # noqa: E402, F401

@@ -96,6 +96,9 @@ CODES_OF_THE_PROTOCOL = [
     "PARAMS_ERROR",
     "USER_ID_ACCESS_ERROR",
     "ACCESS_ERROR",
+    "TEXT_ERROR",
+    "EMPTY_APP_NAME",
+    "INVALID_FORMAT",
 ]
 
 
@@ -188,19 +191,19 @@ def test_server_error_is_not_configured_only_where_it_says_so() -> None:
 
 
 def test_an_unknown_code_is_a_plain_error() -> None:
-    error = refused({"error": "EMPTY_APP_NAME", "error_description": "No name."}, 400)
+    error = refused({"error": "SOMETHING_NEW", "error_description": "No idea."}, 400)
     assert type(error) is PortalError
     assert not error.retryable
-    assert str(error) == f"{METHOD}: No name (EMPTY_APP_NAME, HTTP 400)"
+    assert str(error) == f"{METHOD}: No idea (SOMETHING_NEW, HTTP 400)"
 
 
 def test_descriptions_become_one_short_clean_line() -> None:
     error = refused({"error": "ODD\x1b[31m", "error_description": "one\r\n\x00two\u202e" + " x" * 4000}, 400)
     text = str(error)
-    assert f"{METHOD}: one two x x" in text
+    assert rf"{METHOD}: one \x00two\u202e x x" in text
     assert text.isprintable()
     assert len(text) < 500
-    assert error.code == "ODD [31m"
+    assert error.code == r"ODD\x1b[31m"
 
 
 def test_an_echoed_secret_is_blanked_out() -> None:
@@ -226,6 +229,47 @@ def test_the_time_limit_says_until_when() -> None:
     unknown = refused({"error": "OPERATION_TIME_LIMIT", "time": []}, 429)
     assert isinstance(unknown, OperationTimeLimit)
     assert unknown.reset_at is None
+
+
+DATE = "Tue, 31 Mar 2026 14:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "wait_s"),
+    [
+        ("7", 7.0),
+        (" 7 ", 7.0),
+        ("Tue, 31 Mar 2026 14:01:30 GMT", 90.0),
+        ("Tue, 31 Mar 2026 13:00:00 GMT", 0.0),
+        ("-7", None),
+        ("soon", None),
+        ("", None),
+        ("9" * 400, None),
+        ("Tue, 31 Mar 99999 14:01:30 GMT", None),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_read_by_the_portals_clock(
+    status: int, retry_after: str, wait_s: float | None
+) -> None:
+    error = refused(b"<html>", status, (), **{"Retry-After": retry_after, "Date": DATE})
+    assert type(error) is RateLimited
+    assert error.retry_after_s == wait_s
+    assert ("takes the call again in" in str(error)) == (wait_s is not None)
+
+
+def test_the_later_of_two_times_counts() -> None:
+    body = {"error": "OPERATION_TIME_LIMIT", "time": {"finish": 1000.5, "operating_reset_at": 1060}}
+    for retry_after, wait_s in (("10", 59.5), ("70", 70.0)):
+        error = refused(body, 429, (), **{"Retry-After": retry_after})
+        assert isinstance(error, OperationTimeLimit)
+        assert error.retry_after_s == wait_s
+
+
+def test_retry_after_makes_no_other_error_passing() -> None:
+    error = refused({"error": "OVERLOAD_LIMIT"}, 503, (), **{"Retry-After": "5"})
+    assert not error.retryable
+    assert type(refused(b"", 500, (), **{"Retry-After": "5"})) is PortalUnavailable
 
 
 def test_the_portals_clock() -> None:

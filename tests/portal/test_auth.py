@@ -7,7 +7,8 @@ import pytest
 
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.options import PullOptions
-from bitrix_pull.portal.auth import AccessToken, OAuth, Webhook
+from bitrix_pull.portal.auth import AccessToken, Webhook
+from bitrix_pull.portal.oauth import OAuth
 from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.portal.tokens import Tokens
 
@@ -43,7 +44,7 @@ def oauth(**changes: Any) -> OAuth:
             lambda: oauth(tokens=TOKENS | {"access_token": "hushhush\t"}),
             "the tokens: access_token holds spaces",
         ),
-        (lambda: oauth(tokens=None), "no path, Tokens or mapping"),
+        (lambda: oauth(tokens=None), "no path, Tokens, mapping or TokenStore"),
         (lambda: oauth(oauth_url=""), "oauth_url is missing or empty"),
         (lambda: oauth(oauth_url="https://oauth.example/?client_secret=hushhush"), "oauth_url holds a query"),
         (

@@ -15,7 +15,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from bitrix_pull.errors import AnswerTooLarge, InvalidArgument, Unreachable
 from bitrix_pull.options import PullOptions
+from bitrix_pull.portal.destinations import Destinations
 from bitrix_pull.portal.http import HttpAnswer, HttpSession
+from tests.internet.stand import Internet
 
 from .conftest import OK, StubPortal, answer, hang_up
 
@@ -168,7 +170,7 @@ class _Resolver(AbstractResolver):
         pass
 
 
-async def test_a_name_that_cannot_be_resolved() -> None:
+async def test_a_name_that_cannot_be_resolved(internet: Internet) -> None:
     async def unknown() -> list[ResolveResult]:
         raise OSError(None, "no such name")
 
@@ -180,7 +182,7 @@ async def test_a_name_that_cannot_be_resolved() -> None:
         )
 
 
-async def test_connecting_has_a_deadline_of_its_own() -> None:
+async def test_connecting_has_a_deadline_of_its_own(internet: Internet) -> None:
     async def hang() -> list[ResolveResult]:
         await asyncio.sleep(5)
         return []
@@ -242,12 +244,78 @@ async def test_a_proxy_that_refuses_is_named_as_the_cause(
 async def test_which_proxy_serves_which_address(http: HttpSession, proxies: pytest.MonkeyPatch) -> None:
     assert http.proxy_for("https://acme.test/") is None
     proxies.setenv("https_proxy", "http://proxy.test:3128")
-    proxies.setenv("http_proxy", "socks5://proxy.test:1080")
+    proxies.setenv("all_proxy", "other.test:3128")
     proxies.setenv("no_proxy", ".internal")
     assert http.proxy_for("https://acme.test/") == "http://proxy.test:3128"
     assert http.proxy_for("wss://acme.test/") == "http://proxy.test:3128"
-    assert http.proxy_for("https://box.internal/") is None
-    assert http.proxy_for("https://127.0.0.1:8080/") is None
-    assert http.proxy_for("http://acme.test/") is None
+    assert http.proxy_for("http://acme.test/") == "http://other.test:3128"
+    for direct in ("https://box.internal/", "https://127.0.0.1:8080/", "ws://[::1]/", "http://localhost/"):
+        assert http.proxy_for(direct) is None
+
+
+async def test_the_proxy_of_the_options_goes_first(proxies: pytest.MonkeyPatch) -> None:
+    proxies.setenv("https_proxy", "http://proxy.test:3128")
+    proxies.setenv("no_proxy", "*")
+    http = HttpSession(PullOptions(proxy="http://me:pass@mine.test:1/"))
+    assert http.proxy_for("wss://acme.test/") == "http://me:pass@mine.test:1/"
+    assert http.proxy_for("https://127.0.0.1/") is None
+
+
+async def test_a_given_session_has_its_own_proxy(proxies: pytest.MonkeyPatch) -> None:
+    """Its WebSockets, which aiohttp does not make, go the same way as far as we can see it."""
+    proxies.setenv("https_proxy", "http://proxy.test:3128")
+    for trust_env, for_websockets in ((False, None), (True, "http://proxy.test:3128")):
+        async with aiohttp.ClientSession(trust_env=trust_env) as mine:
+            http = HttpSession(PullOptions(), mine)
+            assert http.proxy_for("https://acme.test/") is None
+            assert http.proxy_for("wss://acme.test/") == for_websockets
+            http = HttpSession(PullOptions(proxy="http://mine.test"), mine)
+            assert http.proxy_for("https://acme.test/") == http.proxy_for("wss://acme.test/")
+
+
+@pytest.mark.parametrize(
+    ("variable", "proxy", "complaint"),
+    [
+        ("https_proxy", "socks5://proxy.test:1080", "names a SOCKS proxy"),
+        ("HTTPS_PROXY", "socks5h://me:hushhush@proxy.test:1080", "names a SOCKS proxy"),
+        ("all_proxy", "socks://proxy.test:1080", "names a SOCKS proxy"),
+        ("socks_proxy", "http://proxy.test:1080", "names a SOCKS proxy"),
+        ("https_proxy", "ftp://hushhush:21", "no address of an HTTP proxy"),
+        ("https_proxy", "http://me:hushhush@/", "no address of an HTTP proxy"),
+    ],
+)
+async def test_a_proxy_that_cannot_be_used_is_not_passed_by(
+    http: HttpSession, proxies: pytest.MonkeyPatch, variable: str, proxy: str, complaint: str
+) -> None:
+    proxies.setenv(variable, proxy)
+    for url in ("https://acme.test/", "wss://acme.test/"):
+        with pytest.raises(InvalidArgument, match=complaint) as caught:
+            http.proxy_for(url)
+        assert variable.lower() in str(caught.value)
+        assert "hushhush" not in str(caught.value)
+    proxies.setenv("no_proxy", "acme.test")
+    assert http.proxy_for("https://acme.test/") is None
+
+
+# -- where names lead to ------------------------------------------------------------
+
+PUBLIC = "https://acme.bitrix24.com/rest/"
+
+
+@pytest.fixture
+def internet(monkeypatch: pytest.MonkeyPatch) -> Internet:
+    internet = Internet(monkeypatch)
+    internet.names |= {"acme.bitrix24.com": ["20.30.40.50"], "push.test": ["127.0.0.1"]}
+    return internet
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["own session", "given session"])
+async def test_a_name_that_leads_to_this_machine_is_not_connected_to(internet: Internet, given: bool) -> None:
     async with aiohttp.ClientSession() as mine:
-        assert HttpSession(PullOptions(), mine).proxy_for("https://acme.test/") is None
+        options = PullOptions(connect_timeout_s=5.0)
+        http = HttpSession(options, mine if given else None, Destinations(options, portal=PUBLIC))
+        text = await failure(http, "https://push.test:8443")
+        await http.close()
+    assert text.startswith("push.test:8443 did not answer: its name leads to a loopback address")
+    assert "allow_private_hosts" in text
+    assert internet.dialled == []

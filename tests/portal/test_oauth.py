@@ -1,143 +1,30 @@
 """Refreshing tokens: once, never lost, stored before they are used."""
 
 import asyncio
-import json
-import stat
+import logging
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 from aiohttp import web
 
 from bitrix_pull.errors import (
+    AuthError,
     GrantRefused,
+    InsufficientScope,
     InvalidArgument,
     NotAPortal,
+    PaymentRequired,
     PortalUnavailable,
     TokenExpired,
     Unreachable,
 )
-from bitrix_pull.options import PullOptions
-from bitrix_pull.portal.auth import OAuth
-from bitrix_pull.portal.rest import RestClient
-from bitrix_pull.portal.tokens import TokenFile, Tokens
+from bitrix_pull.portal.oauth import OAuth
+from bitrix_pull.portal.tokens import Tokens
 
-from .conftest import StubPortal, answer, hang_up, refusal
-
-
-@dataclass
-class Grant:
-    """A portal and OAuth server that takes each refresh token once."""
-
-    stub: StubPortal
-    number: int = 1
-    refreshes: int = 0
-    extra: dict[str, Any] = field(default_factory=lambda: {"expires_in": 3600})
-    refused: int = 0
-    gate: asyncio.Event = field(default_factory=asyncio.Event)
-    refreshing: asyncio.Event = field(default_factory=asyncio.Event)
-    refused_once: asyncio.Event = field(default_factory=asyncio.Event)
-    refused_twenty: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        if request.path != "/oauth/token/":
-            body = orjson.loads(await request.read())
-            valid = body["auth"] == f"access-{self.number}"
-            self.refused += not valid
-            if self.refused >= 1:
-                self.refused_once.set()
-            if self.refused >= 20:
-                self.refused_twenty.set()
-            reply = answer({"result": body["auth"]}) if valid else refusal("expired_token", 401)
-        else:
-            self.refreshes += 1
-            self.refreshing.set()
-            valid = dict(request.query) == {
-                "grant_type": "refresh_token",
-                "client_id": "app.1",
-                "client_secret": "client-secret",
-                "refresh_token": f"refresh-{self.number}",
-            }
-            if valid:
-                self.number += 1
-                await self.gate.wait()
-            reply = answer(self.tokens()) if valid else refusal("invalid_grant")
-        assert callable(reply)
-        return await reply(request)
-
-    def tokens(self) -> dict[str, Any]:
-        return {
-            "access_token": f"access-{self.number}",
-            "refresh_token": f"refresh-{self.number}",
-            "member_id": "m1",
-            **self.extra,
-        }
-
-    def grant_again(self) -> None:
-        self.stub.reply(self.handle)
-
-
-@pytest.fixture
-def grant(portal: StubPortal) -> Grant:
-    grant = Grant(portal)
-    grant.gate.set()
-    portal.reply(grant.handle)
-    return grant
-
-
-def stale(**changes: Any) -> dict[str, Any]:
-    """Tokens whose access token the portal refuses."""
-    return {"access_token": "access-0", "refresh_token": "refresh-1", **changes}
-
-
-@pytest.fixture
-def token_file(tmp_path: Path) -> Path:
-    path = tmp_path / "acme.json"
-    path.write_text(json.dumps(stale(domain="acme.bitrix24.com")))
-    return path
-
-
-def read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
-
-
-def write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content))
-
-
-class Clients:
-    """Makes clients and closes them."""
-
-    def __init__(self, portal: StubPortal) -> None:
-        self._portal = portal
-        self._made: list[RestClient] = []
-
-    def __call__(self, tokens: Any, **options: Any) -> RestClient:
-        auth = OAuth(
-            self._portal.url,
-            client_id="app.1",
-            client_secret="client-secret",
-            tokens=tokens,
-            oauth_url=f"{self._portal.url}/oauth/token/",
-        )
-        self._made.append(RestClient(auth, options=PullOptions(**options)))
-        return self._made[-1]
-
-    async def close(self) -> None:
-        for rest in self._made:
-            await rest.close()
-
-
-@pytest.fixture
-async def client(portal: StubPortal) -> AsyncIterator[Clients]:
-    clients = Clients(portal)
-    yield clients
-    await clients.close()
+from .conftest import answer, hang_up, refusal
+from .granting import Clients, Grant, read, stale, write
 
 
 async def test_a_good_token_is_used_as_it_is(grant: Grant, client: Clients) -> None:
@@ -228,7 +115,7 @@ async def test_a_call_is_repeated_once_only(grant: Grant, client: Clients) -> No
         return await grant.handle(request)
 
     grant.stub.reply(never_content)
-    with pytest.raises(TokenExpired):
+    with pytest.raises(TokenExpired, match="refuses the renewed token too"):
         await client(stale()).call("app.info")
     assert [call.path for call in grant.stub.calls].count("/rest/app.info.json") == 2
     assert grant.refreshes == 1
@@ -297,104 +184,63 @@ async def test_the_deadline_of_a_call_covers_the_refresh(grant: Grant, client: C
     grant.gate.set()
 
 
-# -- the token file -----------------------------------------------------------------
-
-
-async def test_the_file_keeps_what_else_it_held(grant: Grant, client: Clients, token_file: Path) -> None:
-    assert await client(str(token_file)).call("app.info") == "access-2"
-    stored = read(token_file)
-    assert stored.pop("expires") == pytest.approx(time.time() + 3600, abs=60)
-    assert stored == {
-        "access_token": "access-2",
-        "refresh_token": "refresh-2",
-        "domain": "acme.bitrix24.com",
-        "member_id": "m1",
-        "expires_in": 3600,
-    }
-
-
-def test_the_file_is_replaced_as_a_whole_for_its_owner_only(token_file: Path) -> None:
-    token_file.chmod(0o644)
-    with token_file.open() as reader:
-        asyncio.run(TokenFile(token_file).save(Tokens(access_token="access-2", refresh_token="refresh-2")))
-        assert json.loads(reader.read())["access_token"] == "access-0"
-    assert read(token_file)["access_token"] == "access-2"
-    assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
-    assert list(token_file.parent.iterdir()) == [token_file]
-
-
-async def test_the_file_is_read_when_first_needed(grant: Grant, client: Clients, tmp_path: Path) -> None:
-    path = tmp_path / "later.json"
-    rest = client(path)
-    write(path, grant.tokens())
-    assert await rest.call("app.info") == "access-1"
-
-
-async def test_a_link_to_the_file_stays_a_link(
-    grant: Grant, client: Clients, token_file: Path, tmp_path: Path
-) -> None:
-    link = tmp_path / "link.json"
-    link.symlink_to(token_file)
-    assert await client(link).call("app.info") == "access-2"
-    assert link.is_symlink()
-    assert read(token_file)["refresh_token"] == "refresh-2"
-
-
-async def test_tokens_that_somebody_else_has_renewed_are_taken_from_the_file(
-    grant: Grant, client: Clients, token_file: Path
-) -> None:
-    first, second = client(token_file), client(token_file)
-    grant.extra = {}
-    assert await first.call("app.info") == "access-2"
-    await second.call("app.info")
-    assert grant.refreshes == 1
-    write(token_file, {"access_token": "access-3", "refresh_token": "refresh-3"})
-    grant.number = 3
-    assert [await first.call("app.info"), await second.call("app.info")] == ["access-3"] * 2
-    assert grant.refreshes == 1
+# -- what the OAuth server refuses -------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"),
+    ("code", "status", "kind", "advice"),
     [
-        (None, "cannot be read: No such file"),
-        ("{hush", "is no JSON"),
-        ('["hush"]', "holds no JSON object"),
-        ('{"access_token": "hush"}', "refresh_token is missing"),
-        ('{"access_token": "hush", "refresh_token": 5}', "refresh_token is missing"),
-        ('{"access_token": "hush", "refresh_token": "b", "expires": "hush"}', "expires is no unix time"),
+        ("invalid_grant", 400, GrantRefused, "Authorise the application on the portal again"),
+        ("expired_token", 401, GrantRefused, "Authorise the application on the portal again"),
+        ("invalid_request", 400, GrantRefused, "Authorise the application on the portal again"),
+        ("invalid_client", 400, GrantRefused, "Check client_id and client_secret"),
+        ("wrong_client", 200, GrantRefused, "Check client_id and client_secret"),
+        ("NOT_INSTALLED", 401, GrantRefused, "Install the application on the portal again"),
+        ("PAYMENT_REQUIRED", 402, PaymentRequired, "renew or extend the plan"),
+        ("insufficient_scope", 403, InsufficientScope, "Grant the scope"),
+        ("invalid_scope", 400, InsufficientScope, "Grant the scope"),
     ],
 )
-async def test_a_file_that_holds_no_tokens_is_named(
-    client: Clients, portal: StubPortal, tmp_path: Path, content: str | None, complaint: str
+async def test_a_refusal_says_what_helps_and_is_not_asked_for_again(
+    grant: Grant, client: Clients, code: str, status: int, kind: type[AuthError], advice: str
 ) -> None:
-    path = tmp_path / "acme.json"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(InvalidArgument, match=complaint) as caught:
-        await client(path).call("app.info")
-    assert f"the token file {path}" in str(caught.value)
-    assert "hush" not in str(caught.value)
-    assert not portal.calls
-
-
-async def test_no_refresh_token_is_spent_if_its_successor_cannot_be_stored(
-    grant: Grant, client: Clients, token_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def read_only(source: object, target: object) -> None:
-        raise OSError(30, "Read-only file system")
-
-    rest = client(token_file)
-    with monkeypatch.context() as patch:
-        patch.setattr("os.replace", read_only)
-        with pytest.raises(InvalidArgument, match="cannot be written: Read-only file system"):
+    grant.refusal = refusal(code, status)
+    rest = client(stale())
+    for _ in range(3):
+        with pytest.raises(kind, match=advice):
             await rest.call("app.info")
-    assert grant.refreshes == 0
-    assert list(token_file.parent.iterdir()) == [token_file]
+    assert grant.refreshes == 1
+
+
+async def test_what_the_owner_has_mended_is_asked_for_again_after_a_while(
+    grant: Grant, client: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bitrix_pull.portal.oauth._REFUSED_FOR_S", 0.0)
+    grant.refusal = refusal("PAYMENT_REQUIRED", 402)
+    rest = client(stale())
+    with pytest.raises(PaymentRequired):
+        await rest.call("app.info")
+    grant.refusal = None
     assert await rest.call("app.info") == "access-2"
 
 
-async def test_new_tokens_that_could_not_be_stored_are_stored_before_the_next_call(
+@pytest.mark.parametrize("pause_s", [0.0, 0.3])
+async def test_a_token_spent_by_another_program_is_no_refusal(
+    grant: Grant, client: Clients, token_file: Path, pause_s: float
+) -> None:
+    """It knows nothing of the lock, and stores what it has got some time after the answer."""
+    grant.number = 2
+
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        asyncio.get_running_loop().call_later(pause_s, write, token_file, grant.tokens())
+        return web.json_response({"error": "invalid_grant"}, status=400)
+
+    grant.refusal = refuse
+    assert await client(token_file).call("app.info") == "access-2"
+    assert grant.refreshes == 1
+
+
+async def test_tokens_of_a_new_authorisation_go_before_those_that_could_not_be_stored(
     grant: Grant, client: Clients, token_file: Path
 ) -> None:
     folder = token_file.parent
@@ -404,9 +250,75 @@ async def test_new_tokens_that_could_not_be_stored_are_stored_before_the_next_ca
     await grant.refreshing.wait()
     folder.rename(folder.with_name("away"))
     grant.gate.set()
-    with pytest.raises(InvalidArgument, match="cannot be written: No such file"):
+    with pytest.raises(InvalidArgument, match="cannot be written"):
         await task
     folder.with_name("away").rename(folder)
+    grant.number = 7
+    write(token_file, grant.tokens())
+    assert await rest.call("app.info") == "access-7"
+    assert read(token_file)["refresh_token"] == "refresh-7"
+
+
+# -- on_token ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["function", "coroutine function"])
+async def test_on_token_gets_tokens_that_are_stored(
+    grant: Grant, client: Clients, token_file: Path, kind: str
+) -> None:
+    told: list[tuple[Tokens, Any]] = []
+
+    def on_token(tokens: Tokens) -> None:
+        told.append((tokens, read(token_file)["refresh_token"]))
+
+    async def on_token_later(tokens: Tokens) -> None:
+        await asyncio.sleep(0)
+        on_token(tokens)
+
+    rest = client(token_file, on_token if kind == "function" else on_token_later)
+    await rest.call("app.info")
+    await rest.call("app.info")
+    await rest.close()
+    [(tokens, stored)] = told
+    assert (tokens.access_token, stored) == ("access-2", "refresh-2")
+    assert tokens.fields["member_id"] == "m1"
+    assert "access-2" not in repr(tokens)
+    assert "refresh-2" not in repr(tokens)
+
+
+async def test_what_on_token_raises_is_logged_without_its_text(
+    grant: Grant, client: Clients, caplog: pytest.LogCaptureFixture
+) -> None:
+    def on_token(tokens: Tokens) -> None:
+        raise RuntimeError(tokens.access_token)
+
+    rest = client(stale(), on_token)
     assert await rest.call("app.info") == "access-2"
-    assert grant.refreshes == 1
-    assert read(token_file)["refresh_token"] == "refresh-2"
+    await rest.close()
+    [record] = [one for one in caplog.records if one.levelno == logging.ERROR]
+    assert "on_token raised RuntimeError (test_oauth.py:" in record.getMessage()
+    assert "access-2" not in caplog.text
+
+
+async def test_nobody_waits_for_on_token_and_close_not_for_ever(
+    grant: Grant, client: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bitrix_pull.portal.oauth._ON_TOKEN_S", 0.05)
+    ended: list[str] = []
+
+    async def on_token(tokens: Tokens) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("cancelled")
+
+    rest = client(stale(), on_token)
+    assert await rest.call("app.info") == "access-2"
+    await rest.close()
+    await asyncio.sleep(0)
+    assert ended == ["cancelled"]
+
+
+def test_on_token_must_be_callable() -> None:
+    with pytest.raises(InvalidArgument, match="on_token must be a function"):
+        OAuth("a.b", client_id="1", client_secret="2", tokens=stale(), on_token="print")  # type: ignore[arg-type]

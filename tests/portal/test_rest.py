@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from bitrix_pull import OAuth
 from bitrix_pull.errors import (
     AnswerTooLarge,
     CallerFailed,
@@ -26,7 +27,7 @@ from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.auth import AccessToken, Caller, Credentials, Webhook
 from bitrix_pull.portal.rest import RestClient
 
-from .conftest import OK, StubPortal, answer, refusal
+from .conftest import OK, StubPortal, answer, hang_up, refusal
 
 
 @asynccontextmanager
@@ -155,6 +156,52 @@ async def test_the_deadline_and_the_size_limit_are_options(portal: StubPortal) -
             await rest.call("profile")
 
 
+async def test_a_call_may_have_a_deadline_of_its_own(portal: StubPortal) -> None:
+    async def slow(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.3)
+        return web.json_response({"result": True})
+
+    portal.reply(slow)
+    async with client(Webhook(portal.webhook), rest_timeout_s=0.1) as rest:
+        assert await rest.call("profile", timeout_s=5.0) is True
+        with pytest.raises(Unreachable, match=r"within 0\.05 s"):
+            await rest.call("profile", timeout_s=0.05)
+        with pytest.raises(InvalidArgument, match="timeout_s"):
+            await rest.call("profile", timeout_s=0)
+
+
+async def test_what_surely_was_not_sent_is_told_from_what_may_have_been(portal: StubPortal) -> None:
+    async def silent(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(5)
+        return web.Response()
+
+    async with client(Webhook(portal.webhook), rest_timeout_s=0.2) as rest:
+        for reply in (hang_up, silent):
+            portal.reply(reply)
+            with pytest.raises(Unreachable) as caught:
+                await rest.call("profile")
+            assert not caught.value.unsent
+    async with client(Webhook("http://127.0.0.1:1/rest/1/abcdefgh12345678/")) as rest:
+        with pytest.raises(Unreachable) as caught:
+            await rest.call("profile")
+        assert caught.value.unsent
+
+
+async def test_without_a_token_nothing_was_sent(portal: StubPortal) -> None:
+    oauth = OAuth(
+        portal.url,
+        client_id="id",
+        client_secret="secret",
+        tokens={"access_token": "a" * 20, "refresh_token": "r" * 20, "expires": 1},
+        oauth_url="http://127.0.0.1:1/oauth/token/",
+    )
+    async with client(oauth) as rest:
+        with pytest.raises(Unreachable) as caught:
+            await rest.call("app.info")
+    assert caught.value.unsent
+    assert not portal.calls
+
+
 async def test_a_client_can_be_used_again_after_close(portal: StubPortal) -> None:
     rest = RestClient(Webhook(portal.webhook))
     for _ in range(2):
@@ -189,8 +236,7 @@ async def test_calls_are_logged_without_their_content(
     caplog.set_level(logging.DEBUG, "bitrix_pull")
     async with client(AccessToken(portal.url, "my-token")) as rest:
         await rest.call("app.info", {"private": "content"})
-    [record] = caplog.records
-    assert record.name == "bitrix_pull.portal"
+    [record] = [record for record in caplog.records if record.name == "bitrix_pull.portal"]
     assert record.getMessage().startswith("app.info: HTTP 200 in ")
     assert vars(record)["status"] == 200
 

@@ -12,8 +12,9 @@ from aiohttp import web
 
 from bitrix_pull.errors import PullError
 from bitrix_pull.options import PullOptions
-from bitrix_pull.portal.auth import AccessToken, Credentials, OAuth, Webhook
+from bitrix_pull.portal.auth import AccessToken, Credentials, Webhook
 from bitrix_pull.portal.config import ConfigFetcher
+from bitrix_pull.portal.oauth import OAuth
 from bitrix_pull.portal.rest import RestClient
 
 from .conftest import Reply, StubPortal, answer, hang_up

@@ -1,80 +1,120 @@
 """Packing into requests within the push server's limits (protocol §7)."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bitrix_pull import Message, PublicChannel
 from bitrix_pull.errors import PublishTooLarge
-from bitrix_pull.publish.batches import MESSAGES_MAX, RECEIVERS_MAX, REQUEST_MAX_BYTES, pack, spread
+from bitrix_pull.publish.batches import (
+    MESSAGES_MAX,
+    RECEIVERS_MAX,
+    REQUEST_MAX_BYTES,
+    Part,
+    Request,
+    Target,
+    pack,
+    split,
+)
 from bitrix_pull.wire import push_pb2
-from bitrix_pull.wire.channel_ids import PublicChannel
-from bitrix_pull.wire.protobuf import Publication, encode_publications
-
-SLACK = 64 + 24
-"""What the estimate of a message's size may be above the truth, with one receiver."""
+from bitrix_pull.wire.protobuf import Publication, encode_publications, publication_size, request_size
 
 
-def channels(count: int) -> list[PublicChannel]:
-    return [PublicChannel(number.to_bytes(16, "big"), bytes(20)) for number in range(count)]
+def targets(count: int, *, signature_bytes: int = 20) -> list[Target]:
+    channels = [PublicChannel(number.to_bytes(16, "big"), bytes(signature_bytes)) for number in range(count)]
+    return [Target(channel, channel) for channel in channels]
 
 
-def messages_of(request: bytes) -> list[push_pb2.IncomingMessage]:
-    (read,) = push_pb2.RequestBatch.FromString(request).requests
+def part(text_bytes: int, receivers: Sequence[Target], position: int = 0) -> Part:
+    return Part(position, Message("x", {"t": "." * text_bytes, "n": position}), receivers)
+
+
+def encoded(request: Request) -> bytes:
+    return encode_publications(part.publication for part in request.parts)
+
+
+def messages_of(request: Request) -> list[push_pb2.IncomingMessage]:
+    (read,) = push_pb2.RequestBatch.FromString(encoded(request)).requests
     return list(read.incomingMessages.messages)
 
 
 SIZES = st.sampled_from([0, 1, 100, 10_000, 262_144, 524_288, 1_000_000])
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(sizes=st.lists(SIZES, max_size=12), repeat=st.sampled_from([1, 1, 1, 150]))
 def test_requests_keep_order_and_limits_and_are_few(sizes: list[int], repeat: int) -> None:
     sizes = [size for size in sizes if size <= 100 or repeat == 1] * repeat
-    sent = [
-        Publication(channels(1), str(number).encode().ljust(size, b"."), 60)
-        for number, size in enumerate(sizes)
-    ]
+    sent = [part(size, targets(1), position) for position, size in enumerate(sizes)]
     packed = list(pack(sent))
-    received = [messages_of(request) for request, _ in packed]
-    assert [item.body for request in received for item in request] == [item.body for item in sent]
-    for (request, count), messages in zip(packed, received, strict=True):
-        assert count == len(messages) <= MESSAGES_MAX
-        assert len(request) <= REQUEST_MAX_BYTES
-    for index in range(len(packed) - 1):
-        following = encode_publications([sent[sum(count for _, count in packed[: index + 1])]])
-        full = packed[index][1] == MESSAGES_MAX
-        slack = SLACK * (packed[index][1] + 1)
-        assert full or len(packed[index][0]) + len(following) > REQUEST_MAX_BYTES - slack
+    assert [part for request in packed for part in request.parts] == sent
+    bodies = [message.body for request in packed for message in messages_of(request)]
+    assert bodies == [part.message.body for part in sent]
+    for request in packed:
+        assert len(request.parts) <= MESSAGES_MAX
+        assert len(encoded(request)) <= REQUEST_MAX_BYTES
+    for request, following in pairwise(packed):
+        fuller = Request([*request.parts, following.parts[0]])
+        assert len(request.parts) == MESSAGES_MAX or len(encoded(fuller)) > REQUEST_MAX_BYTES
 
 
-@given(receivers=st.integers(0, 350), expiry_s=st.sampled_from([0, 60, 86_400]))
-@settings(max_examples=30)
-def test_a_long_list_of_receivers_is_split(receivers: int, expiry_s: int) -> None:
-    wanted = channels(receivers)
-    parts = list(spread(b"{}", expiry_s, wanted))
-    assert [channel for part in parts for channel in part.receivers] == wanted
-    assert all(0 < len(part.receivers) <= RECEIVERS_MAX for part in parts)
+@given(
+    bodies=st.lists(st.sampled_from([0, 1, 127, 128, 16_383, 16_384, 100_000]), max_size=5),
+    receivers=st.integers(0, 3),
+    signature_bytes=st.sampled_from([0, 20, 64, 128]),
+    expiry_s=st.sampled_from([0, 1, 127, 128, 86_400]),
+)
+@settings(max_examples=50, deadline=None)
+def test_the_size_is_known_to_the_byte(
+    bodies: list[int], receivers: int, signature_bytes: int, expiry_s: int
+) -> None:
+    channels = [PublicChannel(bytes(16), bytes(signature_bytes))] * receivers
+    publications = [Publication(channels, b"." * size, expiry_s) for size in bodies]
+    assert request_size(sum(map(publication_size, publications))) == len(encode_publications(publications))
+
+
+@given(receivers=st.integers(0, 350))
+@settings(max_examples=30, deadline=None)
+def test_a_long_list_of_receivers_is_split(receivers: int) -> None:
+    wanted = targets(receivers)
+    parts = split(part(1, wanted))
+    assert [target for part in parts for target in part.targets] == wanted
+    assert all(0 < len(part.targets) <= RECEIVERS_MAX for part in parts)
     assert len(parts) == -(-receivers // RECEIVERS_MAX)
-    assert {(part.body, part.expiry_s) for part in parts} <= {(b"{}", expiry_s)}
+
+
+def text_that_fills(receivers: int) -> int:
+    """Return how long a text makes a request of exactly the size that is allowed."""
+    guess = REQUEST_MAX_BYTES - 100
+    return (
+        guess
+        + REQUEST_MAX_BYTES
+        - len(encoded(Request([part(guess - 50 * receivers, targets(receivers))])))
+        - 50 * receivers
+    )
 
 
 @pytest.mark.parametrize("receivers", [1, 100])
-def test_the_largest_message_is_taken_and_a_larger_one_refused(receivers: int) -> None:
-    empty = encode_publications([Publication(channels(receivers), b"", 86_400)])
-    margin = 64 * (receivers + 1)
-    fits = REQUEST_MAX_BYTES - len(empty) - margin
-    ((request, count),) = pack([Publication(channels(receivers), b"." * fits, 86_400)])
-    assert count == 1
-    assert len(request) <= REQUEST_MAX_BYTES
-    with pytest.raises(PublishTooLarge):
-        list(pack([Publication(channels(receivers), b"." * (REQUEST_MAX_BYTES - len(empty) + 1), 86_400)]))
+def test_the_largest_message_is_taken_to_the_byte(receivers: int) -> None:
+    fits = text_that_fills(receivers)
+    (whole,) = split(part(fits, targets(receivers)))
+    assert len(encoded(Request([whole]))) == REQUEST_MAX_BYTES
 
 
-def test_what_is_too_large_is_not_retryable_and_is_not_shown() -> None:
-    with pytest.raises(PublishTooLarge) as caught:
-        list(pack([Publication(channels(1), b"s3cret" * 200_000, 60)]))
+def test_a_message_that_its_receivers_make_too_large_is_split_further() -> None:
+    parts = split(part(text_that_fills(100) + 1, targets(100)))
+    assert [len(part.targets) for part in parts] == [50, 50]
+    assert all(len(encoded(Request([part]))) <= REQUEST_MAX_BYTES for part in parts)
+
+
+def test_what_no_receiver_can_get_is_too_large() -> None:
+    with pytest.raises(PublishTooLarge, match=f"{REQUEST_MAX_BYTES + 1} bytes") as caught:
+        split(part(text_that_fills(1) + 1, targets(1)))
     assert not caught.value.retryable
-    assert "s3cret" not in str(caught.value)
+    assert "..." not in str(caught.value)
 
 
 def test_nothing_makes_no_request() -> None:
@@ -83,8 +123,26 @@ def test_nothing_makes_no_request() -> None:
 
 def test_a_long_signature_counts() -> None:
     # The server's algorithm is configurable (protocol §3), so signatures can be longer.
-    receivers = [PublicChannel(bytes(16), bytes(64))] * RECEIVERS_MAX
-    packed = list(pack([Publication(receivers, b"." * 10_000, 60)] * 100))
-    assert all(len(request) <= REQUEST_MAX_BYTES for request, _ in packed)
-    assert sum(count for _, count in packed) == 100
+    receivers = targets(RECEIVERS_MAX, signature_bytes=64)
+    packed = list(pack([part(10_000, receivers, position) for position in range(100)]))
+    assert all(len(encoded(request)) <= REQUEST_MAX_BYTES for request in packed)
+    assert sum(len(request.parts) for request in packed) == 100
     assert len(packed) > 1
+
+
+@given(counts=st.lists(st.integers(1, 5), min_size=1, max_size=5))
+def test_halving_finds_every_receiver_of_every_message(counts: list[int]) -> None:
+    request = Request([part(1, targets(count), position) for position, count in enumerate(counts)])
+    leaves: list[tuple[int, Target]] = []
+
+    def halve(request: Request) -> None:
+        halves = request.halves()
+        if halves is None:
+            (only,) = request.parts
+            leaves.append((only.position, only.targets[0]))
+        else:
+            halve(halves[0])
+            halve(halves[1])
+
+    halve(request)
+    assert leaves == [(part.position, target) for part in request.parts for target in part.targets]

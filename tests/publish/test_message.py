@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bitrix_pull import Message, PublicChannel
 from bitrix_pull.errors import InvalidArgument
-from bitrix_pull.publish.message import Message
 
 
 def check(
     command: Any = "order_update", params: Any = None, module: Any = "application", users: Any = None
 ) -> Message:
-    return Message.check(command, params, module, users)
+    return Message(command, params, module=module, users=users)
 
 
 @given(command=st.from_regex(r"[A-Za-z0-9_:|.\-]+", fullmatch=True))
@@ -54,16 +54,16 @@ def test_modules_that_it_refuses(module: object) -> None:
     ],
 )
 def test_params_are_any_json_object(params: Mapping[str, Any]) -> None:
-    content = json.loads(check(params=params).body())
+    content = json.loads(check(params=params).body)
     assert content["params"] == json.loads(json.dumps(dict(params)))
 
 
 def test_no_params_are_an_empty_object() -> None:
-    assert check().body() == b'{"module_id":"application","command":"order_update","params":{}}'
+    assert check().body == b'{"module_id":"application","command":"order_update","params":{}}'
 
 
 def test_text_goes_as_it_is() -> None:
-    assert check(params={"t": "✓ 😀"}).body().endswith('"params":{"t":"✓ 😀"}}'.encode())
+    assert check(params={"t": "✓ 😀"}).body.endswith('"params":{"t":"✓ 😀"}}'.encode())
 
 
 @pytest.mark.parametrize("params", [[], [1], "{}", b"{}", 7, True])
@@ -113,7 +113,7 @@ def test_too_deep_params_are_refused() -> None:
 @pytest.mark.parametrize(
     ("users", "ids"),
     [
-        (None, None),
+        (None, ()),
         (5, (5,)),
         ([5, 1, 5], (5, 1)),
         ((1,), (1,)),
@@ -122,7 +122,7 @@ def test_too_deep_params_are_refused() -> None:
         ({7: "name"}, (7,)),
     ],
 )
-def test_users_are_one_id_or_several(users: object, ids: tuple[int, ...] | None) -> None:
+def test_users_are_one_id_or_several(users: object, ids: tuple[int, ...]) -> None:
     assert check(users=users).users == ids
 
 
@@ -139,3 +139,56 @@ def test_what_is_no_user_id_is_refused(users: object) -> None:
 def test_it_is_a_value_error_too() -> None:
     with pytest.raises(ValueError, match="command"):
         check("no spaces")
+
+
+PUB, SIG = "0123456789abcdef" * 2, "ab" * 20
+
+
+@pytest.mark.parametrize(
+    ("channels", "read"),
+    [
+        (None, ()),
+        (f"{PUB}.{SIG}", (PublicChannel.parse(f"{PUB}.{SIG}"),)),
+        (PUB.upper(), (PublicChannel.parse(PUB),)),
+        ([PUB, f"{PUB}.{SIG}", PUB], (PublicChannel.parse(PUB), PublicChannel.parse(f"{PUB}.{SIG}"))),
+        (PublicChannel.parse(PUB), (PublicChannel.parse(PUB),)),
+    ],
+)
+def test_channels_are_texts_or_values_and_one_or_several(
+    channels: Any, read: tuple[PublicChannel, ...]
+) -> None:
+    message = Message("x", channels=channels)
+    assert message.channels == read
+    assert message.to_everybody == (not read)
+
+
+@pytest.mark.parametrize(
+    "channels", ["", [], "zz", b"ab", [b"ab"], 7, [7], f"{PUB}.", PUB[1:], {PUB: 1}.items()]
+)
+def test_what_is_no_channel_is_refused_and_not_repeated(channels: Any) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        Message("x", channels=channels)
+    assert PUB[1:] not in str(caught.value)
+
+
+def test_to_self_is_a_boolean() -> None:
+    assert not Message("x", to_self=True).to_everybody
+    with pytest.raises(InvalidArgument, match="to_self"):
+        Message("x", to_self=1)  # type: ignore[arg-type]
+
+
+def test_a_message_is_what_it_was_when_it_was_made() -> None:
+    params: dict[str, Any] = {"list": [1]}
+    message = Message("x", params)
+    params["list"].append(2)
+    params["more"] = True
+    assert message.params == {"list": [1]}
+    assert message == Message("x", {"list": [1]})
+    assert hash(message) == hash(Message("x", {"list": [1]}))
+
+
+def test_what_is_shown_of_it_holds_neither_payload_nor_channels() -> None:
+    shown = repr(Message("x", {"secret": "payload"}, channels=f"{PUB}.{SIG}"))
+    assert "payload" not in shown
+    assert PUB not in shown
+    assert SIG not in shown

@@ -11,7 +11,9 @@ from tests.soak.liveness import busy_loop, half_open
 from tests.soak.load import growth, overload
 from tests.soak.outages import first_outage, live_again, server_gone
 from tests.soak.outcome import Outcome
+from tests.soak.publishing import publishing
 from tests.soak.races import overtaking, replay_race
+from tests.soak.token_refreshes import token_race, token_sigkill
 
 SCENARIOS: dict[str, Callable[..., Outcome]] = {
     "cuts": cuts,
@@ -28,4 +30,7 @@ SCENARIOS: dict[str, Callable[..., Outcome]] = {
     "first-outage": first_outage,
     "server-gone": server_gone,
     "live-again": live_again,
+    "publishing": publishing,
+    "token-race": token_race,
+    "token-sigkill": token_sigkill,
 }

@@ -16,8 +16,10 @@ from tests.soak.liveness import busy_loop, half_open
 from tests.soak.load import growth, overload
 from tests.soak.outages import first_outage, live_again, server_gone
 from tests.soak.outcome import Outcome
+from tests.soak.publishing import publishing
 from tests.soak.races import overtaking, replay_race
 from tests.soak.scenarios import SCENARIOS
+from tests.soak.token_refreshes import token_race, token_sigkill
 
 SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (cuts, {"seeds": 2, "messages": 1_000, "cuts": 40}),
@@ -40,6 +42,9 @@ SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (overload, {"seconds": 2.5}),
     (overload, {"seconds": 2.5, "overflow": "drop_oldest"}),
     (closing, {"moments": 30}),
+    (publishing, {"seeds": 1, "publishes": 100}),
+    (token_race, {"rounds": 2, "processes": 4}),
+    (token_sigkill, {"kills": 3}),
     (growth, {"messages": 1_000, "reconnects": 20, "warm_up": 5}),
 ]
 

@@ -42,3 +42,8 @@ def test_a_public_channel_does_not_show_itself() -> None:
 @pytest.mark.parametrize("channel", ["24c9:b173.3cc5", "24c9.3cc5", "24c9", "24c9:b173"])
 def test_a_channel_is_recognised_by_its_first_part(channel: str) -> None:
     assert channel_key(channel) == "24c9"
+
+
+@pytest.mark.parametrize("text", ["0123456789abcdef" * 2, "0123456789abcdef" * 2 + "." + "ab" * 20])
+def test_a_public_channel_can_be_written_again(text: str) -> None:
+    assert PublicChannel.parse(text).text == text

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bitrix_pull.wire.close_codes import ServerClose, describe, printable, read_refusal
+from bitrix_pull.wire.close_codes import ServerClose, describe, read_refusal
 
 
 @pytest.mark.parametrize("code", ServerClose)
@@ -21,17 +21,3 @@ def test_what_a_stranger_wrote_is_not_repeated() -> None:
 )
 def test_a_body_of_another_form_is_no_refusal(body: bytes) -> None:
     assert read_refusal(body) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ("", "no text"),
-        (" \n\t ", "no text"),
-        ("\x1b[31mred\x1b[0m", "[31mred [0m"),
-        ("a\u2028b\u202ec\u200bd", "a b c d"),
-        ("a" * 300, "a" * 200),
-    ],
-)
-def test_what_a_server_wrote_cannot_play_with_a_terminal(text: str, line: str) -> None:
-    assert printable(text) == line

@@ -3,6 +3,7 @@
 from bitrix_pull.emulator.faults.connection import ConnectionFaults, End, seeded
 from bitrix_pull.emulator.faults.line import Line, LineProtocol
 from bitrix_pull.emulator.faults.portal import PortalFaults, RestFailure
+from bitrix_pull.emulator.faults.publishing import PublishFault
 from bitrix_pull.emulator.faults.push import PushFaults, WebSocketRefusal
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Line",
     "LineProtocol",
     "PortalFaults",
+    "PublishFault",
     "PushFaults",
     "RestFailure",
     "WebSocketRefusal",

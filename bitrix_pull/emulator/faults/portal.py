@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -12,6 +13,8 @@ class RestFailure:
     status: int
     body: str
     content_type: str
+    applied: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(slots=True)
@@ -31,9 +34,22 @@ class PortalFaults:
         status: int = 502,
         body: str = "<html><body>Bad Gateway</body></html>",
         content_type: str = "text/html",
+        *,
+        applied: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Let the next REST calls fail, whatever they are, after those that shall fail already."""
-        self._failures.extend([RestFailure(status, body, content_type)] * times)
+        """Let the next REST calls fail, whatever they are, after those that shall fail already.
+
+        Args:
+            times: How many.
+            status: HTTP status of the answers.
+            body: Of the answers.
+            content_type: Of the answers.
+            applied: True if what is asked is done all the same.
+            headers: Of the answers, such as ``Retry-After``.
+        """
+        failure = RestFailure(status, body, content_type, applied, headers or {})
+        self._failures.extend([failure] * times)
 
     async def meet_call(self) -> None:
         """Be as slow as told."""

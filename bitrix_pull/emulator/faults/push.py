@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 from bitrix_pull.emulator.faults.connection import ConnectionFaults
 from bitrix_pull.emulator.faults.line import Line
+from bitrix_pull.emulator.faults.publishing import PublishFault
 
 if TYPE_CHECKING:
     from bitrix_pull.emulator.subscribers import Subscriber
@@ -27,6 +28,8 @@ class PushFaults:
         refuse_channels: Every channel is a wrong one (4010), valid or not.
         replay_race: Called with each subscriber after its history was read and before it is
             registered: what is published meanwhile, it neither gets replayed nor sent.
+        publishing: Says what befalls each request of a client, by its number from 0 on; None
+            for those that are served well.
         script: Says what befalls each WebSocket, by its number from 0 on: the same script
             makes the same faults.
     """
@@ -34,7 +37,9 @@ class PushFaults:
     websocket_refusal: WebSocketRefusal | None = None
     refuse_channels: bool = False
     replay_race: "Callable[[Subscriber], object] | None" = None
+    publishing: Callable[[int], PublishFault | None] | None = None
     script: Callable[[int], ConnectionFaults] | None = None
+    _published: int = 0
     _scripted: int = 0
 
     async def meet_handshake(self, line: Line) -> int | None:
@@ -47,6 +52,13 @@ class PushFaults:
         if self.websocket_refusal == "reset":
             line.end("reset")
         await _until_cancelled()
+
+    def next_publishing(self) -> PublishFault | None:
+        """Return what befalls the request that has just come, if anything."""
+        if self.publishing is None:
+            return None
+        number, self._published = self._published, self._published + 1
+        return self.publishing(number)
 
     def next_connection(self) -> ConnectionFaults:
         """Return what befalls the WebSocket that is being opened."""

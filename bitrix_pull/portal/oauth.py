@@ -1,0 +1,337 @@
+"""OAuth: an installed application's tokens, and their refresh (protocol §2)."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any, TypeVar
+
+from bitrix_pull.errors import InvalidArgument, NotRunning, PortalError
+from bitrix_pull.options import PullOptions
+from bitrix_pull.portal.addresses import (
+    named_oauth_address,
+    oauth_address,
+    read_address,
+    rest_endpoint,
+)
+from bitrix_pull.portal.answers import read_token_answer
+from bitrix_pull.portal.auth import Credentials
+from bitrix_pull.portal.http import HttpSession
+from bitrix_pull.portal.token_files import DiskTokenStore, FileTokenStore
+from bitrix_pull.portal.token_stores import (
+    LockedStore,
+    MemoryTokenStore,
+    TokenStore,
+    UsersStore,
+    described,
+)
+from bitrix_pull.portal.tokens import Tokens, require_token
+from bitrix_pull.redaction import get_logger, quoted
+
+_log = get_logger("portal")
+
+T = TypeVar("T")
+OnToken = Callable[[Tokens], Awaitable[object] | object]
+
+OAUTH_URL = "https://oauth.bitrix.info/oauth/token/"
+"""Where tokens are refreshed unless they name another of Bitrix24's OAuth servers (protocol §2)."""
+
+_OTHERS_SAVE_AFTER_S = (0.0, 0.1, 0.4)
+"""When to look whether a refresh token was refused because another program has just spent it."""
+
+_REFUSED_FOR_S = 60.0
+"""How long what the OAuth server has refused is not asked for again."""
+
+_ON_TOKEN_S = 5.0
+"""How long ``close()`` waits for a callback that is under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """What the OAuth server refused for good."""
+
+    refresh_token: str = field(repr=False)
+    error: PortalError
+    until: float
+
+
+class OAuth(Credentials):
+    """An installed application's tokens, which are refreshed when they have expired.
+
+    Every refresh replaces the refresh token, and two at once lose the grant (protocol §2).
+    So there is never more than one at a time among all who share a store, it is not cut off
+    when its caller is cancelled, and new tokens are stored before they are used.
+
+    Args:
+        portal: The portal's domain, or its address.
+        client_id: The application's id.
+        client_secret: The application's secret key.
+        tokens: Where the tokens are: the path of a JSON file that holds them as the OAuth
+            server writes them (see ``FileTokenStore``), any other ``TokenStore``, or the
+            tokens themselves, which are then renewed in memory only.
+        oauth_url: The OAuth server's token endpoint. By default the one that the tokens
+            name as their ``server_endpoint``, if that is one of Bitrix24's own.
+        on_token: Called with the new ``Tokens`` when this object has refreshed and stored them.
+            Async or not; what it raises is logged. Nothing waits for it but ``close()``, and
+            that for 5 s only.
+
+    Raises:
+        InvalidArgument: One of them cannot work.
+    """
+
+    def __init__(
+        self,
+        portal: str,
+        *,
+        client_id: str,
+        client_secret: str,
+        tokens: str | PathLike[str] | Tokens | Mapping[str, Any] | TokenStore,
+        oauth_url: str | None = None,
+        on_token: OnToken | None = None,
+    ) -> None:
+        self.endpoint = rest_endpoint(portal)
+        self._client_id = require_token("client_id", client_id)
+        self._client_secret = require_token("client_secret", client_secret)
+        self._oauth_url = None if oauth_url is None else oauth_address(oauth_url)
+        if on_token is not None and not callable(on_token):
+            raise InvalidArgument("on_token must be a function that takes Tokens")
+        self._on_token = on_token
+        self._store = _as_store(tokens)
+        self._tokens: Tokens | None = None
+        self._unsaved: tuple[Tokens, Tokens] | None = None
+        """Tokens that were spent, and the new ones that could not be stored yet."""
+        self._refusal: _Refusal | None = None
+        self._renewal: asyncio.Task[Tokens] | None = None
+        self._telling = set[asyncio.Task[None]]()
+
+    @property
+    def identity(self) -> str:
+        """The portal's domain and the application's id."""
+        return f"{super().identity} {self._client_id}"
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The portal and the OAuth server, as far as the user names them."""
+        return (self.endpoint, self._oauth_url or OAUTH_URL)
+
+    @property
+    def secrets(self) -> Iterable[str]:
+        """The application's secret and the tokens."""
+        yield self._client_secret
+        for tokens in (self._tokens, *(self._unsaved or ())):
+            if tokens is not None:
+                yield from (tokens.access_token, tokens.refresh_token)
+
+    # -- what calls are made with -----------------------------------------------
+
+    async def token(self, http: HttpSession, options: PullOptions) -> str:
+        """Return an access token that has not expired, by this machine's clock."""
+        if self._tokens is None:
+            loaded = await self._store.load()
+            # Another call may have renewed them meanwhile.
+            self._tokens = self._tokens or loaded
+        if self._tokens.expired(time.time()):
+            return await self.renew(self._tokens.access_token, http, options)
+        return self._tokens.access_token
+
+    async def renew(self, refused: str, http: HttpSession, options: PullOptions) -> str:
+        """Return an access token other than the refused one, refreshing it if need be.
+
+        Raises:
+            InvalidArgument: The tokens cannot be read or written.
+            TokenStoreFailed: The store raised something, or was locked for too long.
+            PortalError: The OAuth server refused; GrantRefused if for good.
+            Unreachable: The OAuth server did not answer.
+            NotRunning: ``close()`` was called before the refresh began.
+        """
+        if self._tokens is not None and self._tokens.access_token != refused:
+            return self._tokens.access_token
+        renewal = self._under_way()
+        if renewal is None:
+            renewal = self._renewal = asyncio.create_task(self._renew(refused, http, options))
+            # Whoever waited may be gone by then; the next call refreshes again.
+            renewal.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.wait({renewal})
+        if renewal.cancelled():
+            raise NotRunning("the client was closed before its access token was refreshed")
+        return renewal.result().access_token
+
+    def _under_way(self) -> asyncio.Task[Tokens] | None:
+        """Return the refresh under way. One of an event loop that is gone does not count."""
+        renewal = self._renewal
+        if renewal is None or renewal.done() or renewal.get_loop() is not asyncio.get_running_loop():
+            return None
+        return renewal
+
+    async def close(self) -> None:
+        """Wait for a refresh under way: its answer is the only copy of the new tokens."""
+        renewal = self._under_way()
+        if renewal is not None:
+            if not renewal.cancelling():
+                renewal.cancel()  # Only what has not begun yet heeds it.
+            await asyncio.wait({renewal})
+        telling = self._telling - {asyncio.current_task()}
+        if telling:
+            _, late = await asyncio.wait(telling, timeout=_ON_TOKEN_S)
+            for task in late:
+                task.cancel()
+
+    # -- one refresh -----------------------------------------------------------
+
+    async def _renew(self, refused: str, http: HttpSession, options: PullOptions) -> Tokens:
+        async with self._store.lock(options.rest_timeout_s) as store:
+            stored = await self._stored(store)
+            if stored.access_token != refused and not stored.expired(time.time()):
+                # Somebody else has renewed what is in the store.
+                self._tokens = stored
+                return stored
+            self._raise_refusal(stored)
+            # Shows that tokens can be stored, before the one refresh token is spent.
+            await store.save(stored)
+            self._tokens = stored
+            self._tokens = await _to_the_end(self._trade(stored, store, http, options))
+            return self._tokens
+
+    async def _stored(self, store: TokenStore) -> Tokens:
+        """Return the tokens in the store, after putting there what could not be stored before."""
+        stored = await store.load()
+        if self._unsaved is None:
+            return stored
+        spent, renewed = self._unsaved
+        if stored.refresh_token == spent.refresh_token:
+            await self._keep(spent, renewed, store)
+            return renewed
+        # They were stored after all, or somebody has authorised the application again.
+        self._unsaved = None
+        if stored.refresh_token == renewed.refresh_token:
+            self._tell(renewed)
+        return stored
+
+    async def _trade(
+        self, spent: Tokens, store: TokenStore, http: HttpSession, options: PullOptions
+    ) -> Tokens:
+        """Trade a refresh token for new tokens, and store these."""
+        answer = await http.request(
+            "GET",
+            self._oauth_address(spent),
+            query={
+                "grant_type": "refresh_token",
+                "client_id": self._client_id,
+                "client_secret": self._client_secret,
+                "refresh_token": spent.refresh_token,
+            },
+            timeout_s=options.rest_timeout_s,
+            max_bytes=options.max_rest_bytes,
+        )
+        _log.debug("OAuth refresh: HTTP %d", answer.status, extra={"status": answer.status})
+        try:
+            renewed = spent.renewed(read_token_answer(answer, self.secrets), time.time())
+        except PortalError as error:
+            return await self._renewed_by_others(spent, store, error)
+        await self._keep(spent, renewed, store)
+        self._report_move(renewed)
+        return renewed
+
+    async def _keep(self, spent: Tokens, renewed: Tokens, store: TokenStore) -> None:
+        self._unsaved = spent, renewed
+        await store.save(renewed)
+        self._unsaved = None
+        self._tell(renewed)
+
+    def _tell(self, tokens: Tokens) -> None:
+        """Let the user's callback run in a task of its own: no call waits for it."""
+        if self._on_token is not None:
+            task = asyncio.create_task(_call(self._on_token, tokens))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
+
+    async def _renewed_by_others(self, spent: Tokens, store: TokenStore, error: PortalError) -> Tokens:
+        """Return what a program that does not know our lock has stored meanwhile, or raise."""
+        if error.code.lower() == "invalid_grant":
+            for pause_s in _OTHERS_SAVE_AFTER_S:
+                await asyncio.sleep(pause_s)
+                stored = await store.load()
+                if stored.refresh_token != spent.refresh_token:
+                    return stored
+        if error.code and not error.retryable:
+            self._refusal = _Refusal(spent.refresh_token, error, time.monotonic() + _REFUSED_FOR_S)
+        raise error
+
+    def _raise_refusal(self, tokens: Tokens) -> None:
+        """Leave the OAuth server alone for a while if it has just refused the same tokens."""
+        refusal = self._refusal
+        if refusal is None or refusal.refresh_token != tokens.refresh_token:
+            return
+        if time.monotonic() < refusal.until:
+            raise refusal.error.with_traceback(None)
+
+    # -- what tokens say about addresses --------------------------------------------
+
+    def _oauth_address(self, tokens: Tokens) -> str:
+        """Return where to refresh: credentials go to no host because a server names it."""
+        named = tokens.fields.get("server_endpoint")
+        if self._oauth_url is not None or not isinstance(named, str):
+            return self._oauth_url or OAUTH_URL
+        try:
+            return named_oauth_address(named)
+        except ValueError as error:
+            _log.warning("server_endpoint of the tokens %s: %s is used", error, OAUTH_URL)
+            return OAUTH_URL
+
+    def _report_move(self, tokens: Tokens) -> None:
+        """Say that the portal has another address, which is not followed.
+
+        A renamed portal answers at its old domain with a redirect, which is an error.
+        """
+        own = read_address(self.endpoint, ("https", "http")).host
+        try:
+            named = read_address(str(tokens.fields.get("client_endpoint")), ("https", "http")).host
+        except ValueError:
+            return
+        if named != own:
+            _log.warning(
+                "the OAuth server names another address for %s: %s. Configure it if the portal was renamed",
+                own,
+                quoted(named, [secret.lower() for secret in self.secrets]),
+            )
+
+    def __repr__(self) -> str:
+        return f"OAuth({self.endpoint})"
+
+
+def _as_store(tokens: str | PathLike[str] | Tokens | Mapping[str, Any] | TokenStore) -> LockedStore:
+    match tokens:
+        case str() | PathLike():
+            return FileTokenStore(tokens)
+        case Tokens():
+            return MemoryTokenStore(tokens)
+        case Mapping():
+            return MemoryTokenStore(Tokens.read(tokens))
+        case MemoryTokenStore() | DiskTokenStore():
+            return tokens
+        case TokenStore():
+            return UsersStore(tokens)
+        case _:
+            raise InvalidArgument("the tokens are no path, Tokens, mapping or TokenStore")
+
+
+async def _call(on_token: OnToken, tokens: Tokens) -> None:
+    try:
+        result = on_token(tokens)
+        if inspect.isawaitable(result):
+            await result
+    except Exception as error:
+        # Not its text, which may hold the tokens.
+        _log.error("on_token raised %s", described(error))
+
+
+async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Finish something even if the caller is cancelled meanwhile."""
+    doing = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait({doing})
+        raise

@@ -1,0 +1,192 @@
+"""The public channels of users: where clients publish to, and ask who is online (protocol §3)."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bitrix_pull.errors import (
+    AccessDenied,
+    InsufficientScope,
+    InvalidArgument,
+    InvalidConfig,
+    MethodNotFound,
+    RouteUnavailable,
+    WrongAuthType,
+)
+from bitrix_pull.portal.auth import Mode
+from bitrix_pull.portal.models import PublicChannelInfo, PullConfig, read_public_channels
+from bitrix_pull.portal.rest import RestClient
+from bitrix_pull.redaction import get_logger
+from bitrix_pull.wire.channel_ids import PublicChannel
+
+logger = get_logger("portal")
+
+METHOD = "pull.channel.public.list"
+
+USERS_PER_CALL = 1_000
+"""So many channels stay well below ``max_rest_bytes``."""
+
+CHANNELS_KEPT = 10_000
+"""Channels that are remembered; the oldest go first."""
+
+EARLY_S = 10.0
+"""How long before its end a channel is asked for anew: what is sent now has to arrive."""
+
+RENEWAL_S = 10.0
+"""How long after their end the configuration's own channels are still good: its owner asks
+for new ones some seconds after that, and listens on these until then."""
+
+LIFE_UNKNOWN_S = 600.0
+"""How long a channel is remembered whose end the portal does not tell."""
+
+DENIED_S = 600.0
+"""How long a portal that refuses to tell the channels is not asked again."""
+
+
+@dataclass(slots=True, frozen=True)
+class Own:
+    """Who publishes: the user behind the credentials, as far as the configuration tells.
+
+    Attributes:
+        user: The user's id, or None where the portal does not tell.
+        channel: The user's public channel, or None where there is none.
+    """
+
+    user: int | None
+    channel: PublicChannel | None
+
+
+@dataclass(slots=True, frozen=True)
+class _Known:
+    channel: PublicChannel
+    good_until_unix: float
+
+
+class PublicChannels:
+    """Finds the public channels of users, asking the portal once for each until its end.
+
+    Args:
+        rest: Asks the portal.
+        mode: Whose channels: those of the application, or those of user mode.
+        config: Gives the configuration, which holds the current user's channel.
+        now: The portal's clock (unix).
+    """
+
+    def __init__(
+        self,
+        rest: RestClient,
+        mode: Mode,
+        *,
+        config: Callable[[], Awaitable[PullConfig]],
+        now: Callable[[], float],
+    ) -> None:
+        self._rest = rest
+        self._mode: Mode = mode
+        self._config = config
+        self._now = now
+        self._known: dict[int, _Known] = {}
+        self._asking = asyncio.Lock()
+        self._denied_until = -math.inf
+
+    async def of_users(self, users: Sequence[int]) -> dict[int, PublicChannel]:
+        """Return the public channels of users; who has none is left out.
+
+        One request at a time: who asks for users that another call is asking for gets
+        that answer. A call that fails or is cancelled leaves nothing behind.
+
+        Raises:
+            RouteUnavailable: The credentials may not ask; the text names another way.
+            PullError: The portal could not be asked, or its answer is malformed.
+        """
+        found = self._remembered(users, await self._config())
+        if len(found) < len(set(users)):
+            async with self._asking:
+                config = await self._config()
+                found = self._remembered(users, config)
+                missing = [user for user in dict.fromkeys(users) if user not in found]
+                for start in range(0, len(missing), USERS_PER_CALL):
+                    found |= await self._ask(missing[start : start + USERS_PER_CALL])
+        return found
+
+    def forget(self, users: Iterable[int]) -> None:
+        """Ask anew for the channels of users: the push server did not take what we have."""
+        for user in users:
+            self._known.pop(user, None)
+
+    async def own(self) -> Own:
+        """Return who publishes, as the configuration tells it.
+
+        Raises:
+            PullError: There is no configuration yet, and the portal gave none.
+        """
+        config = await self._config()
+        named = {user: _channel(info) for user, info in config.public_channels.items()}
+        private = config.channels.private
+        if private is not None and private.public_id:
+            channel = _parse(private.public_id)
+            named = {user: other for user, other in named.items() if other.id == channel.id}
+            return Own(next(iter(named), None), channel)
+        # Without a private channel (version 5), or its public part, only the user's own is named.
+        return Own(*next(iter(named.items()))) if len(named) == 1 else Own(None, None)
+
+    def _remembered(self, users: Sequence[int], config: PullConfig) -> dict[int, PublicChannel]:
+        now = self._now()
+        found: dict[int, PublicChannel] = {}
+        for user in users:
+            info = config.public_channels.get(user)
+            known = self._known.get(user)
+            if info is not None and (info.end is None or now < info.end.timestamp() + RENEWAL_S):
+                found[user] = _channel(info)
+            elif known is not None and now < known.good_until_unix:
+                found[user] = known.channel
+        return found
+
+    async def _ask(self, users: Sequence[int]) -> dict[int, PublicChannel]:
+        if asyncio.get_running_loop().time() < self._denied_until:
+            raise self._denied()
+        params: dict[str, Any] = {"USERS": list(users)}
+        if self._mode == "application":
+            params["APPLICATION"] = "Y"
+        try:
+            answer = read_public_channels(await self._rest.call(METHOD, params), METHOD)
+        except (InsufficientScope, AccessDenied, MethodNotFound, WrongAuthType) as error:
+            self._denied_until = asyncio.get_running_loop().time() + DENIED_S
+            logger.warning("the portal does not tell the public channels of users: %s", error)
+            raise self._denied() from None
+        found = {user: _channel(answer[user]) for user in users if user in answer}
+        self._remember(found, answer)
+        return found
+
+    def _remember(self, found: Mapping[int, PublicChannel], answer: Mapping[int, PublicChannelInfo]) -> None:
+        now = self._now()
+        for user, channel in found.items():
+            end = answer[user].end
+            good_until = now + LIFE_UNKNOWN_S if end is None else end.timestamp() - EARLY_S
+            # Anew at the end of the line: the oldest are the first to be forgotten.
+            self._known.pop(user, None)
+            self._known[user] = _Known(channel, good_until)
+        while len(self._known) > CHANNELS_KEPT:
+            del self._known[next(iter(self._known))]
+
+    def _denied(self) -> RouteUnavailable:
+        other = (
+            'Use route="rest" (pull.application.event.add), which needs no channels of users.'
+            if self._mode == "application"
+            else 'Grant the webhook the scope "pull_channel".'
+        )
+        return RouteUnavailable(
+            f"the credentials may not ask for the public channels of users ({METHOD})", advice=other
+        )
+
+
+def _channel(info: PublicChannelInfo) -> PublicChannel:
+    return _parse(f"{info.public_id}.{info.signature}" if info.signature else info.public_id)
+
+
+def _parse(text: str) -> PublicChannel:
+    try:
+        return PublicChannel.parse(text)
+    except InvalidArgument:
+        raise InvalidConfig("the portal's answer holds a public channel that is none") from None

@@ -1,0 +1,1 @@
+"""Who is online, and watches that are kept alive on the portal."""

@@ -1,0 +1,224 @@
+"""What the ways to publish have in common, and what can be told of them before anything is sent."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from bitrix_pull.errors import InvalidArgument, PullError, RouteUnavailable
+from bitrix_pull.options import PullOptions
+from bitrix_pull.portal.auth import Mode
+from bitrix_pull.portal.models import PullConfig
+from bitrix_pull.portal.public_channels import Own, PublicChannels
+from bitrix_pull.publish.batches import Part, Receiver, Request, Target, pack, split
+from bitrix_pull.publish.message import Message
+from bitrix_pull.wire.channel_ids import PublicChannel
+from bitrix_pull.wire.formats import WireFormat, format_of
+
+RouteName = Literal["rest", "endpoint", "socket"]
+
+
+class Route(Protocol):
+    """One way to publish.
+
+    Attributes:
+        name: As the user chooses it.
+        confirms: True if the server says that it has accepted a request.
+        isolates: Codes of refusals for one receiver's or message's sake: what is refused
+            with one of them can be sent again in parts, and all but that one get through.
+        pipelined: True if the server carries requests out in the order in which they come,
+            so that none has to wait for the answer to another one.
+    """
+
+    name: RouteName
+    confirms: bool
+    isolates: frozenset[int]
+    pipelined: bool
+
+    async def plan(self, messages: Sequence[Message]) -> "Plan":
+        """Say how messages go out, in order.
+
+        Raises:
+            PullError: Not at all; nothing was sent.
+        """
+        ...
+
+    async def send(self, request: Request, timeout_s: float) -> None:
+        """Send one request, once.
+
+        Raises:
+            OutcomeUnknown: It may have been published or not.
+            PublishBusy: Not published; the server wants to be asked later.
+            Unreachable: Never sent.
+            PullError: Refused: not published.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class Plan:
+    """The requests that messages take, and the messages that cannot go at all.
+
+    Attributes:
+        requests: In the order in which each receiver shall get them.
+        failed: What cannot go this way, and why.
+        in_turn: True if the order matters between all requests, whoever their receivers are.
+    """
+
+    requests: list[Request] = field(default_factory=list[Request])
+    failed: list[tuple[Part, PullError]] = field(default_factory=list[tuple[Part, PullError]])
+    in_turn: bool = False
+
+
+class Addresses:
+    """Finds the public channels that messages go to, for routes that need them."""
+
+    def __init__(self, channels: PublicChannels, mode: Mode) -> None:
+        """Take what is not known yet from the portal."""
+        self._channels = channels
+        self._mode: Mode = mode
+
+    async def plan(self, messages: Sequence[Message]) -> Plan:
+        """Pack messages into requests, with the channel of every receiver.
+
+        Raises:
+            PullError: The portal could not be asked; nothing was sent.
+        """
+        known, denied = await self._look_up(messages)
+        own = await self._channels.own() if any(message.to_self for message in messages) else None
+        plan = Plan()
+        parts: list[Part] = []
+        for position, message in enumerate(messages):
+            try:
+                if denied and message.users:
+                    # Some can be reached all the same: oneself at least.
+                    known = await self._channels.of_users(message.users)
+                parts += split(Part(position, message, self._targets(message, known, own)))
+            except PullError as error:
+                plan.failed.append((unaddressed(position, message), error))
+        plan.requests += pack(parts)
+        return plan
+
+    async def _look_up(self, messages: Sequence[Message]) -> tuple[Mapping[int, PublicChannel], bool]:
+        """Return the channels of all users, or that the portal refuses to tell them."""
+        users = dict.fromkeys(user for message in messages for user in message.users)
+        try:
+            return await self._channels.of_users(tuple(users)), False
+        except RouteUnavailable:
+            return {}, True
+
+    def _targets(self, message: Message, known: Mapping[int, PublicChannel], own: Own | None) -> list[Target]:
+        if message.to_everybody:
+            raise no_shared_channel(self._mode)
+        targets = [Target(channel, channel) for channel in message.channels]
+        for user in message.users:
+            if user not in known:
+                raise InvalidArgument(f"the portal knows no public channel of user {user}")
+            targets.append(Target(user, known[user]))
+        if own is not None and message.to_self:
+            if own.channel is None:
+                raise RouteUnavailable(
+                    "the portal does not tell a public channel of your own", advice=_NAME_YOURSELF
+                )
+            targets.append(Target(own.channel if own.user is None else own.user, own.channel))
+        # A user and that user's channel are one receiver.
+        return list({target.key: target for target in targets}.values())
+
+
+_NAME_YOURSELF = "Name yourself with users=[your id]."
+
+
+def own_user(own: Own) -> int:
+    """Return the id of the user who publishes.
+
+    Raises:
+        RouteUnavailable: The portal does not tell it.
+    """
+    if own.user is None:
+        raise RouteUnavailable("the portal does not tell which user you are", advice=_NAME_YOURSELF)
+    return own.user
+
+
+def unaddressed(position: int, message: Message) -> Part:
+    """Return a message that cannot be sent, with its receivers as the caller named them."""
+    receivers: list[Receiver] = [*message.users, *message.channels]
+    return Part(position, message, [Target(receiver) for receiver in receivers])
+
+
+def no_shared_channel(mode: Mode) -> RouteUnavailable:
+    """Return the error for a message without receivers on a route that needs some."""
+    other = "." if mode == "user" else ', or use route="rest".'
+    return RouteUnavailable(
+        "the shared channel cannot be published to by a client",
+        advice=f"Name the receivers with users=[…] or channels=[…]{other}",
+    )
+
+
+def check_endpoint(config: PullConfig, options: PullOptions, mode: Mode) -> None:
+    """Refuse the endpoint where there is none, or no way to use it.
+
+    Raises:
+        RouteUnavailable: The text names the route that works here.
+    """
+    if reason := _no_endpoint(config):
+        raise _unavailable(reason, config, options, mode)
+
+
+def check_socket(config: PullConfig, options: PullOptions, mode: Mode) -> None:
+    """Refuse the socket where it takes no messages.
+
+    Raises:
+        RouteUnavailable: The text names the route that works here.
+    """
+    if reason := _no_socket(config, options):
+        raise _unavailable(reason, config, options, mode)
+
+
+def route_without_rest(config: PullConfig) -> RouteName:
+    """Return the route for who cannot use REST."""
+    return "socket" if format_of(config.server.version, protobuf=True) is WireFormat.JSONRPC else "endpoint"
+
+
+def _unavailable(reason: str, config: PullConfig, options: PullOptions, mode: Mode) -> RouteUnavailable:
+    if mode == "application":
+        advice = 'Use route="rest".'
+    elif not _no_endpoint(config):
+        advice = 'Use route="endpoint".'
+    elif not _no_socket(config, options):
+        advice = 'Use route="socket".'
+    else:
+        advice = "Use an application's token, and with it REST: nothing else works here."
+    return RouteUnavailable(reason, advice=advice)
+
+
+def _no_endpoint(config: PullConfig) -> str:
+    """Return why the endpoint cannot be used; "" if it can."""
+    version = config.server.version
+    if version not in (0, 4):
+        return f"a push server of version {version} offers no publish endpoint"
+    if config.server.publish_enabled and config.publish_url is None:
+        return "the portal names no publish endpoint"
+    return _no_publishing(config)
+
+
+def _no_socket(config: PullConfig, options: PullOptions) -> str:
+    version = config.server.version
+    match format_of(version, protobuf=options.protobuf):
+        case WireFormat.JSONRPC:
+            return ""
+        case WireFormat.PROTOBUF:
+            return _no_publishing(config)
+        case _:
+            # In text mode the server silently ignores what a client sends (protocol §7).
+            return (
+                f"a push server of version {version} takes no messages over the socket"
+                " unless it is spoken to in protobuf"
+            )
+
+
+def _no_publishing(config: PullConfig) -> str:
+    if not config.server.publish_enabled:
+        return "publishing by clients is switched off on this portal (server.publish_enabled)"
+    private = config.channels.private
+    if private is None or not (private.public_id or ":" in private.id):
+        return "the publisher has no public channel, which the push server asks for"
+    return ""

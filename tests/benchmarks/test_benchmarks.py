@@ -1,0 +1,45 @@
+"""Each benchmark runs; how fast is another matter."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+
+from tests.benchmarks.catalogue import BENCHMARKS
+from tests.benchmarks.comparison import Comparison
+from tests.benchmarks.harness import compare
+
+SCALE = 0.001
+SMOKE = [
+    pytest.param(comparison, id=f"{name}: {comparison.name}")
+    for name, benchmark in BENCHMARKS.items()
+    for comparison in list(benchmark(SCALE))[::5]
+]
+
+
+@pytest.mark.parametrize("comparison", SMOKE)
+def test_it_runs(comparison: Comparison) -> None:
+    result = compare(comparison, rounds=1)
+    assert result.ours.keys() == result.bare.keys()
+    assert all(math.isfinite(figure) for figures in (result.ours, result.bare) for figure in figures.values())
+
+
+def test_the_command_prints_one_object_a_comparison() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks",
+        "latency",
+        "--rounds",
+        "1",
+        "--scale",
+        "0.001",
+        "--json",
+    ]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    (line,) = done.stdout.splitlines()
+    result = json.loads(line)
+    assert result["benchmark"] == "latency"
+    assert result["figures"]["p50_ms"].keys() == {"ours", "bare", "ratio", "difference"}

@@ -1,0 +1,94 @@
+"""One row of a table: a client, an attack, and what must hold afterwards whatever it was."""
+
+import itertools
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from tests.hostile.server import HostileServer
+from tests.hostile.victim import AFTER, Report, Role, Victim, listen
+
+MEMORY_MIB = 16.0
+"""Most memory over idle that an attack may cost."""
+
+THOROUGH = "HOSTILE_THOROUGH" in os.environ
+"""Whether every attack is tried in every place, and not in one each."""
+
+STALL_MS = 50.0 if THOROUGH else 100.0
+"""Longest that an attack may keep the event loop busy, in processor time.
+
+That too doubles where two programs share a core, so the suite allows for it; alone on its
+machine, the thorough run holds what is promised.
+"""
+
+
+def rows(attacks: Mapping[str, object], places: Iterable[object]) -> list[Any]:
+    """Return parameters: each attack with each place, or with the next one in turn."""
+    places = list(places)
+    if THOROUGH:
+        return [
+            pytest.param(attacks[name], place, id=f"{name}-{place}") for name in attacks for place in places
+        ]
+    turns = zip(attacks.items(), itertools.cycle(places), strict=False)
+    return [pytest.param(attack, place, id=f"{name}-{place}") for (name, attack), place in turns]
+
+
+async def attacked_listener(server: HostileServer, attack: Callable[[], object], **options: Any) -> Report:
+    """Attack a client that listens; it must be well again when the attack is over."""
+    (report,) = [report async for report in attacked_again(server, [attack], **options)]
+    return report
+
+
+async def attacked_again(
+    server: HostileServer, attacks: Sequence[Callable[[], object]], **options: Any
+) -> AsyncIterator[Report]:
+    """Attack one client that listens time and again; its health counts them all."""
+    victim = Victim(listen, server.address, {**options, "times": len(attacks)})
+    try:
+        for attack in attacks:
+            await victim.idle()
+            victim.go()
+            attack()
+            server.greet(AFTER)
+            report = await victim.report()
+            assert report.recovered, report
+            check_cost(report)
+            yield report
+    finally:
+        victim.close()
+
+
+async def attacked_call(
+    server: HostileServer, role: Role, attack: Callable[[], object], **options: Any
+) -> Report:
+    """Attack a REST call; the next one must work again."""
+    (report,) = [report async for report in attacked_calls(server, role, [attack], **options)]
+    return report
+
+
+async def attacked_calls(
+    server: HostileServer, role: Role, attacks: Sequence[Callable[[], object]], **options: Any
+) -> AsyncIterator[Report]:
+    """Attack one REST call after the other, of one client; after each the next must work again."""
+    victim = Victim(role, server.address, options)
+    try:
+        for attack in attacks:
+            await victim.idle()
+            attack()
+            victim.go()
+            report = await victim.report()
+            assert report.recovered, report
+            check_cost(report)
+            yield report
+    finally:
+        victim.close()
+
+
+def check_cost(report: Report) -> None:
+    """Check what every row promises."""
+    print(report)  # noqa: T201 - shown where the row fails
+    assert report.over_idle_mib <= MEMORY_MIB, report
+    assert report.stall_ms <= STALL_MS, report
+    assert not report.unprintable, report
