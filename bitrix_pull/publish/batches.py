@@ -21,6 +21,9 @@ MESSAGES_MAX = 100
 RECEIVERS_MAX = 100
 """Receivers of one message; more are refused with 4018."""
 
+_FRAMING_MAX_BYTES = 32
+"""More than what is written around a body or a receiver: tags, lengths, the expiry."""
+
 NAMED_MAX = 3
 """Receivers that an error text names."""
 
@@ -49,7 +52,7 @@ class Target:
         return "a channel" if isinstance(self.receiver, PublicChannel) else f"user {self.receiver}"
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Part:
     """A message for some of its receivers, or all of them.
 
@@ -67,6 +70,13 @@ class Part:
         """The part as it is encoded. Every target must have a channel."""
         channels = [target.channel for target in self.targets if target.channel is not None]
         return Publication(channels, self.message.body, EXPIRY_S)
+
+    @property
+    def bytes_at_most(self) -> int:
+        """A bound of what the part takes as a request of its own: the exact size costs more."""
+        channels = (target.channel for target in self.targets if target.channel is not None)
+        receivers = sum(len(channel.id) + len(channel.signature) + _FRAMING_MAX_BYTES for channel in channels)
+        return len(self.message.body) + receivers + _FRAMING_MAX_BYTES
 
     def __str__(self) -> str:
         names = ", ".join(map(str, islice(self.targets, NAMED_MAX))) or "everybody"
@@ -129,6 +139,9 @@ def chunks(part: Part) -> Iterator[Part]:
 
 def _fit(part: Part) -> Iterator[Part]:
     """Split a message further whose receivers take it over the limit of a request."""
+    if part.bytes_at_most <= REQUEST_MAX_BYTES:
+        yield part
+        return
     size = request_size(publication_size(part.publication))
     if size <= REQUEST_MAX_BYTES:
         yield part
@@ -145,7 +158,11 @@ def pack(parts: Iterable[Part]) -> Iterator[Request]:
     batch: list[Part] = []
     size = 0
     for part in parts:
-        added = publication_size(part.publication)
+        added = part.bytes_at_most
+        if batch and request_size(size + added) > REQUEST_MAX_BYTES:
+            # It may fit all the same: from here on, count exactly.
+            size = sum(publication_size(packed.publication) for packed in batch)
+            added = publication_size(part.publication)
         if batch and (len(batch) == MESSAGES_MAX or request_size(size + added) > REQUEST_MAX_BYTES):
             yield Request(batch)
             batch, size = [], 0

@@ -105,11 +105,12 @@ def _check_name(what: str, name: object, allowed: re.Pattern[str], rule: str) ->
     """Refuse a name, and tell the one character that is wrong: it may be a secret in the wrong place."""
     if not isinstance(name, str):
         raise InvalidArgument(f"the {what} must be text, not {type(name).__name__}: {rule}")
+    if allowed.fullmatch(name):
+        return
     if not name:
         raise InvalidArgument(f"the {what} is empty: {rule}")
-    wrong = next((character for character in name if not allowed.fullmatch(character)), None)
-    if wrong is not None:
-        raise InvalidArgument(f"the {what} holds {wrong!r}: {rule}")
+    wrong = next(character for character in name if not allowed.fullmatch(character))
+    raise InvalidArgument(f"the {what} holds {wrong!r}: {rule}")
 
 
 def _check_channels(

@@ -94,8 +94,6 @@ class Publisher:
                 plan = await way.plan(messages)
         except TimeoutError:
             raise Unreachable("the portal did not tell in time where to publish to", unsent=True) from None
-        for part, error in plan.failed:
-            ledger.failed([part], error)
 
         async def send(request: Request) -> None:
             await self._send(request, way, ledger, end=end, retry=retry)
@@ -104,6 +102,8 @@ class Publisher:
         pipelined = way.pipelined and retry == "never"
         at_once = PIPELINED_MAX if pipelined else 1 if plan.in_turn else AT_ONCE
         await in_order(plan.requests, send, at_once=at_once, pipelined=pipelined)
+        for part, error in plan.failed:
+            ledger.failed([part], error)
         return ledger.receipt(way.name, confirms=way.confirms)
 
     async def _choose(self, route: Route, messages: Sequence[Message]) -> routes.Route:

@@ -1,6 +1,7 @@
 """What the ways to publish have in common, and what can be told of them before anything is sent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -59,12 +60,13 @@ class Plan:
     """The requests that messages take, and the messages that cannot go at all.
 
     Attributes:
-        requests: In the order in which each receiver shall get them.
-        failed: What cannot go this way, and why.
+        requests: In the order in which each receiver shall get them. They may be made as
+            they are taken.
+        failed: What cannot go this way, and why; complete when all requests were taken.
         in_turn: True if the order matters between all requests, whoever their receivers are.
     """
 
-    requests: list[Request] = field(default_factory=list[Request])
+    requests: Iterable[Request] = ()
     failed: list[tuple[Part, PullError]] = field(default_factory=list[tuple[Part, PullError]])
     in_turn: bool = False
 
@@ -86,33 +88,53 @@ class Addresses:
         known, denied = await self._look_up(messages)
         own = await self._channels.own() if any(message.to_self for message in messages) else None
         plan = Plan()
-        parts: list[Part] = []
-        for position, message in enumerate(messages):
-            try:
-                if denied and message.users:
-                    # Some can be reached all the same: oneself at least.
-                    known = await self._channels.of_users(message.users)
-                parts += split(Part(position, message, self._targets(message, known, own)))
-            except PullError as error:
-                plan.failed.append((unaddressed(position, message), error))
-        plan.requests += pack(parts)
+        plan.requests = pack(self._parts(messages, known, denied, own, plan.failed))
         return plan
 
-    async def _look_up(self, messages: Sequence[Message]) -> tuple[Mapping[int, PublicChannel], bool]:
-        """Return the channels of all users, or that the portal refuses to tell them."""
-        users = dict.fromkeys(user for message in messages for user in message.users)
+    async def _look_up(
+        self, messages: Sequence[Message]
+    ) -> tuple[Mapping[int, PublicChannel], RouteUnavailable | None]:
+        """Return the channels of users, and what the portal says if it refuses to tell some."""
+        users = tuple(dict.fromkeys(user for message in messages for user in message.users))
         try:
-            return await self._channels.of_users(tuple(users)), False
-        except RouteUnavailable:
-            return {}, True
+            return await self._channels.of_users(users), None
+        except RouteUnavailable as error:
+            denied = error
+        # Some can be reached all the same: oneself at least.
+        known: dict[int, PublicChannel] = {}
+        for user in users:
+            with suppress(RouteUnavailable):
+                known |= await self._channels.of_users((user,))
+        return known, denied
 
-    def _targets(self, message: Message, known: Mapping[int, PublicChannel], own: Own | None) -> list[Target]:
+    def _parts(
+        self,
+        messages: Sequence[Message],
+        known: Mapping[int, PublicChannel],
+        denied: RouteUnavailable | None,
+        own: Own | None,
+        failed: list[tuple[Part, PullError]],
+    ) -> Iterator[Part]:
+        """Yield what goes out, and add to ``failed`` what cannot."""
+        for position, message in enumerate(messages):
+            try:
+                yield from split(Part(position, message, self._targets(message, known, denied, own)))
+            except PullError as error:
+                failed.append((unaddressed(position, message), error))
+
+    def _targets(
+        self,
+        message: Message,
+        known: Mapping[int, PublicChannel],
+        denied: RouteUnavailable | None,
+        own: Own | None,
+    ) -> list[Target]:
         if message.to_everybody:
             raise no_shared_channel(self._mode)
         targets = [Target(channel, channel) for channel in message.channels]
         for user in message.users:
             if user not in known:
-                raise InvalidArgument(f"the portal knows no public channel of user {user}")
+                raise denied or InvalidArgument(f"the portal knows no public channel of user {user}")
             targets.append(Target(user, known[user]))
         if own is not None and message.to_self:
             if own.channel is None:

@@ -22,8 +22,7 @@ def encode_json(value: Any, what: str = "the params") -> bytes:
             would answer with "Wrong authorization data" (protocol §2).
     """
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_as_dict)
-        return text.encode()
+        return _encoder.encode(value).encode()
     except UnicodeEncodeError:
         # The cause holds the whole text.
         raise InvalidArgument(f"{what} hold half a character (a lone surrogate)") from None
@@ -38,3 +37,6 @@ def _as_dict(value: object) -> dict[Any, Any]:
     if isinstance(value, Mapping):
         return dict(cast("Mapping[object, object]", value))
     raise TypeError(f"{type(value).__name__} is no JSON type")
+
+
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_as_dict)

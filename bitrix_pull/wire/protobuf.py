@@ -73,21 +73,13 @@ def encode_publications(publications: Iterable[Publication]) -> bytes:
     request = push_pb2.Request()
     # Also an empty request must say which command it is.
     request.incomingMessages.SetInParent()
-    for publication in publications:
-        message = request.incomingMessages.messages.add(body=publication.body, expiry=publication.expiry_s)
-        for channel in publication.receivers:
-            message.receivers.add(id=channel.id, signature=channel.signature)
+    request.incomingMessages.messages.extend(map(_message, publications))
     return push_pb2.RequestBatch(requests=[request]).SerializeToString()
 
 
 def publication_size(publication: Publication) -> int:
     """Return the bytes that a message takes in what ``encode_publications`` writes."""
-    receivers = sum(
-        _field(_bytes_field(channel.id) + _bytes_field(channel.signature))
-        for channel in publication.receivers
-    )
-    expiry = 1 + _varint(publication.expiry_s) if publication.expiry_s else 0
-    return _field(receivers + _bytes_field(publication.body) + expiry)
+    return _field(_message(publication).ByteSize())
 
 
 def request_size(publications_size: int) -> int:
@@ -95,18 +87,16 @@ def request_size(publications_size: int) -> int:
     return _field(_field(publications_size))
 
 
-def _bytes_field(content: bytes) -> int:
-    # What is empty is not written (proto3).
-    return _field(len(content)) if content else 0
+def _message(publication: Publication) -> push_pb2.IncomingMessage:
+    message = push_pb2.IncomingMessage(body=publication.body, expiry=publication.expiry_s)
+    for channel in publication.receivers:
+        message.receivers.add(id=channel.id, signature=channel.signature)
+    return message
 
 
 def _field(length: int) -> int:
     """Return what a field takes whose content has this length: tag (of 15 at most), length, content."""
-    return 1 + _varint(length) + length
-
-
-def _varint(value: int) -> int:
-    return max(1, (value.bit_length() + 6) // 7)
+    return 1 + (max(length, 1).bit_length() + 6) // 7 + length
 
 
 def encode_status_request(channels: Iterable[PublicChannel]) -> bytes:

@@ -1,11 +1,12 @@
 """All benchmarks by the names that the command knows."""
 
-from tests.benchmarks import latency, receive, start, streams
+from tests.benchmarks import latency, publish, receive, start, streams
 from tests.benchmarks.comparison import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
     "receive": receive.comparisons,
     "latency": latency.comparisons,
     "streams": streams.comparisons,
+    "publish": publish.comparisons,
     "start": start.comparisons,
 }
