@@ -28,7 +28,7 @@ from bitrix_pull.dispatch.subscription import Subscription
 from bitrix_pull.dispatch.tasks import TaskSet
 from bitrix_pull.errors import InvalidArgument, NotRunning, PullError, StartTimeout
 from bitrix_pull.events import Notice, State
-from bitrix_pull.options import PullOptions
+from bitrix_pull.options import PullOptions, check_number
 from bitrix_pull.portal.auth import Caller, Credentials, Mode
 from bitrix_pull.portal.config import ConfigFetcher
 from bitrix_pull.portal.public_channels import PublicChannels
@@ -39,11 +39,11 @@ from bitrix_pull.presence.lookup import PresenceLookup
 from bitrix_pull.presence.status import Presence
 from bitrix_pull.presence.watch import CHANGE_COMMAND, CHANGE_MODULE, PresenceWatch, watch_presence
 from bitrix_pull.publish.batch import Batch
-from bitrix_pull.publish.delivery import Retry
 from bitrix_pull.publish.message import Message
 from bitrix_pull.publish.notifications import notify
 from bitrix_pull.publish.publisher import Publisher, Route
 from bitrix_pull.publish.receipt import Receipt
+from bitrix_pull.publish.retrying import Retry
 from bitrix_pull.wire.channel_ids import PublicChannel
 
 _AWAITED = {
@@ -87,7 +87,8 @@ class PullClient(Router):
 
     It is a router too: register handlers with ``on``, take in routers with ``include``.
     Use it as a context manager, or let ``run()`` serve until cancelled; after ``close()``
-    it can be started again. It may be created outside a running event loop.
+    it can be started again. It may be created outside a running event loop, and used in one
+    after another: ``close()`` it before.
 
     Example:
         pull = PullClient(AccessToken("acme.bitrix24.com", "…"))
@@ -147,14 +148,30 @@ class PullClient(Router):
             max_events=self._options.inbox_max_events,
             max_bytes=self._options.inbox_max_bytes,
             overflow=self._options.overflow,
-            settled=lambda event: self._keeper.settled(event.mid),
         )
         self._dispatcher = Dispatcher(self, self._inbox, self._notices.post)
         self._watching = TaskSet()
         self._serving: asyncio.Task[None] | None = None
         self._closing = False
         self._drain_s = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._in_use = False
         self._prepare()
+
+    def _join_loop(self) -> None:
+        """Begin anew in another event loop than before: what was made in that one is of no use here.
+
+        Raises:
+            RuntimeError: The client is still in use in that one.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop not in (None, loop):
+            if self._in_use and not self._loop.is_closed():
+                raise RuntimeError(
+                    "this client is in use in another event loop: close() it there, or create another one"
+                )
+            self._prepare()
+        self._loop, self._in_use = loop, True
 
     def _prepare(self) -> None:
         """Make what one run needs. Of an earlier run, maybe in another event loop, nothing stays."""
@@ -167,6 +184,7 @@ class PullClient(Router):
             unsettled=lambda: self._inbox.unsettled,
             acknowledge=lambda mids: self._supervisor.acknowledge(mids),
         )
+        self._inbox.settled = self._keeper.handled
         self._intake = Intake(self._dispatcher, self._notices.post, self._keeper.settled)
         self._supervisor = Supervisor(
             channels=self._channels,
@@ -178,15 +196,16 @@ class PullClient(Router):
             announce=self._notices.post,
         )
         self._public_channels = PublicChannels(
-            self._rest, self._mode, config=self._channels.config, now=self._channels.portal_now
+            self._rest, self._mode, config=self._channels.current, now=self._channels.portal_now
         )
         self._presence = PresenceLookup(
-            self._supervisor, config=self._channels.config, public_channels=self._public_channels
+            self._supervisor, config=self._channels.current, public_channels=self._public_channels
         )
         self._publisher = Publisher(
             rest=self._rest,
             mode=self._mode,
-            config=self._channels.config,
+            config=self._channels.current,
+            refuse_config=self._channels.refuse,
             public_channels=self._public_channels,
             require_connection=self._supervisor.require_connection,
             send=self._supervisor.send,
@@ -259,6 +278,7 @@ class PullClient(Router):
         await self._watching.close()
         await self._rest.close()
         self._closed()
+        self._in_use = False
 
     def _closed(self) -> None:
         if self.state not in (State.IDLE, State.CLOSED):
@@ -268,6 +288,7 @@ class PullClient(Router):
     def _start(self) -> "asyncio.Task[None]":
         if self._serving is not None and not self._serving.done():
             raise RuntimeError("this client is running already; create another one for another stream")
+        self._join_loop()
         self._closed()
         self._prepare()
         self._lifecycle.move(State.CONFIGURING)
@@ -414,7 +435,10 @@ class PullClient(Router):
         retry: Retry = "never",
         timeout: float | None = None,
     ) -> Receipt:
-        """Publish an event. Works on a client that is not started too, but for the socket.
+        """Publish an event.
+
+        Works on a client that is not started too, but for the socket; ``close()`` it after
+        the last one, in the same event loop.
 
         Everybody who is named gets it; where nobody is, the application's shared channel does,
         which only REST reaches.
@@ -441,10 +465,13 @@ class PullClient(Router):
                   and reaches everybody; where channels are named, which REST cannot, and in
                   user mode, which has no REST method for it: the endpoint, and the socket
                   from version 5 on.
-            retry: "never", or "safe" if receivers can bear the event twice: what may have
-                been published or not is then repeated within the timeout.
+            retry: "never" tries once: what a cut or an outage makes fail is told at once,
+                and whether it was never sent (``Unreachable``) or nobody knows
+                (``OutcomeUnknown``). "safe", if receivers can bear the event twice, repeats
+                either within the timeout.
             timeout: Seconds for all of it; None: ``options.rest_timeout_s`` for each request.
-                Until then it waits for a portal or push server that wants to be asked later.
+                Until then it waits for a portal or push server that is there but wants to
+                be asked later, whatever ``retry`` is: such a server has published nothing.
 
         Returns:
             How it went. Accepted does not mean delivered.
@@ -457,6 +484,9 @@ class PullClient(Router):
                 nobody knows whether it was published.
             PortalError: The portal refused it.
             Unreachable: It was never sent, so it may be repeated.
+
+        Over 100 receivers take several requests past REST, of which some may fail: the error
+        is then that of one, and ``publish_many`` tells who missed it.
         """
         message = Message(command, params, module=module, users=users, channels=channels, to_self=to_self)
         receipt = await self.publish_many([message], route=route, retry=retry, timeout=timeout)
@@ -485,7 +515,8 @@ class PullClient(Router):
 
         Returns:
             What became of each message: see ``Receipt.failures``, and
-            ``Receipt.raise_for_failures`` where nothing may fail.
+            ``Receipt.raise_for_failures`` where nothing may fail. Those whose error is
+            ``Unreachable`` were never sent, as the rest after a cut of the socket.
 
         Raises:
             InvalidArgument: An argument cannot work.
@@ -493,6 +524,7 @@ class PullClient(Router):
             NotRunning: The socket was asked for, and the client is not started.
             PullError: The portal did not tell where to publish to. Nothing was sent.
         """
+        self._join_loop()
         return await self._publisher.publish(messages, route=route, retry=retry, timeout_s=timeout)
 
     def batch(self, *, route: Route = "auto", retry: Retry = "never", timeout: float | None = None) -> Batch:
@@ -526,6 +558,7 @@ class PullClient(Router):
             PortalError: The portal refused it: AccessDenied, EmptyAppName, …
             Unreachable: Nothing answered; its ``unsent`` says whether it was sent.
         """
+        self._join_loop()
         await notify(self._rest, self._mode, users, text, avatar)
 
     # -- presence -------------------------------------------------------------
@@ -556,6 +589,7 @@ class PullClient(Router):
             ConnectionLost: It broke before the answer came.
             CallTimeout: No answer came within 5 s.
         """
+        self._join_loop()
         return await self._presence.of_users(check_user_ids(users))
 
     def watch_online(
@@ -582,8 +616,7 @@ class PullClient(Router):
             InvalidArgument: An argument cannot work.
             PullError: On entering, as ``online`` does.
         """
-        if not interval_s > 0:
-            raise InvalidArgument(f"interval_s must be greater than 0, not {interval_s!r:.40}")
+        check_number("interval_s", interval_s)
         return watch_presence(
             check_user_ids(users),
             lambda: self._presence,

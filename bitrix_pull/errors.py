@@ -84,7 +84,7 @@ class PullError(Exception):
     def __init__(self, message: str, *, advice: str | None = None) -> None:
         if advice is not None:
             self.advice = advice
-        super().__init__(one_line(f"{message}. {self.advice}" if self.advice else message))
+        super().__init__(one_line(f"{message.removesuffix('.')}. {self.advice}" if self.advice else message))
 
 
 class InvalidArgument(PullError, ValueError):  # noqa: N818 - reads as the field's term
@@ -122,7 +122,7 @@ class Unreachable(PullError, ConnectionError):  # noqa: N818
 class AnswerTooLarge(PullError):  # noqa: N818
     """An HTTP answer is larger than the limit; the rest of it was not read."""
 
-    advice = "If it is a genuine one, raise max_rest_bytes or max_frame_bytes in PullOptions."
+    advice = "If it is a genuine one, raise max_rest_bytes or max_replay_bytes in PullOptions."
 
 
 class TokenStoreFailed(PullError):  # noqa: N818
@@ -455,7 +455,7 @@ class PublicChannelRequired(PublishRefused):
     """The publisher has no channel with a public part, or its signature is wrong."""
 
     codes = (4012,)
-    advice = "The configuration is refreshed by itself near its end; if this lasts, report it as a bug."
+    advice = "The portal is asked for another channel before the next publish; if this lasts, report a bug."
 
 
 class WrongRequest(PublishRefused):

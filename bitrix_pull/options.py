@@ -28,8 +28,8 @@ class RateLimit:
     per_s: float = 2.0
 
     def __post_init__(self) -> None:
-        _check_number("burst", self.burst, whole=True)
-        _check_number("per_s", self.per_s, whole=False)
+        check_number("burst", self.burst, whole=True)
+        check_number("per_s", self.per_s)
 
 
 RestLimit = RateLimit | Literal["auto"] | None
@@ -64,8 +64,10 @@ class PullOptions:
             event that waits longest for a handler, "drop_newest" the one that arrives; an
             ``EventsDropped`` notice says so.
         known_mids: How many message ids are remembered to drop duplicates.
-        max_frame_bytes: Largest frame or poll body that is accepted. The server sends the
-            whole replay of a reconnect in one frame.
+        max_frame_bytes: Largest WebSocket frame that is accepted.
+        max_replay_bytes: Largest frame that is accepted instead where it may hold all that was
+            missed, which the server sends at once: the first one after a reconnect, and the
+            answer to a poll.
         max_rest_bytes: Largest REST answer that is accepted.
         allow_http_hosts: Hosts to which credentials may go over plain http, beside
             loopback addresses, for which it is always allowed.
@@ -95,7 +97,8 @@ class PullOptions:
     inbox_max_bytes: int = 8 * 1024 * 1024
     overflow: Overflow = "pause"
     known_mids: int = 10_000
-    max_frame_bytes: int = 16 * 1024 * 1024
+    max_frame_bytes: int = 1024 * 1024 + 64 * 1024
+    max_replay_bytes: int = 16 * 1024 * 1024
     max_rest_bytes: int = 2 * 1024 * 1024
     allow_http_hosts: Collection[str] = ()
     allow_private_hosts: Collection[str] = ()
@@ -128,7 +131,7 @@ def _check_like(default: object, name: str, value: object) -> None:
             if not isinstance(value, bool):
                 raise InvalidArgument(f"{name} must be True or False, not {type(value).__name__}")
         case int() | float():
-            _check_number(name, value, whole=isinstance(default, int))
+            check_number(name, value, whole=isinstance(default, int))
         case ():
             if isinstance(value, str) or not isinstance(value, Collection):
                 raise InvalidArgument(f"{name} must be a collection of host names, not one value")
@@ -138,8 +141,12 @@ def _check_like(default: object, name: str, value: object) -> None:
             pass
 
 
-def _check_number(name: str, value: object, *, whole: bool) -> None:
-    """Refuse what is no number, NaN, and numbers that nothing can wait for or hold."""
+def check_number(name: str, value: object, *, whole: bool = False) -> None:
+    """Refuse what is no number, NaN, and numbers that nothing can wait for or hold.
+
+    Raises:
+        InvalidArgument: It is one of these; the text opens with the name.
+    """
     kind = int if whole else int | float
     if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value <= _LARGEST_NUMBER:
         what = "a whole number" if whole else "a number"

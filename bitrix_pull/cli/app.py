@@ -174,6 +174,11 @@ def publish(
         list[int] | None,
         typer.Option("--user", metavar="ID", help="To this user only. May be repeated. Default: everybody."),
     ] = None,
+    channel: Annotated[
+        list[str] | None,
+        typer.Option("--channel", metavar="PUB.SIG", help="To this public channel. May be repeated."),
+    ] = None,
+    to_self: Annotated[bool, typer.Option("--to-self", help="To the user behind the credentials.")] = False,
     module: Annotated[
         str, typer.Option("--module", metavar="NAME", help="The module it comes from.")
     ] = "application",
@@ -196,6 +201,8 @@ def publish(
         command,
         params,
         users=user,
+        channels=channel,
+        to_self=to_self,
         module=module,
         route=route.value,
         as_json=as_json,

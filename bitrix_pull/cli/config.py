@@ -63,8 +63,11 @@ def _bare(url: str | None) -> str | None:
     """Return an address without what could be a secret in it."""
     if url is None:
         return None
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(no address)"
+    return one_line(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
 
 
 def _channel(channel: Channel, now: datetime) -> Mapping[str, Any]:

@@ -23,6 +23,8 @@ async def publish(
     params: str,
     *,
     users: list[int] | None,
+    channels: list[str] | None,
+    to_self: bool,
     module: str,
     route: Route,
     as_json: bool,
@@ -34,7 +36,9 @@ async def publish(
         stack.push_async_callback(pull.close)
         if route == "socket":
             await stack.enter_async_context(pull)
-        receipt = await pull.publish(command, content, module=module, users=users, route=route)
+        receipt = await pull.publish(
+            command, content, module=module, users=users, channels=channels, to_self=to_self, route=route
+        )
     if as_json:
         write_line(orjson.dumps({name: getattr(receipt, name) for name in _FIELDS}))
     else:

@@ -90,10 +90,21 @@ class ChannelManager:
                 await self._refresh()
             return self._config
 
+    async def current(self) -> PullConfig:
+        """Return the configuration; while its channels are good, no renewal of them is waited for.
+
+        Raises:
+            PullError: As ``config`` does.
+        """
+        if self._config is None or self._expired or asyncio.get_running_loop().time() >= self.end_at():
+            return await self.config()
+        return self._config
+
     def refuse(self) -> None:
         """Take note that the configuration is no good any more: ask for another one."""
         if self._config is not None:
             self._expire(_keys(self._config))
+            self._woken.set()
 
     def accepted(self) -> None:
         """Take note that the push server has accepted the channels: they are good until their end."""

@@ -15,8 +15,13 @@ class Connection(Protocol):
 
     server_unix: float | None
 
+    @property
+    def amid_frame(self) -> bool:
+        """True if the next call of ``receive`` goes on with the same frame."""
+        ...
+
     async def receive(self) -> Sequence[Incoming]:
-        """Return what the next frame holds.
+        """Return what the next frame holds; of a large one, a part.
 
         Cancelling it loses nothing. It watches over the link while it waits, so a
         caller that does not call it because it is busy causes no false alarm.

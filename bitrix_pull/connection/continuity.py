@@ -36,13 +36,14 @@ class Resumption:
         self._announce = announce
         self._expects_known = cursor.expects(server_unix)
         self._offline_s = offline_s
-        self._judged = False
+        self.judged = False
+        """True once the verdict was given."""
 
     def judge(self, messages: Sequence[Incoming]) -> None:
         """Give the verdict, once, on what the first frame or the audit has brought."""
-        if self._judged:
+        if self.judged:
             return
-        self._judged = True
+        self.judged = True
         mids = [message.mid for message in messages if isinstance(message, PullEvent | Control | Malformed)]
         known = sum(map(self._cursor.knows, mids))
         recovered: Literal["yes", "no", "unknown"] = "unknown"

@@ -1,10 +1,11 @@
 """Which messages were seen, and from where to resume. Pure: time is passed in."""
 
-import re
+import math
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from bitrix_pull.connection.known_mids import KnownMids, is_regular
 from bitrix_pull.wire.messages import Position
 from bitrix_pull.wire.urls import START_OF_HISTORY
 
@@ -16,8 +17,6 @@ EPOCH_SLACK_S = 30 * 86_400
 
 MID_LENGTH_MAX = 64
 """Characters of a mid from which on it is none; a real one has 26."""
-
-_MID = re.compile(r"[0-9]{26}")
 
 
 def latest_mid(server_unix: float | None) -> str:
@@ -92,14 +91,14 @@ class Cursor:
             resume: What an earlier run has written down.
         """
         self._overlap_s = overlap_s
-        self._known_max = known_mids
-        # Each with the unix time until which the server must keep it; 0 where nobody knows.
-        self._known: dict[str, float] = {}
-        self._forget_at = known_mids + known_mids // 4
+        self._known = KnownMids(known_mids, () if resume is None else resume.settled)
         self._newest = ""
+        # The highest known mid that is not the newest: what is beyond both is surely new.
+        self._known_up_to = ""
         # (time of receipt, newest mid then): the left one is the resume point, as the
         # next one is still within the overlap.
         self._checkpoints: deque[tuple[float, str]] = deque()
+        self._mark_at = -math.inf
         self._floor = START_OF_HISTORY
         self._holds: dict[str, str] = {}
         self._began: Beginning | None = None
@@ -108,7 +107,7 @@ class Cursor:
         if resume is not None:
             self._connected = True
             self._floor = self._newest = resume.mid
-            self._known = dict.fromkeys(resume.settled, 0.0)
+            self._known_up_to = max(resume.settled, default="")
             self._began = resume.began
         self.position: Position | None = None
         """Where a server without mids stands (version 2 or older)."""
@@ -132,16 +131,13 @@ class Cursor:
     def expects(self, server_unix: float) -> bool:
         """Tell whether a replay must hold a message that is known, if the history is whole."""
         point = self.resume_point
-        return point is not None and any(
-            kept_until > server_unix + CLOCK_SLACK_S and mid > point
-            for mid, kept_until in self._known.items()
-        )
+        return point is not None and self._known.keeps_beyond(point, server_unix + CLOCK_SLACK_S)
 
     def channels_changed(self) -> None:
         """Take note that what came so far may have come by channels that are gone now."""
-        self._known = dict.fromkeys(self._known, 0.0)
+        self._known.forget_how_long()
 
-    def admit(self, mid: str, now: float, *, kept_until_unix: float = 0.0) -> bool:
+    def admit(self, mid: str, now: float, kept_until_unix: float = 0.0) -> bool:
         """Return True if the message is new, and remember it.
 
         Args:
@@ -149,17 +145,20 @@ class Cursor:
             now: Monotonic time of receipt in seconds.
             kept_until_unix: Until when the server must keep it; 0 where nobody knows.
         """
-        if not mid or len(mid) > MID_LENGTH_MAX:
-            return True
-        if mid in self._known:
-            return False
-        self._known[mid] = kept_until_unix
-        if len(self._known) > self._forget_at:
-            self._forget()
         # The server silently ignores a resume point of another form: it would replay nothing.
-        if self._newest < mid <= self._latest and _MID.fullmatch(mid):
+        is_newest = self._newest < mid <= self._latest and is_regular(mid)
+        if not is_newest or mid <= self._known_up_to:
+            if not mid or len(mid) > MID_LENGTH_MAX:
+                return True
+            if mid in self._known:
+                return False
+            self._known_up_to = max(mid, self._known_up_to)
+        if self._known.add(mid, kept_until_unix):
+            self._known.turn_page(self.resume_point or START_OF_HISTORY, self._latest)
+        if is_newest:
             self._newest = mid
-            self._mark(now)
+            if now >= self._mark_at:
+                self._mark(now)
         return True
 
     def too_old(self, created_unix: float | None, sent_unix: float | None) -> bool:
@@ -182,7 +181,7 @@ class Cursor:
         point = self.resume_point or START_OF_HISTORY
         if unsettled:
             point = min(point, _just_before(min(unsettled)))
-        settled = tuple(mid for mid in self._known if mid > point and mid not in unsettled)
+        settled = tuple(mid for mid in self._known.beyond(point) if mid not in unsettled)
         return ResumePoint(point, settled, self._began)
 
     def hold(self, reason: str) -> None:
@@ -210,20 +209,11 @@ class Cursor:
             marks.append((now, _just_before(self._newest)))
         while len(marks) > 1 and marks[1][0] <= now - self._overlap_s:
             marks.popleft()
-
-    def _forget(self) -> None:
-        """Drop the oldest mids in bulk, but none that a resume could bring again."""
-        point = self.resume_point or START_OF_HISTORY
-        droppable = len(self._known) - self._known_max
-        kept = [
-            mid
-            for index, mid in enumerate(self._known)
-            if index >= droppable or (point < mid <= self._latest and _MID.fullmatch(mid))
-        ]
-        self._known = {mid: self._known[mid] for mid in kept}
-        self._forget_at = max(len(kept), self._known_max) * 5 // 4
+        self._mark_at = marks[-1][0] + self._overlap_s / 10
+        if len(marks) > 1:
+            self._mark_at = min(self._mark_at, marks[1][0] + self._overlap_s)
 
 
 def _just_before(mid: str) -> str:
     """Return the greatest text that is less than a mid and has the form of one."""
-    return f"{max(int(mid) - 1, 0):026}" if _MID.fullmatch(mid) else START_OF_HISTORY
+    return f"{max(int(mid) - 1, 0):026}" if is_regular(mid) else START_OF_HISTORY

@@ -7,16 +7,7 @@ from typing import Any, Protocol
 from bitrix_pull.connection.cursor import Cursor
 from bitrix_pull.events import MessageDropped, Notice, PullEvent
 from bitrix_pull.redaction import get_logger
-from bitrix_pull.wire.messages import (
-    ChannelStatus,
-    Control,
-    Incoming,
-    Malformed,
-    Ping,
-    Position,
-    Reply,
-    UnknownRequest,
-)
+from bitrix_pull.wire.messages import Control, Incoming, Malformed, Position
 
 logger = get_logger("connection")
 
@@ -69,57 +60,73 @@ class Intake:
         from_history: bool = False,
         replayed: bool = False,
         healed: bool = False,
+        newest: str = "",
     ) -> list[Control]:
-        """Take in what one frame held, and return what the server wants of the connection.
+        """Take in what a frame, or a part of it, held, and return what the server wants of the connection.
 
         Args:
             messages: What was decoded.
             from_history: True if some of it may be from before this client's first connection.
             replayed: True if the frame is, or may be, a replay of history.
             healed: True if the server was asked for what it may have left out.
+            newest: The highest mid that was seen before a replay.
         """
         controls: list[Control] = []
         unreadable: list[Malformed] = []
-        newest = self.cursor.newest
+        admit, put = self.cursor.admit, self._sink.put
         now = asyncio.get_running_loop().time()
         for message in messages:
-            match message:
-                case PullEvent():
-                    if self._is_new(message, now, from_history=from_history):
-                        message.replayed = replayed
-                        # The last replay left it out, and this one has brought it.
-                        message.healed = healed or (replayed and message.mid < newest)
-                        self.received += 1
-                        self._sink.put(message)
-                case Control():
-                    if self._is_new(message, now, from_history=from_history):
-                        controls.append(message)
-                        self._settled(message.mid)
-                case Malformed():
-                    if self.cursor.admit(message.mid, now):
-                        unreadable.append(message)
-                case Position():
-                    self.cursor.position = message
-                case ChannelStatus() | Ping() | Reply() | UnknownRequest():
-                    pass  # Nobody has asked for it.
-        self._drop(unreadable)
+            if type(message) is not PullEvent:
+                self._take_other(message, now, controls, unreadable, from_history=from_history)
+                continue
+            created, expiry = message.created_unix, message.expiry
+            if not admit(message.mid, now, created + expiry if created and expiry else 0.0):
+                self.duplicates += 1
+                continue
+            if from_history:
+                if self._is_too_old(message):
+                    continue
+                message.replayed = replayed
+                # The last replay left it out, and this one has brought it.
+                message.healed = healed or (replayed and message.mid < newest)
+            self.received += 1
+            put(message)
+        if unreadable:
+            self._drop(unreadable)
         return controls
 
-    def _is_new(self, message: PullEvent[Any] | Control, now: float, *, from_history: bool) -> bool:
-        created = message.created_unix
-        kept_until = 0.0
-        if created is not None and isinstance(message, PullEvent) and message.expiry:
-            kept_until = created + message.expiry
-        if not self.cursor.admit(message.mid, now, kept_until_unix=kept_until):
-            self.duplicates += 1
-            return False
-        if not from_history:
-            return True
+    def _take_other(
+        self,
+        message: Incoming,
+        now: float,
+        controls: list[Control],
+        unreadable: list[Malformed],
+        *,
+        from_history: bool,
+    ) -> None:
+        """Take in what is no event."""
+        match message:
+            case Control():
+                if not self.cursor.admit(message.mid, now):
+                    self.duplicates += 1
+                elif not (from_history and self._is_too_old(message)):
+                    controls.append(message)
+                    self._settled(message.mid)
+            case Malformed():
+                if self.cursor.admit(message.mid, now):
+                    unreadable.append(message)
+            case Position():
+                self.cursor.position = message
+            case _:
+                pass  # Nobody has asked for it.
+
+    def _is_too_old(self, message: PullEvent[Any] | Control) -> bool:
+        """Tell whether a message is from before the first connection, and so is nobody's."""
         sent = message.extra.get("server_time_unix")
-        if not self.cursor.too_old(created, sent if isinstance(sent, int | float) else None):
-            return True
+        if not self.cursor.too_old(message.created_unix, sent if isinstance(sent, int | float) else None):
+            return False
         self._settled(message.mid)
-        return False
+        return True
 
     def _drop(self, unreadable: Sequence[Malformed]) -> None:
         for number, message in enumerate(unreadable):

@@ -25,6 +25,10 @@ CALL_MAX_BYTES = 1_048_576
 """A server drops the connection over a larger one (protocol §7)."""
 
 
+_OURS = (Ping, Reply, UnknownRequest)
+"""What is between the server and us alone."""
+
+
 class JsonRpcConnection:
     """Answers what the server asks on its own, and hands on the rest."""
 
@@ -34,28 +38,36 @@ class JsonRpcConnection:
         self.server_unix = websocket.server_unix
         self._ids = itertools.count(1)
         self._calls: dict[int, asyncio.Future[Any]] = {}
-        self._ping_due: float | None = None
+        self._ping_timer: asyncio.TimerHandle | None = None
+        self._has_stopped = False
 
     async def receive(self) -> list[Incoming]:
         """Return what the next frame holds for the client; see ``Connection.receive``."""
         while True:
-            deadline = self._ping_due
-            if deadline is not None:
-                # Whoever was too busy to read must first see the pings that have come.
-                deadline = max(deadline, asyncio.get_running_loop().time() + BUSY_GRACE_S)
+            is_rest = self._websocket.amid_frame
             try:
-                async with asyncio.timeout_at(deadline):
-                    messages = await self._websocket.receive()
-            except TimeoutError:
-                raise self._websocket.dead("the push server has stopped sending pings") from None
-            if rest := [message for message in messages if not await self._answered(message)]:
+                messages = await self._websocket.receive()
+            except Ended:
+                if self._has_stopped:
+                    raise self._websocket.dead("the push server has stopped sending pings") from None
+                raise
+            rest = [message for message in messages if type(message) not in _OURS]
+            if len(rest) < len(messages):
+                for message in messages:
+                    await self._answer(message)
+            if rest or is_rest:
                 return rest
 
-    async def _answered(self, message: Incoming) -> bool:
+    @property
+    def amid_frame(self) -> bool:
+        """True if there is more of the frame; see ``Connection``."""
+        return self._websocket.amid_frame
+
+    async def _answer(self, message: Incoming) -> None:
         """Deal with what is between the server and us alone."""
         match message:
             case Ping():
-                self._ping_due = asyncio.get_running_loop().time() + PING_DEADLINE_S
+                self._expect_ping(PING_DEADLINE_S)
                 await self._websocket.send_text(jsonrpc.PONG)
             case Reply():
                 self._settle(message)
@@ -64,13 +76,24 @@ class JsonRpcConnection:
                 if message.id is not None:
                     await self._websocket.send_text(jsonrpc.encode_unknown(message.id))
             case _:
-                return False
-        return True
+                pass
+
+    def _expect_ping(self, within_s: float) -> None:
+        if self._ping_timer is not None:
+            self._ping_timer.cancel()
+        self._ping_timer = asyncio.get_running_loop().call_later(within_s, self._ping_missed)
+
+    def _ping_missed(self) -> None:
+        if self._websocket.drained:
+            self._has_stopped = True
+            self._websocket.abort()
+        else:
+            # Whoever was too busy to read must first see the pings that have come.
+            self._expect_ping(BUSY_GRACE_S)
 
     async def acknowledge(self, mids: Sequence[str]) -> None:
         """Tell the server that messages are safe with us."""
-        for mid in mids:
-            await self._websocket.send_text(jsonrpc.acknowledgement(mid))
+        await self._websocket.send_texts(map(jsonrpc.acknowledgement, mids))
 
     async def send(self, frame: bytes) -> None:
         """Refuse: this protocol publishes by calls."""
@@ -78,6 +101,8 @@ class JsonRpcConnection:
 
     async def close(self, code: int) -> None:
         """Close the WebSocket; our calls that are under way end with the connection."""
+        if self._ping_timer is not None:
+            self._ping_timer.cancel()
         for answer in self._calls.values():
             if not answer.done():
                 answer.set_exception(

@@ -3,10 +3,11 @@
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from bitrix_pull.connection.cursor import Cursor, ResumePoint
 from bitrix_pull.connection.stores import MemoryStore, ResumeStore
+from bitrix_pull.events import PullEvent
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.urls import START_OF_HISTORY
@@ -87,8 +88,17 @@ class Keeper:
     def settled(self, mid: str) -> None:
         """Take note that a message is dealt with: by its handlers, or because it is not for them."""
         if mid:
+            if not self._settled:
+                self._dirty.set()
             self._settled.append(mid)
-            self._dirty.set()
+
+    def handled(self, event: PullEvent[Any]) -> None:
+        """Take note that an event is dealt with by its handlers."""
+        mid = event.mid
+        if mid:
+            if not self._settled:
+                self._dirty.set()
+            self._settled.append(mid)
 
     def connected(self) -> None:
         """Take note that there is a point to resume from, even if nothing has come yet."""

@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bitrix_pull.connection.cursor import latest_mid
 from bitrix_pull.connection.endings import Ended, Sign, ended_by_close, ended_by_status
+from bitrix_pull.connection.frame_reader import FrameReader
 from bitrix_pull.connection.server_clock import date_of
 from bitrix_pull.errors import AnswerTooLarge, RouteUnavailable, Unreachable
 from bitrix_pull.events import PullEvent
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.http import HttpAnswer, HttpSession
 from bitrix_pull.wire.close_codes import read_refusal
-from bitrix_pull.wire.formats import Decode
+from bitrix_pull.wire.formats import Read
 from bitrix_pull.wire.messages import Control, Incoming, Malformed, Position
 from bitrix_pull.wire.urls import START_OF_HISTORY
 
@@ -31,7 +32,7 @@ class LongPollConnection:
         url: Callable[[str | None, Position | None], str],
         mid: str | None,
         position: Position | None,
-        decode: Decode,
+        read: Read,
         options: PullOptions,
         server_unix: float | None,
     ) -> None:
@@ -40,7 +41,7 @@ class LongPollConnection:
         self._url = url
         self._mid = mid
         self._position = position
-        self._decode = decode
+        self._reader = FrameReader(read)
         self._options = options
         self.server_unix = server_unix
 
@@ -51,7 +52,7 @@ class LongPollConnection:
         url: Callable[[str | None, Position | None], str],
         mid: str | None,
         position: Position | None,
-        decode: Decode,
+        read: Read,
         options: PullOptions,
     ) -> "LongPollConnection":
         """Prove that the server answers there, as a poll itself may stay silent for 40 s.
@@ -61,7 +62,7 @@ class LongPollConnection:
             url: Gives the address to poll, from where to resume.
             mid: The first resume point.
             position: The same for a server without mids.
-            decode: Reads the bodies.
+            read: Reads the bodies.
             options: Deadlines and limits.
 
         Raises:
@@ -77,28 +78,36 @@ class LongPollConnection:
             # What is published before the first poll has arrived would be lost without one;
             # by the server's clock, what is too old can be told from it.
             mid = START_OF_HISTORY
-        return cls(http, url, mid, position, decode, options, server_unix)
+        return cls(http, url, mid, position, read, options, server_unix)
 
     async def receive(self) -> list[Incoming]:
-        """Return what the next poll brings; see ``Connection.receive``."""
+        """Return what the next poll brings, or the next part of it; see ``Connection.receive``."""
+        if self._reader.amid_frame:
+            await self._reader.turn()
+            return self._noted(self._reader.go_on())
         while True:
             answer = await _request(
                 self._http,
                 "GET",
                 self._url(self._mid, self._position),
                 self._options.poll_timeout_s,
-                self._options.max_frame_bytes,
+                self._options.max_replay_bytes,
             )
             match answer.status:
                 case 200:
-                    return self._read(answer.body)
+                    return self._noted(self._reader.begin(answer.body))
                 case 304:
                     self._advance(answer.headers)
                 case _:
                     raise _refused(answer)
 
-    def _read(self, body: bytes) -> list[Incoming]:
-        messages = self._decode(body)
+    @property
+    def amid_frame(self) -> bool:
+        """True if there is more of the body; see ``Connection``."""
+        return self._reader.amid_frame
+
+    def _noted(self, messages: list[Incoming]) -> list[Incoming]:
+        """Note from where to poll next."""
         latest = latest_mid(self.server_unix)
         for message in messages:
             if isinstance(message, PullEvent | Control | Malformed) and (
@@ -129,9 +138,7 @@ class LongPollConnection:
         """Do nothing: between two polls there is nothing open."""
 
 
-async def _request(
-    http: HttpSession, verb: str, url: str, timeout_s: float, max_bytes: int
-) -> HttpAnswer:
+async def _request(http: HttpSession, verb: str, url: str, timeout_s: float, max_bytes: int) -> HttpAnswer:
     try:
         return await http.request(verb, url, timeout_s=timeout_s, max_bytes=max_bytes)
     except Unreachable as error:

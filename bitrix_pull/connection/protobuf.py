@@ -49,6 +49,11 @@ class ProtobufConnection:
             return messages
         return [message for message in messages if not self._answered(message)]
 
+    @property
+    def amid_frame(self) -> bool:
+        """True if there is more of the frame; see ``Connection``."""
+        return self._websocket.amid_frame
+
     def _answered(self, message: Incoming) -> bool:
         if not isinstance(message, ChannelStatus):
             return False

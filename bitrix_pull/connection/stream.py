@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
 
 from bitrix_pull.connection.connector import Connection
 from bitrix_pull.connection.continuity import Resumption
@@ -21,6 +22,10 @@ AUDIT_AGAIN_MAX_S = 300.0
 """Longest wait before the server is asked again, where it could not be asked."""
 
 _AUDIT = "audit"
+
+_TAKEN_AT_ONCE = 500
+"""Messages of a replay after which other tasks get their turn."""
+
 
 Fetch = Callable[[str], Awaitable[Sequence[Incoming] | None]]
 
@@ -63,7 +68,6 @@ class Stream:
             self._caught_up.set()
         self._give_up_replay = loop.call_later(catch_up_s, self._caught_up.set)
         self._audit: asyncio.Task[None] | None = None
-        self._first = True
         self.reader = asyncio.create_task(self._read(), name="bitrix_pull reader")
 
     @property
@@ -125,31 +129,62 @@ class Stream:
             if self._resumption is not None:
                 self._resumption.judge(messages)
             with contextlib.suppress(Ended):
-                self._take(messages, healed=True)
+                for part in _parts(messages):
+                    self._take(part, from_history=True, healed=True)
+                    await asyncio.sleep(0)
             cursor.release(_AUDIT)
             audited, delay = newest, AUDIT_AFTER_S
             if repeat:
                 cursor.hold(_AUDIT)
 
-    def _take(self, messages: Sequence[Incoming], *, replayed: bool = False, healed: bool = False) -> None:
-        from_history = healed or self._first
-        for control in self._intake.take(
-            messages, from_history=from_history, replayed=replayed, healed=healed
-        ):
+    def _take(self, messages: Sequence[Incoming], **origin: Any) -> None:
+        for control in self._intake.take(messages, **origin):
             self._obey(control)
 
     async def _read(self) -> Ended:
         try:
+            await self._take_first_frame()
             while True:
                 await self._intake.room()
-                messages = await self.connection.receive()
-                if self._resumption is not None:
-                    self._resumption.judge(messages)
-                # The server sends the whole replay in its first frame, at once (protocol §6).
-                self._take(messages, replayed=self.catching_up)
-                self._first = False
-                self._caught_up.set()
+                self._take(await self.connection.receive())
         except Ended as ended:
             return ended
         except MalformedFrame as error:
             return Ended(Sign.GARBLED, str(error))
+
+    async def _take_first_frame(self) -> None:
+        """Take the frame in which the server sends the whole replay, at once (protocol §6)."""
+        connection = self.connection
+        await self._intake.room()
+        messages = await connection.receive()
+        replayed, newest = self.catching_up, self._intake.cursor.newest
+        if self._resumption is not None:
+            # The verdict is on all of it, and comes before the first event.
+            messages = [*messages, *await rest_of_frame(connection)]
+            self._resumption.judge(messages)
+        while True:
+            for part in _parts(messages):
+                self._take(part, from_history=True, replayed=replayed, newest=newest)
+                await asyncio.sleep(0)
+            if not connection.amid_frame:
+                break
+            messages = await connection.receive()
+        self._caught_up.set()
+
+
+async def rest_of_frame(connection: Connection) -> list[Incoming]:
+    """Return what is left of the frame of which a part was received.
+
+    Raises:
+        MalformedFrame: It cannot be read.
+    """
+    rest: list[Incoming] = []
+    while connection.amid_frame:
+        rest += await connection.receive()
+    return rest
+
+
+def _parts(messages: Sequence[Incoming]) -> Iterator[Sequence[Incoming]]:
+    """Cut what came at once into what may be taken at once."""
+    for start in range(0, len(messages), _TAKEN_AT_ONCE):
+        yield messages[start : start + _TAKEN_AT_ONCE]

@@ -18,7 +18,7 @@ from bitrix_pull.connection.jsonrpc import JsonRpcConnection
 from bitrix_pull.connection.keeper import Keeper
 from bitrix_pull.connection.protobuf import ProtobufConnection
 from bitrix_pull.connection.states import Lifecycle
-from bitrix_pull.connection.stream import IN_FLIGHT_S, Stream
+from bitrix_pull.connection.stream import IN_FLIGHT_S, Stream, rest_of_frame
 from bitrix_pull.connection.transports import Transports
 from bitrix_pull.connection.turnstile import Turnstile, turnstile_of
 from bitrix_pull.errors import (
@@ -205,7 +205,9 @@ class Supervisor:
             return old
         try:
             await new.caught_up()
-            # What was published to the old channels a moment ago may still be on its way.
+            # From here on we publish over the new one; the old one still brings the answers
+            # to what we have, and what others published to the old channels a moment ago.
+            self._stream = new
             await asyncio.wait({old.reader}, timeout=IN_FLIGHT_S)
             await old.close(ClientClose.CHANNEL_EXPIRED)
         except asyncio.CancelledError:
@@ -262,7 +264,7 @@ class Supervisor:
             return None
         try:
             async with asyncio.timeout(AUDIT_WAIT_S):
-                return await connection.receive()
+                return [*await connection.receive(), *await rest_of_frame(connection)]
         except TimeoutError:
             return []
         except PullError as error:
@@ -413,5 +415,5 @@ class Supervisor:
         if self._stream is not None:
             return self._stream.connection
         if self._lifecycle.state in _NOT_RUNNING:
-            raise NotRunning("the client is not live, so there is no socket to publish over")
+            raise NotRunning("the client is not live, so it has no connection to the push server")
         raise Unreachable("the client is not connected to the push server just now", unsent=True)

@@ -14,7 +14,7 @@ from bitrix_pull.errors import InvalidConfig
 from bitrix_pull.options import PullOptions, Transport
 from bitrix_pull.portal.http import HttpSession
 from bitrix_pull.portal.models import PullConfig
-from bitrix_pull.wire.formats import DECODERS, WireFormat, format_of
+from bitrix_pull.wire.formats import READERS, WireFormat, format_of
 from bitrix_pull.wire.messages import Position
 from bitrix_pull.wire.urls import subscription_url
 
@@ -127,10 +127,16 @@ class Transports:
                 jwt=config.jwt,
             )
 
-        decode = DECODERS[wire_format]
+        read = READERS[wire_format]
         if polling:
-            return await LongPollConnection.open(self._http, url, mid, position, decode, self._options)
-        websocket = await WebSocketConnection.open(self._http, url(mid, position), decode, self._options)
+            return await LongPollConnection.open(self._http, url, mid, position, read, self._options)
+        websocket = await WebSocketConnection.open(
+            self._http,
+            url(mid, position),
+            read,
+            self._options,
+            replay=mid is not None or position is not None,
+        )
         match wire_format:
             case WireFormat.JSONRPC:
                 return JsonRpcConnection(websocket)

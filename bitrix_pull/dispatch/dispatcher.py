@@ -83,10 +83,9 @@ class Dispatcher:
 
     def put(self, event: PullEvent[Any]) -> None:
         """Give an event to everybody who wants it."""
-        key = (event.module_id, event.command)
-        receivers = self._routes.get(key)
+        receivers = self._routes.get((event.module_id, event.command))
         if receivers is None:
-            receivers = self._find(*key)
+            receivers = self._find(event.module_id, event.command)
         if self._drops and receivers and self._inbox.full:
             receivers = self._drop(event, receivers)
         self._inbox.take(event, len(receivers))

@@ -39,7 +39,8 @@ class Inbox:
         """Events that were dropped because it was full."""
         self._max_events = max_events
         self._max_bytes = max_bytes
-        self._settled = settled
+        self.settled = settled
+        """Called once with each event that is settled."""
         self._unsettled: dict[PullEvent[Any], int] = {}
         self._bytes = 0
         self._changed = asyncio.Event()
@@ -71,8 +72,8 @@ class Inbox:
         if receivers:
             self._unsettled[event] = receivers
             self._bytes += event.size
-        elif self._settled is not None:
-            self._settled(event)
+        elif self.settled is not None:
+            self.settled(event)
 
     def settle(self, event: PullEvent[Any]) -> None:
         """Take note that one receiver has finished with an event."""
@@ -88,8 +89,8 @@ class Inbox:
             self._wake()
         if self._overflowing:
             self._relax()
-        if self._settled is not None and event not in self._abandoned:
-            self._settled(event)
+        if self.settled is not None and not (self._abandoned and event in self._abandoned):
+            self.settled(event)
 
     def abandon(self, event: PullEvent[Any]) -> None:
         """Take note that one receiver will not finish with an event, and keep no place for it.
@@ -104,8 +105,8 @@ class Inbox:
         """Let an abandoned event count as settled, if all others have finished with it."""
         if event in self._abandoned:
             self._abandoned.remove(event)
-            if event not in self._unsettled and self._settled is not None:
-                self._settled(event)
+            if event not in self._unsettled and self.settled is not None:
+                self.settled(event)
 
     def first(self, events: Collection[PullEvent[Any]]) -> PullEvent[Any]:
         """Return which of these unsettled events was taken first."""

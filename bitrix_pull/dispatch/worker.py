@@ -3,9 +3,11 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from inspect import isawaitable
+from types import CoroutineType
 from typing import Any
 
-from bitrix_pull.dispatch.calls import call, call_typed, cancellation, failure
+from bitrix_pull.dispatch.calls import as_failure, cancellation, failure, typed
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.router import Handler
 from bitrix_pull.events import Notice, PullEvent
@@ -57,16 +59,21 @@ class Worker:
         while True:
             while queue:
                 event = queue.popleft()
+                error: Exception | None = None
                 try:
-                    if model is None:
-                        error = await call(callback, event)
-                    else:
-                        error = await call_typed(callback, model, event)
-                    if is_cancelled():
-                        raise asyncio.CancelledError  # The handler swallowed it, but it was meant for us.
-                except asyncio.CancelledError:
+                    result = callback(event if model is None else typed(event, model))
+                    if isinstance(result, CoroutineType) or (result is not None and isawaitable(result)):
+                        await result
+                except BaseException as raised:
+                    try:
+                        error = as_failure(raised)
+                    except asyncio.CancelledError:
+                        self._cut.append(event)
+                        raise
+                if is_cancelled():
+                    # The handler swallowed it, but it was meant for us.
                     self._cut.append(event)
-                    raise
+                    raise asyncio.CancelledError
                 if error is not None:
                     self._announce(failure(self.handler, event, error, 1))
                 settle(event)

@@ -39,7 +39,8 @@ class ConfigFetcher:
                 ``NotConfigured`` if the push server is switched off.
             Unreachable: Nothing answered in time.
         """
-        answer = await self._rest.ask(self._method, {"CACHE": "Y" if cache else "N"})
+        # The stream depends on it: a flood of other calls must not hold it up.
+        answer = await self._rest.ask(self._method, {"CACHE": "Y" if cache else "N"}, first=True)
         config = read_config(answer.result, self._method)
         if config.server_time is None:
             config = config.model_copy(update={"server_time": answer.server_time})

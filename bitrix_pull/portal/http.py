@@ -7,9 +7,10 @@ import os
 import socket
 import ssl
 import urllib.request
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import aiohttp
 
@@ -51,9 +52,9 @@ async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType)
 class HttpSession:
     """Owns the aiohttp session that REST, long polling and publishing share.
 
-    The session is made when it is first needed and again after ``close()``, so that an
-    instance can be created outside a running loop. A session given by the user is never
-    closed, and keeps its own settings but for what the options set.
+    The session is made when it is first needed and again after ``close()`` or the end of its
+    event loop, so that an instance can be created outside a running loop. A session given by
+    the user is never closed, and keeps its own settings but for what the options set.
 
     Args:
         options: Deadlines, proxy and TLS.
@@ -75,6 +76,7 @@ class HttpSession:
         self._options = options
         self._given = given
         self._own: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.tls = options.ssl or _default_tls()
         goes_along = options.proxy is not None or options.transport == "long_polling"
         if given is not None and not goes_along and _has_own_way(given):
@@ -94,13 +96,19 @@ class HttpSession:
             if self._given.closed:
                 raise InvalidArgument("the aiohttp session given as http= is closed")
             return self._given
-        if self._own is None:
+        if self._own is None or self._is_stranded:
+            self._loop = asyncio.get_running_loop()
             # A jar that keeps nothing: each call carries its own credentials.
             self._own = aiohttp.ClientSession(
                 cookie_jar=aiohttp.DummyCookieJar(),
                 connector=aiohttp.TCPConnector(resolver=CheckedResolver(self.destinations)),
             )
         return self._own
+
+    @property
+    def _is_stranded(self) -> bool:
+        """True if the event loop of the own session is gone, in which alone it can be closed."""
+        return self._loop is not None and self._loop.is_closed()
 
     def proxy_for(self, url: str) -> str | None:
         """Return the proxy that the options or the environment name for an address.
@@ -120,7 +128,7 @@ class HttpSession:
         if proxy is None:
             if self._given is not None and (parts.scheme in ("http", "https") or not self._given.trust_env):
                 return None
-            proxy = _environment_proxy(parts.scheme, parts.netloc)
+            proxy = _environment_proxy(parts)
         if proxy is not None:
             self.destinations.trust_proxy(proxy)
         return proxy
@@ -153,6 +161,8 @@ class HttpSession:
         """
         host = urlsplit(url).netloc.rpartition("@")[2]
         session, proxy = self.session, self.proxy_for(url)
+        proxy_address, proxy_headers = _told_apart(proxy)
+        through_tunnel = url.startswith("https:")
         try:
             if self._given is not None and proxy is None and not _has_own_way(self._given, url):
                 await self._check_ahead(url)
@@ -161,9 +171,15 @@ class HttpSession:
                 url,
                 data=body,
                 params=query,
-                headers={"User-Agent": "bitrix_pull", **(headers or {})},
+                headers={
+                    "User-Agent": "bitrix_pull",
+                    **(headers or {}),
+                    **({} if through_tunnel else proxy_headers),
+                },
                 allow_redirects=False,
-                proxy=proxy,
+                raise_for_status=False,
+                proxy=proxy_address,
+                proxy_headers=proxy_headers if through_tunnel else None,
                 # A given session has a context of its own, which True leaves in force.
                 ssl=True if self._given is not None and self._options.ssl is None else self.tls,
                 middlewares=(_once,) if verb == "GET" else None,
@@ -219,7 +235,7 @@ class HttpSession:
     async def close(self) -> None:
         """Close the session if it was made here. It is made anew when needed again."""
         own, self._own = self._own, None
-        if own is not None:
+        if own is not None and not self._is_stranded:
             await own.close()
 
 
@@ -238,20 +254,36 @@ def _has_own_way(session: aiohttp.ClientSession, url: str | None = None) -> bool
         return True
     if url is None or not session.trust_env:
         return False
-    parts = urlsplit(url)
-    return _environment_proxy(parts.scheme, parts.netloc) is not None
+    return _environment_proxy(urlsplit(url)) is not None
 
 
-def _environment_proxy(scheme: str, netloc: str) -> str | None:
+def _told_apart(proxy: str | None) -> tuple[str | None, dict[str, str]]:
+    """Return the address of a proxy and the headers with its password.
+
+    aiohttp shows the address when a connection was not closed, as in a program that is killed.
+    """
+    if proxy is None:
+        return None, {}
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return proxy, {}
+    credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+    address = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+    return address.geturl(), {"Proxy-Authorization": f"Basic {b64encode(credentials).decode()}"}
+
+
+def _environment_proxy(url: SplitResult) -> str | None:
     """Return the proxy that the environment names for an address.
 
     Raises:
         InvalidArgument: It cannot be used: going past it is not what the user wants.
     """
-    if urllib.request.proxy_bypass(netloc):
+    scheme = {"ws": "http", "wss": "https"}.get(url.scheme, url.scheme)
+    # NO_PROXY may name a host with its port.
+    port = "" if url.port else f":{443 if scheme == 'https' else 80}"
+    if urllib.request.proxy_bypass(f"{url.netloc}{port}"):
         return None
     proxies = urllib.request.getproxies()
-    scheme = {"ws": "http", "wss": "https"}.get(scheme, scheme)
     name = next((name for name in (scheme, "all", "socks") if proxies.get(name)), None)
     if name is None:
         return None

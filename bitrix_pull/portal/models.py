@@ -61,6 +61,9 @@ MAP_MAX = 10_000
 PROBLEMS_MAX = 100
 """Malformed fields up to which the first is named."""
 
+Number = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+"""What other programs can read too."""
+
 Flag = Annotated[bool, BeforeValidator(_php_flag)]
 Time = Annotated[AwareDatetime | None, BeforeValidator(_php_time)]
 
@@ -118,14 +121,14 @@ class PublicChannelInfo(_PortalModel):
         end: Until when the channel is valid.
     """
 
-    user_id: int = 0
+    user_id: Number = 0
     public_id: str = Field(default="", repr=False)
     signature: str = Field(default="", repr=False)
     start: Time = None
     end: Time = None
 
 
-PublicChannels = Annotated[dict[int, PublicChannelInfo], BeforeValidator(_php_map)]
+PublicChannels = Annotated[dict[Number, PublicChannelInfo], BeforeValidator(_php_map)]
 
 
 class ServerConfig(_PortalModel):
@@ -137,7 +140,7 @@ class ServerConfig(_PortalModel):
         config_timestamp: When an administrator last changed this (unix).
     """
 
-    version: int = 0
+    version: Number = 0
     server_enabled: Flag = True
     mode: str = ""
     hostname: str = ""
@@ -151,14 +154,14 @@ class ServerConfig(_PortalModel):
     publish_enabled: Flag = True
     publish: str = ""
     publish_secure: str = ""
-    config_timestamp: int = 0
+    config_timestamp: Number = 0
 
 
 class ApiRevisions(_PortalModel):
     """The revisions of the client API that the portal expects; 0 where it does not say."""
 
-    revision_web: int = 0
-    revision_mobile: int = 0
+    revision_web: Number = 0
+    revision_mobile: Number = 0
 
 
 class PullConfig(_PortalModel):

@@ -18,6 +18,7 @@ from bitrix_pull.portal.addresses import (
 )
 from bitrix_pull.portal.answers import read_token_answer
 from bitrix_pull.portal.auth import Credentials
+from bitrix_pull.portal.foreign_errors import described
 from bitrix_pull.portal.http import HttpSession
 from bitrix_pull.portal.token_files import DiskTokenStore, FileTokenStore
 from bitrix_pull.portal.token_stores import (
@@ -25,7 +26,6 @@ from bitrix_pull.portal.token_stores import (
     MemoryTokenStore,
     TokenStore,
     UsersStore,
-    described,
 )
 from bitrix_pull.portal.tokens import Tokens, require_token
 from bitrix_pull.redaction import get_logger, quoted
@@ -172,7 +172,8 @@ class OAuth(Credentials):
             if not renewal.cancelling():
                 renewal.cancel()  # Only what has not begun yet heeds it.
             await asyncio.wait({renewal})
-        telling = self._telling - {asyncio.current_task()}
+        here = asyncio.get_running_loop()
+        telling = {task for task in self._telling if task.get_loop() is here} - {asyncio.current_task()}
         if telling:
             _, late = await asyncio.wait(telling, timeout=_ON_TOKEN_S)
             for task in late:

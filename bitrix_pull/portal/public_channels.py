@@ -31,8 +31,9 @@ USERS_PER_CALL = 1_000
 CHANNELS_KEPT = 10_000
 """Channels that are remembered; the oldest go first."""
 
-EARLY_S = 10.0
-"""How long before its end a channel is asked for anew: what is sent now has to arrive."""
+ENDED_S = 5.0
+"""How long a channel is used that the portal tells though its end has come: a portal may be
+late with a new one, and is not asked about it for each message."""
 
 RENEWAL_S = 10.0
 """How long after their end the configuration's own channels are still good: its owner asks
@@ -163,7 +164,8 @@ class PublicChannels:
         now = self._now()
         for user, channel in found.items():
             end = answer[user].end
-            good_until = now + LIFE_UNKNOWN_S if end is None else end.timestamp() - EARLY_S
+            # Not anew ahead of the end: until then the portal answers the same (protocol §3).
+            good_until = now + LIFE_UNKNOWN_S if end is None else max(end.timestamp(), now + ENDED_S)
             # Anew at the end of the line: the oldest are the first to be forgotten.
             self._known.pop(user, None)
             self._known[user] = _Known(channel, good_until)

@@ -21,8 +21,9 @@ _DUST_S = 1e-6
 class LeakyBucket:
     """The calls that a portal still counts against us, and those that wait for it to forget some.
 
-    They go in the order in which they came. Clients in several event loops, each in its
-    own thread, may share a bucket: the clocks of asyncio's loops are one.
+    They go in the order in which they came, but for those that go first. Clients in several
+    event loops, each in its own thread, may share a bucket: the clocks of asyncio's loops
+    are one.
 
     Attributes:
         limit: What the portal allows; None: it sets no limit, and only pauses are kept.
@@ -38,7 +39,7 @@ class LeakyBucket:
         self._drained_at = 0.0
         self._queue: list[_Waiter] = []
 
-    async def admit(self, method: str, deadline: float) -> None:
+    async def admit(self, method: str, deadline: float, *, first: bool = False) -> None:
         """Wait until the portal should take one more call, and count it.
 
         A caller that is cancelled while it waits gives its place to those behind it.
@@ -46,6 +47,7 @@ class LeakyBucket:
         Args:
             method: The REST method that is to be called.
             deadline: By the loop's clock.
+            first: True to go before all that wait already.
 
         Raises:
             RateLimited: It would not before the deadline. Raised at once;
@@ -53,7 +55,7 @@ class LeakyBucket:
         """
         waiter = _Waiter(method)
         with self._lock:
-            self._queue.append(waiter)
+            self._queue.insert(0 if first else len(self._queue), waiter)
         try:
             while (wait_s := self._enter(waiter)) > 0:
                 if waiter.loop.time() + wait_s > deadline:

@@ -17,11 +17,12 @@ from bitrix_pull.errors import (
     TokenExpired,
     Unreachable,
 )
-from bitrix_pull.options import PullOptions
+from bitrix_pull.options import PullOptions, check_number
 from bitrix_pull.portal.addresses import portal_origin
 from bitrix_pull.portal.answers import RestAnswer, read_rest_answer
 from bitrix_pull.portal.auth import Caller, Credentials, Mode, check_credentials
 from bitrix_pull.portal.destinations import Destinations
+from bitrix_pull.portal.foreign_errors import is_failure
 from bitrix_pull.portal.http import HttpSession
 from bitrix_pull.portal.rate_limits import LeakyBucket, bucket_for
 from bitrix_pull.redaction import get_logger
@@ -58,7 +59,8 @@ class _Deadline:
             async with asyncio.timeout_at(self.at):
                 yield
         except TimeoutError:
-            text = f"{self._method}: no answer within {self.timeout_s:g} s"
+            what = "no access token, from its store or the OAuth server," if unsent else "no answer"
+            text = f"{self._method}: {what} within {self.timeout_s:g} s"
             raise Unreachable(text, unsent=unsent) from None
         except Unreachable as error:
             error.unsent |= unsent
@@ -136,35 +138,47 @@ class RestClient:
         return (await self.ask(method, params, timeout_s=timeout_s)).result
 
     async def ask(
-        self, method: str, params: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float | None = None,
+        first: bool = False,
     ) -> RestAnswer:
-        """Do as ``call`` does, and return the portal's clock beside the result."""
+        """Do as ``call`` does, and return the portal's clock beside the result.
+
+        Args:
+            method: See ``call``.
+            params: See ``call``.
+            timeout_s: See ``call``.
+            first: True to go before all calls that wait for the portal's limits.
+        """
         if _METHOD.fullmatch(method) is None:
             raise InvalidArgument("a REST method is named by letters, digits, dots and underscores")
         params = dict(params or {})
         encode_json(params)  # Refuses what cannot be sent before anything is.
         timeout_s = self._options.rest_timeout_s if timeout_s is None else timeout_s
-        if not timeout_s > 0:
-            raise InvalidArgument(f"timeout_s must be greater than 0, not {timeout_s!r:.40}")
+        check_number("timeout_s", timeout_s)
         if isinstance(self._auth, Credentials):
-            return await self._ask_portal(self._auth, method, params, _Deadline(method, timeout_s))
+            deadline = _Deadline(method, timeout_s)
+            return await self._ask_portal(self._auth, method, params, deadline, first=first)
         async with _Deadline(method, timeout_s).keep(unsent=False):
             return await _ask_caller(self._auth, method, params)
 
     async def _ask_portal(
-        self, auth: Credentials, method: str, params: dict[str, Any], deadline: _Deadline
+        self, auth: Credentials, method: str, params: dict[str, Any], deadline: _Deadline, *, first: bool
     ) -> RestAnswer:
         async with deadline.keep(unsent=True):
             token = await auth.token(self.http, self._options)
         try:
-            return await self._post(auth, method, params, token, deadline)
+            return await self._post(auth, method, params, token, deadline, first=first)
         except TokenExpired:
             async with deadline.keep(unsent=True):
                 renewed = token and await auth.renew(token, self.http, self._options)
             if not renewed:
                 raise
         try:
-            return await self._post(auth, method, params, renewed, deadline)
+            return await self._post(auth, method, params, renewed, deadline, first=first)
         except TokenExpired as error:
             raise TokenExpired(
                 f"{method}: the portal refuses the renewed token too ({error.code}, HTTP {error.status})",
@@ -181,6 +195,8 @@ class RestClient:
         params: dict[str, Any],
         token: str | None,
         deadline: _Deadline,
+        *,
+        first: bool,
     ) -> RestAnswer:
         """Post a call when the portal's limits let it, and again if they did not after all.
 
@@ -188,7 +204,7 @@ class RestClient:
         """
         backoff_s = FIRST_BACKOFF_S
         while True:
-            await self._bucket.admit(method, deadline.at)
+            await self._bucket.admit(method, deadline.at, first=first)
             try:
                 async with deadline.keep(unsent=False):
                     return await self._post_once(auth, method, params, token, deadline.timeout_s)
@@ -241,6 +257,8 @@ async def _ask_caller(caller: Caller, method: str, params: dict[str, Any]) -> Re
         return RestAnswer(await caller.call(method, params))
     except PullError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not is_failure(error):
+            raise
         text = f"{method}: your REST client raised {type(error).__name__}"
         raise CallerFailed(text, method=method) from error

@@ -34,15 +34,17 @@ class SqliteTokenStore(DiskTokenStore):
             good, while its domain may change. With several applications, name that too.
 
     Raises:
-        InvalidArgument: The key is empty or no text.
+        InvalidArgument: The key is empty or no printable text, or the path cannot be one.
     """
 
     what = "token database"
 
     def __init__(self, path: str | PathLike[str], key: str) -> None:
         super().__init__(path)
-        if not isinstance(key, str) or not key:
-            raise InvalidArgument("the key of the tokens is missing or empty", advice="Use the member_id.")
+        if not isinstance(key, str) or not key or not key.isprintable():
+            raise InvalidArgument(
+                "the key of the tokens is missing, empty or not printable", advice="Use the member_id."
+            )
         self._key = key
 
     @property

@@ -33,7 +33,7 @@ _log = get_logger("portal")
 
 T = TypeVar("T")
 
-_MAX_BYTES = 1024 * 1024
+_MAX_BYTES = 16 * 1024 * 1024
 _SAVE_TIMEOUT_S = 60.0
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # A pipe is not waited for.
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
@@ -47,13 +47,23 @@ class DiskTokenStore(ABC):
     cancelled: nothing else must happen to the store meanwhile.
 
     Args:
-        path: The file. If it is a link, what it points to is meant.
+        path: The file. If it is a symbolic link, what it points to is meant. A relative path
+            is so to the working directory of now.
+
+    Raises:
+        InvalidArgument: It cannot be a path.
     """
 
     what: ClassVar[str]
 
     def __init__(self, path: str | PathLike[str]) -> None:
-        self._path = Path(path)
+        try:
+            self._path = Path(path).absolute()
+            usable = b"\0" not in os.fsencode(self._path)
+        except (TypeError, ValueError):
+            usable = False
+        if not usable:
+            raise InvalidArgument(f"the path of the {self.what} is none")
 
     async def load(self) -> Tokens:
         """Return the tokens that were saved last.
@@ -135,7 +145,10 @@ class FileTokenStore(DiskTokenStore):
         yield _LockedFile(self)
 
     def _load(self) -> Tokens:
-        with self._problems("read"), open(os.open(self._path, _READ), "rb") as file:
+        with (
+            self._problems("read"),
+            open(self._path, "rb", opener=lambda path, _: os.open(path, _READ)) as file,
+        ):
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise InvalidArgument(f"{self._name} is no regular file")
             keep_private(file.fileno(), self._name)
@@ -170,7 +183,7 @@ class FileTokenStore(DiskTokenStore):
         target, new = self._places()
         with self._problems("written"):
             try:
-                file = open(os.open(new, _READ | _NO_LINKS), "rb")  # noqa: SIM115
+                file = open(new, "rb", opener=lambda path, _: os.open(path, _READ | _NO_LINKS))  # noqa: SIM115
             except FileNotFoundError:
                 return
             with file, suppress(InvalidArgument):
@@ -252,8 +265,16 @@ def sync(path: Path, flags: int) -> None:
 
 
 def write_tokens(tokens: Tokens) -> bytes:
-    """Return tokens as JSON."""
-    return orjson.dumps(tokens.write(), option=orjson.OPT_INDENT_2)
+    """Return tokens as JSON.
+
+    Raises:
+        InvalidArgument: Their fields are none.
+    """
+    try:
+        return orjson.dumps(tokens.write(), option=orjson.OPT_INDENT_2)
+    except orjson.JSONEncodeError:
+        # The cause holds the content.
+        raise InvalidArgument("the fields of the tokens cannot be written as JSON") from None
 
 
 def read_tokens(text: bytes | str, name: str) -> Tokens:

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 from weakref import WeakValueDictionary
 
 from bitrix_pull.errors import InvalidArgument, PullError, TokenStoreFailed
+from bitrix_pull.portal.foreign_errors import described, is_failure
 from bitrix_pull.portal.token_locks import ProcessLock
 from bitrix_pull.portal.tokens import Tokens
 from bitrix_pull.redaction import get_logger
@@ -142,7 +142,9 @@ class UsersStore:
             return await call()
         except PullError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if not is_failure(error):
+                raise
             raise TokenStoreFailed(f"{method}() of {self._name} raised {described(error)}") from None
 
 
@@ -169,13 +171,3 @@ async def _within(timeout_s: float, awaitable: Awaitable[T]) -> T:
         if not deadline.expired():
             raise  # The store's own.
         raise TokenStoreFailed(f"the token store did not answer within {timeout_s:g} s") from None
-
-
-def described(error: BaseException) -> str:
-    """Name a foreign error and where it came from; its text may hold a secret."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    if frame is None:
-        return type(error).__name__
-    return f"{type(error).__name__} ({Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno})"

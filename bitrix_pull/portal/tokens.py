@@ -7,6 +7,8 @@ from typing import Any
 
 from bitrix_pull.errors import InvalidArgument
 
+_LONGEST_FIELD = 1000
+
 
 def require_token(what: str, value: object) -> str:
     """Return a secret if it can be one. The error text never repeats it.
@@ -30,6 +32,7 @@ class Tokens:
         refresh_token: Good for 180 days and for one refresh.
         expires: When the access token expires (unix), or None where unknown.
         fields: What else the OAuth server said: ``member_id``, ``domain``, ``scope``, …
+            Read from JSON, they are short texts, numbers and the like: no lists and maps.
     """
 
     access_token: str = field(repr=False)
@@ -40,7 +43,7 @@ class Tokens:
     def __post_init__(self) -> None:
         require_token("access_token", self.access_token)
         require_token("refresh_token", self.refresh_token)
-        if self.expires is not None and not math.isfinite(self.expires):
+        if self.expires is not None and not _is_time(self.expires):
             raise InvalidArgument("expires is no unix time")
 
     @classmethod
@@ -79,13 +82,11 @@ class Tokens:
         What the server says about it decides nothing else: an odd value is no reason to
         lose the tokens.
         """
-        end = now + _number(answer.get("expires_in"))
-        if not math.isfinite(end):
-            end = _number(answer.get("expires"))
+        ends = (now + _number(answer.get("expires_in")), _number(answer.get("expires")))
         return Tokens(
             access_token=answer["access_token"],
             refresh_token=answer["refresh_token"],
-            expires=end if math.isfinite(end) else None,
+            expires=next(filter(_is_time, ends), None),
             fields=_other_fields({**self.fields, **answer}),
         )
 
@@ -102,6 +103,16 @@ def _number(value: object) -> float:
         return math.nan
 
 
+def _is_time(value: object) -> bool:
+    """True for a unix time that anything can write and read."""
+    return isinstance(value, int | float) and abs(value) < 2**40
+
+
 def _other_fields(content: Mapping[str, Any]) -> dict[str, Any]:
     known = {"access_token", "refresh_token", "expires"}
-    return {name: value for name, value in content.items() if name not in known}
+    return {name: value for name, value in content.items() if name not in known and _is_plain(value)}
+
+
+def _is_plain(value: object) -> bool:
+    """True for what any store can hold: neither nested nor large, whatever a server may send."""
+    return len(value) <= _LONGEST_FIELD if isinstance(value, str) else isinstance(value, int | float | None)

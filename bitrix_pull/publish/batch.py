@@ -12,7 +12,8 @@ from bitrix_pull.wire.channel_ids import PublicChannel
 class Batch:
     """Collects messages and sends them at the end of its ``async with`` block.
 
-    An exception in the block sends nothing. Made by ``PullClient.batch``.
+    An exception in the block sends nothing. Each block begins with nothing collected. Made
+    by ``PullClient.batch``.
 
     Example:
         async with pull.batch(route="endpoint") as batch:
@@ -25,6 +26,7 @@ class Batch:
         """Send by ``send`` what is collected."""
         self._send = send
         self._messages: list[Message] = []
+        self._collecting = False
         self._receipt: Receipt | None = None
 
     def publish(
@@ -41,7 +43,10 @@ class Batch:
 
         Raises:
             InvalidArgument: The message can be no event.
+            RuntimeError: It would never be sent: the block has ended, or not begun.
         """
+        if not self._collecting:
+            raise RuntimeError("a batch takes messages inside of its `async with` block only")
         self._messages.append(
             Message(command, params, module=module, users=users, channels=channels, to_self=to_self)
         )
@@ -61,6 +66,8 @@ class Batch:
         return self._receipt
 
     async def __aenter__(self) -> Self:
+        self._messages, self._receipt = [], None
+        self._collecting = True
         return self
 
     async def __aexit__(
@@ -74,5 +81,6 @@ class Batch:
         Raises:
             PullError: The route cannot be used at all; nothing was sent.
         """
+        self._collecting = False
         if exc_type is None:
             self._receipt = await self._send(self._messages)

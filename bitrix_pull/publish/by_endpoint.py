@@ -1,5 +1,6 @@
 """Publishing by the endpoint of a push server of version 4: many messages a request, confirmed."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
@@ -17,9 +18,9 @@ from bitrix_pull.portal.answers import retry_after_s
 from bitrix_pull.portal.auth import Mode
 from bitrix_pull.portal.http import HttpAnswer, HttpSession
 from bitrix_pull.portal.models import PullConfig
-from bitrix_pull.publish.batches import Request
 from bitrix_pull.publish.message import Message
-from bitrix_pull.publish.routes import Addresses, Plan, RouteName, check_endpoint
+from bitrix_pull.publish.packing import Request
+from bitrix_pull.publish.routes import Addresses, Plan, RouteName, check_endpoint, looking_up
 from bitrix_pull.wire.close_codes import ServerClose, read_refusal, refusal
 from bitrix_pull.wire.protobuf import encode_publications
 from bitrix_pull.wire.urls import publication_url
@@ -64,7 +65,11 @@ class EndpointRoute:
 
     async def send(self, request: Request, timeout_s: float) -> None:
         """See ``Route``."""
-        config = await self._config()
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        # Of a long publish call the channels may have ended, and the portal may be slow.
+        async with looking_up(deadline):
+            config = await self._config()
+        left_s = deadline - asyncio.get_running_loop().time()
         url = self._http.destinations.admit(config.server, "publish")
         body = encode_publications(part.publication for part in request.parts)
         try:
@@ -72,7 +77,7 @@ class EndpointRoute:
                 "POST",
                 publication_url(url, config.channel_ids, client_id=config.client_id),
                 body=body,
-                timeout_s=min(timeout_s, self._options.rest_timeout_s),
+                timeout_s=min(left_s, self._options.rest_timeout_s),
                 max_bytes=self._options.max_rest_bytes,
             )
         except (Unreachable, AnswerTooLarge) as error:

@@ -1,6 +1,6 @@
 """Publishing by ``pull.application.event.add``: confirmed, and the way to the shared channel."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from bitrix_pull.errors import (
@@ -14,12 +14,14 @@ from bitrix_pull.errors import (
     RouteUnavailable,
     Unreachable,
 )
+from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.auth import Mode
+from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.portal.public_channels import Own, PublicChannels
 from bitrix_pull.portal.rest import RestClient
-from bitrix_pull.publish.batches import Part, Request, Target
 from bitrix_pull.publish.message import Message
-from bitrix_pull.publish.routes import Plan, RouteName, own_user, unaddressed
+from bitrix_pull.publish.packing import Part, Request, Target
+from bitrix_pull.publish.routes import Plan, RouteName, check_rest, own_user, unaddressed, way_past_rest
 
 METHOD = "pull.application.event.add"
 
@@ -32,25 +34,34 @@ class RestRoute:
     isolates: frozenset[int] = frozenset()
     pipelined = False
 
-    def __init__(self, rest: RestClient, mode: Mode, channels: PublicChannels) -> None:
-        """Call through ``rest``; ``channels`` says who oneself is."""
+    def __init__(
+        self,
+        rest: RestClient,
+        mode: Mode,
+        channels: PublicChannels,
+        config: Callable[[], Awaitable[PullConfig]],
+        options: PullOptions,
+    ) -> None:
+        """Call through ``rest``; ``channels`` says who oneself is, ``config`` what else would work."""
         self._rest = rest
         self._mode: Mode = mode
         self._channels = channels
+        self._config = config
+        self._options = options
 
     async def plan(self, messages: Sequence[Message]) -> Plan:
         """See ``Route``."""
         if self._mode == "user":
-            raise RouteUnavailable(
-                "a webhook has no application whose events it could publish over REST",
-                advice='Use route="endpoint" and name the receivers with users=[…].',
-            )
+            check_rest(await self._config(), self._options, self._mode)
+        other = ""
+        if any(message.channels for message in messages):
+            other = way_past_rest(await self._config(), self._options)
         own = await self._channels.own() if any(message.to_self for message in messages) else None
         plan = Plan()
         requests: list[Request] = []
         for position, message in enumerate(messages):
             try:
-                requests.append(Request([Part(position, message, _targets(message, own))]))
+                requests.append(Request([Part(position, message, _targets(message, own, other))]))
             except PullError as error:
                 plan.failed.append((unaddressed(position, message), error))
         plan.requests = requests
@@ -92,12 +103,9 @@ def _surely_not_published(error: PullError) -> bool:
             return False
 
 
-def _targets(message: Message, own: Own | None) -> list[Target]:
+def _targets(message: Message, own: Own | None, other_way: str) -> list[Target]:
     if message.channels:
-        raise RouteUnavailable(
-            "REST cannot address channels",
-            advice='Use route="endpoint" or route="socket", or name users=[…].',
-        )
+        raise RouteUnavailable("REST cannot address channels", advice=other_way)
     users = list(message.users)
     if message.to_self and own is not None:
         users.append(own_user(own))

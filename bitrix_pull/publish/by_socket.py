@@ -16,8 +16,8 @@ from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.auth import Mode
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.portal.public_channels import PublicChannels
-from bitrix_pull.publish.batches import EXPIRY_S, Part, Request, Target, chunks
 from bitrix_pull.publish.message import Message
+from bitrix_pull.publish.packing import EXPIRY_S, Part, Request, Target, chunks
 from bitrix_pull.publish.routes import (
     Addresses,
     Plan,

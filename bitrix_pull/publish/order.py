@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 
-from bitrix_pull.publish.batches import Request
+from bitrix_pull.publish.packing import Request
 
 AHEAD_MAX = 100
 """Requests taken in hand before their turn; with pipelining, at most so many on top."""

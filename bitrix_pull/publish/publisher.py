@@ -9,25 +9,26 @@ from bitrix_pull.errors import (
     InvalidArgument,
     InvalidReceiver,
     InvalidSignature,
+    PublicChannelRequired,
     PublishRefused,
     PublishTooLarge,
     PullError,
     Unreachable,
 )
-from bitrix_pull.options import PullOptions
+from bitrix_pull.options import PullOptions, check_number
 from bitrix_pull.portal.auth import Mode
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.portal.public_channels import PublicChannels
 from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.publish import routes
-from bitrix_pull.publish.batches import Request
 from bitrix_pull.publish.by_endpoint import EndpointRoute
 from bitrix_pull.publish.by_rest import RestRoute
 from bitrix_pull.publish.by_socket import CallRoute, FrameRoute
-from bitrix_pull.publish.delivery import Retry, deliver
 from bitrix_pull.publish.message import Message
 from bitrix_pull.publish.order import in_order
+from bitrix_pull.publish.packing import Request
 from bitrix_pull.publish.receipt import Ledger, Receipt
+from bitrix_pull.publish.retrying import Retry, deliver
 from bitrix_pull.wire.formats import WireFormat, format_of
 
 Route = Literal["auto", "rest", "endpoint", "socket"]
@@ -51,6 +52,7 @@ class Publisher:
         rest: RestClient,
         mode: Mode,
         config: Callable[[], Awaitable[PullConfig]],
+        refuse_config: Callable[[], None],
         public_channels: PublicChannels,
         require_connection: Callable[[], object],
         send: Callable[[bytes], Awaitable[None]],
@@ -63,6 +65,7 @@ class Publisher:
             rest: For calls to the portal; its HTTP session posts to the endpoint too.
             mode: What the credentials stand for.
             config: Gives the configuration, fetched if need be.
+            refuse_config: Told that the push server does not take the channels in it.
             public_channels: Knows where users can be reached.
             require_connection: Raises NotRunning if there can be no open connection.
             send: Sends a frame over the open connection; see ``Connection.send``.
@@ -72,10 +75,11 @@ class Publisher:
         addresses = routes.Addresses(public_channels, mode)
         self._mode: Mode = mode
         self._config = config
+        self._refuse_config = refuse_config
         self._channels = public_channels
         self._require_connection = require_connection
         self._options = options
-        self._rest = RestRoute(rest, mode, public_channels)
+        self._rest = RestRoute(rest, mode, public_channels, config, options)
         self._endpoint = EndpointRoute(rest.http, mode, addresses, config, options)
         self._frames = FrameRoute(mode, addresses, config, send, options)
         self._calls = CallRoute(mode, public_channels, call)
@@ -88,12 +92,9 @@ class Publisher:
         loop = asyncio.get_running_loop()
         end = None if timeout_s is None else loop.time() + timeout_s
         ledger = Ledger(messages)
-        try:
-            async with asyncio.timeout_at(end or loop.time() + self._options.rest_timeout_s):
-                way = await self._choose(route, messages)
-                plan = await way.plan(messages)
-        except TimeoutError:
-            raise Unreachable("the portal did not tell in time where to publish to", unsent=True) from None
+        async with routes.looking_up(end or loop.time() + self._options.rest_timeout_s):
+            way = await self._choose(route, messages)
+            plan = await way.plan(messages)
 
         async def send(request: Request) -> None:
             await self._send(request, way, ledger, end=end, retry=retry)
@@ -146,8 +147,7 @@ class Publisher:
             halves = request.halves() if ledger.isolations < ISOLATING_MAX else None
             if halves is None or not _is_about_a_part(error, way):
                 ledger.failed(request.parts, error)
-                if isinstance(error, InvalidReceiver | InvalidSignature):
-                    self._channels.forget(request.users)
+                self._doubt_channels(error, request)
                 return
             # Nothing of what is refused was published: the innocent shall get through.
             ledger.isolations += 1
@@ -155,6 +155,13 @@ class Publisher:
                 await self._send(half, way, ledger, end=end, retry=retry)
         else:
             ledger.accepted(request)
+
+    def _doubt_channels(self, error: PullError, request: Request) -> None:
+        """Ask the portal anew for what the push server does not take: its key may be another now."""
+        if isinstance(error, PublicChannelRequired):
+            self._refuse_config()
+        if isinstance(error, PublicChannelRequired | InvalidReceiver | InvalidSignature):
+            self._channels.forget(request.users)
 
 
 def _is_about_a_part(error: PullError, way: routes.Route) -> bool:
@@ -166,6 +173,8 @@ def _is_about_a_part(error: PullError, way: routes.Route) -> bool:
 def _checked(
     messages: Iterable[Message], route: Route, retry: Retry, timeout_s: float | None
 ) -> list[Message]:
+    if not isinstance(messages, Iterable):
+        raise InvalidArgument(f"messages must be several Message objects, not {type(messages).__name__}")
     checked = list(messages)
     for message in checked:
         if not isinstance(message, Message):
@@ -174,6 +183,6 @@ def _checked(
         raise InvalidArgument(f'route {route!r:.40} is unknown: use "auto", "rest", "endpoint" or "socket"')
     if retry not in get_args(Retry):
         raise InvalidArgument(f'retry {retry!r:.40} is unknown: use "never" or "safe"')
-    if timeout_s is not None and not timeout_s > 0:
-        raise InvalidArgument(f"timeout must be greater than 0, not {timeout_s!r:.40}")
+    if timeout_s is not None:
+        check_number("timeout", timeout_s)
     return checked

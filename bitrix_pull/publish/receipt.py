@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Self
 
 from bitrix_pull.errors import OutcomeUnknown, PullError
-from bitrix_pull.publish.batches import Part, Receiver, Request
 from bitrix_pull.publish.message import Message
+from bitrix_pull.publish.packing import Part, Receiver, Request
 
 Outcome = Literal["accepted", "refused", "unknown"]
 

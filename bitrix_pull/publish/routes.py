@@ -1,17 +1,18 @@
 """What the ways to publish have in common, and what can be told of them before anything is sent."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from bitrix_pull.errors import InvalidArgument, PullError, RouteUnavailable
+from bitrix_pull.errors import InvalidArgument, PullError, RouteUnavailable, Unreachable
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.auth import Mode
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.portal.public_channels import Own, PublicChannels
-from bitrix_pull.publish.batches import Part, Receiver, Request, Target, pack, split
 from bitrix_pull.publish.message import Message
+from bitrix_pull.publish.packing import Part, Receiver, Request, Target, pack, split
 from bitrix_pull.wire.channel_ids import PublicChannel
 from bitrix_pull.wire.formats import WireFormat, format_of
 
@@ -149,6 +150,23 @@ class Addresses:
 _NAME_YOURSELF = "Name yourself with users=[your id]."
 
 
+@asynccontextmanager
+async def looking_up(deadline: float) -> AsyncGenerator[None]:
+    """Give up what must be known before anything can be sent when the deadline has passed.
+
+    Raises:
+        Unreachable: It has, or nothing answered. Nothing was published.
+    """
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        raise Unreachable("the portal did not tell in time where to publish to", unsent=True) from None
+    except Unreachable as error:
+        error.unsent = True
+        raise
+
+
 def own_user(own: Own) -> int:
     """Return the id of the user who publishes.
 
@@ -173,6 +191,17 @@ def no_shared_channel(mode: Mode) -> RouteUnavailable:
         "the shared channel cannot be published to by a client",
         advice=f"Name the receivers with users=[…] or channels=[…]{other}",
     )
+
+
+def check_rest(config: PullConfig, options: PullOptions, mode: Mode) -> None:
+    """Refuse REST to who has no application.
+
+    Raises:
+        RouteUnavailable: The text names the route that works here.
+    """
+    if mode == "user":
+        reason = "a webhook has no application whose events it could publish over REST"
+        raise _unavailable(reason, config, options, mode)
 
 
 def check_endpoint(config: PullConfig, options: PullOptions, mode: Mode) -> None:
@@ -202,14 +231,19 @@ def route_without_rest(config: PullConfig) -> RouteName:
 
 def _unavailable(reason: str, config: PullConfig, options: PullOptions, mode: Mode) -> RouteUnavailable:
     if mode == "application":
-        advice = 'Use route="rest".'
-    elif not _no_endpoint(config):
-        advice = 'Use route="endpoint".'
-    elif not _no_socket(config, options):
-        advice = 'Use route="socket".'
+        advice = 'Use route="rest", which reaches users=[…] and the shared channel.'
     else:
-        advice = "Use an application's token, and with it REST: nothing else works here."
+        advice = way_past_rest(config, options)
     return RouteUnavailable(reason, advice=advice)
+
+
+def way_past_rest(config: PullConfig, options: PullOptions) -> str:
+    """Return what to advise who cannot use REST."""
+    if not _no_endpoint(config):
+        return 'Use route="endpoint".'
+    if not _no_socket(config, options):
+        return 'Use route="socket".'
+    return "Use an application's token and users=[…], and with them REST: nothing else works here."
 
 
 def _no_endpoint(config: PullConfig) -> str:

@@ -1,6 +1,6 @@
 """Which format a push server speaks, by its version."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 
 from bitrix_pull.wire import jsonrpc, protobuf, text
@@ -31,10 +31,21 @@ def format_of(version: int, *, protobuf: bool) -> WireFormat:
 
 
 Decode = Callable[[bytes], list[Incoming]]
+"""Reads a frame at once. Raises MalformedFrame."""
+
+Read = Callable[[bytes], Iterable[Incoming]]
+"""Reads a frame, each message when it is asked for. Raises MalformedFrame."""
 
 DECODERS: dict[WireFormat, Decode] = {
     WireFormat.TEXT: text.decode,
     WireFormat.JSON: text.decode_json,
     WireFormat.PROTOBUF: protobuf.decode,
     WireFormat.JSONRPC: jsonrpc.decode,
+}
+
+READERS: dict[WireFormat, Read] = {
+    WireFormat.TEXT: text.read,
+    WireFormat.JSON: text.read_json,
+    WireFormat.PROTOBUF: protobuf.read,
+    WireFormat.JSONRPC: jsonrpc.read,
 }

@@ -1,10 +1,84 @@
-"""JSON as it is sent."""
+"""JSON as it is sent and received."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+import orjson
+
 from bitrix_pull.errors import InvalidArgument
+
+Parse = Callable[[bytes], Any]
+
+_LONG = 19
+"""Digits from which on an integer may not fit into 64 bits with a sign."""
+
+_TOO_LONG = 4_300
+"""Digits beyond which an integer is not read: that takes time with their square."""
+
+_DIGITS = bytes(ord("1") if byte in b"0123456789" else 0 for byte in range(256))
+_LONG_RUN = b"1" * _LONG
+_SAMPLE_STEP = 4
+_SAMPLE_RUN = b"1" * (_LONG // _SAMPLE_STEP)
+"""Of so many digits in a row at least these are among every fourth character."""
+
+
+def parser_for(frame: bytes) -> Parse:
+    """Return what parses the JSON in a frame, integers of any size exactly.
+
+    That is orjson, unless there may be an integer that it would round to a float. The
+    parser raises ValueError for what is no JSON, and for what it cannot read exactly.
+    """
+    if frame[::_SAMPLE_STEP].translate(_DIGITS).find(_SAMPLE_RUN) < 0:
+        return orjson.loads
+    digits = frame.translate(_DIGITS)
+    at = digits.find(_LONG_RUN)
+    while at >= 0:
+        # Behind a quotation mark it is a string: every mid is one.
+        if frame[at - 1 : at] != b'"':
+            return _parse_exactly
+        end = digits.find(0, at)
+        at = digits.find(_LONG_RUN, end) if end >= 0 else -1
+    return orjson.loads
+
+
+class TooLong:
+    """Stands where an integer was that is too long to be read."""
+
+
+def parse_leniently(text: bytes) -> Any:
+    """Parse JSON that holds integers of any size; a ``TooLong`` takes the place of the longest."""
+    try:
+        return json.loads(text, parse_int=_integer)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def has_too_long(value: object) -> bool:
+    """Tell whether there is a ``TooLong`` somewhere in a value."""
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, dict):
+            left.extend(cast("dict[str, object]", item).values())
+        elif isinstance(item, list):
+            left.extend(cast("list[object]", item))
+        elif isinstance(item, TooLong):
+            return True
+    return False
+
+
+def _parse_exactly(text: bytes) -> Any:
+    # The standard parser takes more than JSON: NaN, half characters.
+    orjson.loads(text)
+    content = parse_leniently(text)
+    if has_too_long(content):
+        raise ValueError("an integer in it has too many digits")
+    return content
+
+
+def _integer(digits: str) -> int | TooLong:
+    return int(digits) if len(digits) <= _TOO_LONG else TooLong()
 
 
 def encode_json(value: Any, what: str = "the params") -> bytes:

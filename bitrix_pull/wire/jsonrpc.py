@@ -1,7 +1,7 @@
 """JSON-RPC 2.0 over WebSocket text frames, version 5 and up (protocol §4.3)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import orjson
@@ -9,7 +9,7 @@ import orjson
 from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.events import PullEvent
 from bitrix_pull.wire.density import BODY_GROWTH, FRAME_GROWTH, TOO_DENSE, is_dense
-from bitrix_pull.wire.json_text import encode_json
+from bitrix_pull.wire.json_text import encode_json, has_too_long, parse_leniently, parser_for
 from bitrix_pull.wire.messages import (
     Control,
     Incoming,
@@ -37,29 +37,45 @@ _HEAD = re.compile(
 
 
 def decode(frame: bytes) -> list[Incoming]:
+    """Read a frame at once; see ``read``."""
+    return list(read(frame))
+
+
+def read(frame: bytes) -> Iterator[Incoming]:
     """Read a frame: the bare text ``ping``, or requests and replies, singly or in an array.
 
     Raises:
         MalformedFrame: The bytes are neither.
     """
     if frame == PING:
-        return [Ping()]
+        yield Ping()
+        return
     if is_dense(frame, FRAME_GROWTH if frame.startswith(b"[") else BODY_GROWTH):
         # Where one message ends and the next begins could only be told by reading it all.
         head = _HEAD.match(frame)
         if head is None:
             raise MalformedFrame(f"a frame of {len(frame)} bytes is far too dense")
-        return [Malformed(head[1].decode(), TOO_DENSE)]
+        yield Malformed(head[1].decode(), TOO_DENSE)
+        return
+    is_exact = parser_for(frame) is orjson.loads
     try:
         content: object = orjson.loads(frame)
-    except orjson.JSONDecodeError:
-        raise MalformedFrame(f"a frame of {len(frame)} bytes is no JSON") from None
+        if not is_exact:
+            content = parse_leniently(frame)
+    except ValueError:
+        # The parser's own error holds the frame.
+        raise MalformedFrame(f"a frame of {len(frame)} bytes is no usable JSON") from None
     items = cast("list[object]", content) if isinstance(content, list) else [content]
     size = len(frame) // max(len(items), 1)
-    incoming = [_read(item, size) for item in items]
-    if len(incoming) > REQUESTS_MAX and sum(map(_is_unknown, incoming)) > REQUESTS_MAX:
-        raise MalformedFrame(f"a frame holds over {REQUESTS_MAX} requests that want an answer")
-    return incoming
+    unknown = 0
+    for item in items:
+        # One integer that cannot be read must not take the other messages along.
+        message = _read(item, size) if is_exact or not has_too_long(item) else _unreadable(item)
+        if isinstance(message, UnknownRequest):
+            unknown += 1
+            if unknown > REQUESTS_MAX:
+                raise MalformedFrame(f"a frame holds over {REQUESTS_MAX} requests that want an answer")
+        yield message
 
 
 def acknowledgement(mid: str) -> bytes:
@@ -78,15 +94,11 @@ def encode_unknown(request_id: int | str | None) -> bytes:
     return encode_json({"jsonrpc": "2.0", "error": error, "id": request_id})
 
 
-def _is_unknown(message: Incoming) -> bool:
-    return isinstance(message, UnknownRequest)
-
-
 def _read(item: object, size: int) -> Incoming:
     if not is_object(item):
         return Malformed("", "a JSON-RPC message is no object")
     params: object = item.get("params")
-    if item.get("method") == "incoming.message" and is_object(params):
+    if is_object(params) and item.get("method") == "incoming.message":
         return _read_message(params, size)
     identity = item.get("id")
     if "method" in item:
@@ -100,19 +112,33 @@ def _read(item: object, size: int) -> Incoming:
     return Reply(identity, None, code if isinstance(code, int) else 0, str(error.get("message", "")))
 
 
+def _unreadable(item: object) -> Malformed:
+    params = item.get("params") if is_object(item) else None
+    mid = params.get("mid") if is_object(params) else None
+    return Malformed(mid if isinstance(mid, str) else "", "an integer in it has too many digits")
+
+
 def _read_message(params: dict[str, Any], size: int) -> PullEvent[Any] | Control | Malformed:
     mid = params.get("mid")
     mid = mid if isinstance(mid, str) else ""
     body = params.get("body")
-    if is_object(body):
-        additions = [item for name in ("user_params", "dictionary") if is_object(item := params.get(name))]
-        inner = body.get("params")
-        if additions and (is_object(inner) or not inner):
-            merged = dict(inner) if is_object(inner) else {}
-            for addition in additions:
-                merged.update(addition)
-            body["params"] = merged
+    if "user_params" in params or "dictionary" in params:
+        _merge(body, params)
     sender = read_sender(params.get("sender"))
     if isinstance(body, str):
-        return read_message(mid, body, sender)
+        text = body.encode(errors="replace")
+        return read_message(mid, text, sender, parse=parser_for(text))
     return interpret(mid, body, sender, size)
+
+
+def _merge(body: object, params: dict[str, Any]) -> None:
+    """Put what comes beside a body into its params."""
+    additions = [item for name in ("user_params", "dictionary") if is_object(item := params.get(name))]
+    if not additions or not is_object(body):
+        return
+    inner = body.get("params")
+    if is_object(inner) or not inner:
+        merged = dict(inner) if is_object(inner) else {}
+        for addition in additions:
+            merged.update(addition)
+        body["params"] = merged

@@ -14,7 +14,10 @@ from bitrix_pull.events import (
     Sender,
     SenderType,
 )
-from bitrix_pull.wire.density import TOO_DENSE, is_dense
+from bitrix_pull.wire.density import LIGHT_BYTES, TOO_DENSE, is_dense
+from bitrix_pull.wire.json_text import Parse
+
+_CLIENT, _BACKEND = SenderType.CLIENT, SenderType.BACKEND
 
 
 @dataclass(slots=True, frozen=True)
@@ -84,19 +87,23 @@ Incoming = PullEvent[Any] | Control | ChannelStatus | Malformed | Position | Pin
 
 def read_message(
     mid: str,
-    body: bytes | str,
+    body: bytes,
     sender: Sender,
     created_unix: int | None = None,
     expiry: int | None = None,
+    parse: Parse = orjson.loads,
 ) -> PullEvent[Any] | Control | Malformed:
-    """Read the JSON body of one message (protocol §5)."""
-    if is_dense(body):
+    """Read the JSON body of one message (protocol §5), with the parser for the frame that it was in."""
+    size = len(body)
+    if size > LIGHT_BYTES and is_dense(body):
         return Malformed(mid, TOO_DENSE)
     try:
-        content = orjson.loads(body)
+        content = parse(body)
     except orjson.JSONDecodeError as error:
         return Malformed(mid, f"the body is no JSON at character {error.pos}")
-    return interpret(mid, content, sender, len(body), created_unix, expiry)
+    except ValueError as error:
+        return Malformed(mid, f"the body cannot be read: {error}")
+    return interpret(mid, content, sender, size, created_unix, expiry)
 
 
 def interpret(
@@ -110,48 +117,34 @@ def interpret(
     """Make an event of a message's content, already parsed from JSON."""
     if not is_object(content):
         return Malformed(mid, "the body is no JSON object")
-    module_id = content.get("module_id")
-    command = content.get("command")
+    field = content.get
+    module_id, command, params, extra = field("module_id"), field("command"), field("params"), field("extra")
     if type(module_id) is not str or type(command) is not str:
         return Malformed(mid, "the body has no module_id or no command")
     module_id = module_id.lower()
     # PHP writes an empty map as an empty list.
-    params: Any = content.get("params")
     if params is None or params == []:
         params = dict[str, Any]()
-    extra: Any = content.get("extra")
     if not is_object(extra):
         extra = {}
     kind: EventKind = "server"
     # The sender decides first: what another client sent must never steer this one.
-    if sender.type is SenderType.CLIENT:
+    if sender.type is _CLIENT:
         kind = "client"
     elif module_id == "pull":
         return Control(mid, command.lower(), params if is_object(params) else {}, extra, created_unix)
     elif module_id == "online":
         kind = "online"
-    return PullEvent(
-        mid,
-        module_id,
-        command,
-        params,
-        extra,
-        sender,
-        kind,
-        created_unix,
-        expiry,
-        size=size,
-    )
+    return PullEvent(mid, module_id, command, params, extra, sender, kind, created_unix, expiry, size=size)
 
 
 def read_sender(sender: object) -> Sender:
     """Read a sender as the JSON formats write it."""
     if not is_object(sender):
         return UNKNOWN_SENDER
-    match sender.get("type"):
-        case SenderType.CLIENT:
-            return Sender(SenderType.CLIENT, str(sender.get("id") or ""))
-        case SenderType.BACKEND:
-            return BACKEND_SENDER
-        case _:
-            return UNKNOWN_SENDER
+    kind = sender.get("type")
+    if kind == _BACKEND:
+        return BACKEND_SENDER
+    if kind == _CLIENT:
+        return Sender(_CLIENT, str(sender.get("id") or ""))
+    return UNKNOWN_SENDER

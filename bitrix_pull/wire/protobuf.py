@@ -1,6 +1,6 @@
 """The binary format of push server version 4 (protocol §4.2)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
@@ -10,6 +10,7 @@ from bitrix_pull.events import BACKEND_SENDER, UNKNOWN_SENDER, Sender, SenderTyp
 from bitrix_pull.wire import push_pb2
 from bitrix_pull.wire.channel_ids import PublicChannel
 from bitrix_pull.wire.density import refuse_crowded
+from bitrix_pull.wire.json_text import parser_for
 from bitrix_pull.wire.messages import ChannelStatus, Incoming, read_message
 
 
@@ -27,45 +28,55 @@ class Publication:
 
 
 def decode(frame: bytes) -> list[Incoming]:
-    """Read a ``ResponseBatch``.
+    """Read a ``ResponseBatch`` at once; see ``read``."""
+    return list(read(frame))
+
+
+def read(frame: bytes) -> Iterator[Incoming]:
+    """Read a ``ResponseBatch``, each message when it is asked for.
 
     Raises:
         MalformedFrame: The bytes are no such message. A single bad body inside a sound
             frame is a ``Malformed`` in the result instead.
     """
     refuse_crowded(frame)
-    batch = push_pb2.ResponseBatch()
+    received = push_pb2.Received()
     try:
-        batch.ParseFromString(frame)
+        received.ParseFromString(frame)
     except DecodeError:
         raise MalformedFrame(f"a frame of {len(frame)} bytes is no protobuf ResponseBatch") from None
-    incoming: list[Incoming] = []
-    for response in batch.responses:
-        # A oneof: reading an arm that is not set gives an empty message.
-        for message in response.outgoingMessages.messages:
-            incoming.append(
-                read_message(
-                    message.id.hex(),
-                    message.body,
-                    _sender(message.sender),
-                    message.created or None,
-                    message.expiry,
-                )
-            )
+    response, parse = received.responses, parser_for(frame)
+    if response.HasField("channelStats"):
         for channel in response.channelStats.channels:
-            incoming.append(ChannelStatus(channel.id.hex(), channel.isOnline))
-    return incoming
+            yield ChannelStatus(channel.id.hex(), channel.isOnline)
+    for message in response.outgoingMessages.messages:
+        sender = message.sender
+        yield read_message(
+            message.id.hex(),
+            message.body,
+            _SENDERS.get(sender) or _sender(sender),
+            message.created or None,
+            message.expiry,
+            parse,
+        )
 
 
-def _sender(sender: push_pb2.Sender) -> Sender:
-    kind = sender.type
-    if kind == push_pb2.BACKEND and not sender.id:
-        return BACKEND_SENDER
-    if kind == push_pb2.CLIENT:
-        return Sender(SenderType.CLIENT, sender.id.hex())
-    if kind == push_pb2.BACKEND:
-        return Sender(SenderType.BACKEND, sender.id.hex())
-    return UNKNOWN_SENDER
+_SENDERS = {push_pb2.Sender(type=push_pb2.BACKEND).SerializeToString(): BACKEND_SENDER, b"": UNKNOWN_SENDER}
+"""Senders that can be told by their bytes: nearly all of them."""
+
+
+def _sender(written: bytes) -> Sender:
+    try:
+        sender = push_pb2.Sender.FromString(written)
+    except DecodeError:
+        return UNKNOWN_SENDER
+    match sender.type:
+        case push_pb2.CLIENT:
+            return Sender(SenderType.CLIENT, sender.id.hex())
+        case push_pb2.BACKEND:
+            return Sender(SenderType.BACKEND, sender.id.hex())
+        case _:
+            return UNKNOWN_SENDER
 
 
 def encode_publications(publications: Iterable[Publication]) -> bytes:

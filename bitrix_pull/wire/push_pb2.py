@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62itrix_pull/wire/push.proto\x12\x10\x62itrix_pull.wire\">\n\rResponseBatch\x12-\n\tresponses\x18\x01 \x03(\x0b\x32\x1a.bitrix_pull.wire.Response\"\xe4\x01\n\x08Response\x12\x46\n\x10outgoingMessages\x18\x01 \x01(\x0b\x32*.bitrix_pull.wire.OutgoingMessagesResponseH\x00\x12>\n\x0c\x63hannelStats\x18\x02 \x01(\x0b\x32&.bitrix_pull.wire.ChannelStatsResponseH\x00\x12\x35\n\x0bserverStats\x18\x03 \x01(\x0b\x32\x1e.bitrix_pull.wire.JsonResponseH\x00\x12\x0e\n\x04json\x18\x04 \x01(\x0cH\x00\x42\t\n\x07\x63ommand\"O\n\x18OutgoingMessagesResponse\x12\x33\n\x08messages\x18\x01 \x03(\x0b\x32!.bitrix_pull.wire.OutgoingMessage\"v\n\x0fOutgoingMessage\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\x12\x0e\n\x06\x65xpiry\x18\x03 \x01(\r\x12\x0f\n\x07\x63reated\x18\x04 \x01(\x07\x12(\n\x06sender\x18\x05 \x01(\x0b\x32\x18.bitrix_pull.wire.Sender\"H\n\x14\x43hannelStatsResponse\x12\x30\n\x08\x63hannels\x18\x01 \x03(\x0b\x32\x1e.bitrix_pull.wire.ChannelStats\"d\n\x0c\x43hannelStats\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x16\n\tisPrivate\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x15\n\x08isOnline\x18\x03 \x01(\x08H\x01\x88\x01\x01\x42\x0c\n\n_isPrivateB\x0b\n\t_isOnline\"\x1c\n\x0cJsonResponse\x12\x0c\n\x04json\x18\x01 \x01(\t\";\n\x0cRequestBatch\x12+\n\x08requests\x18\x01 \x03(\x0b\x32\x19.bitrix_pull.wire.Request\"\x92\x02\n\x07Request\x12\x45\n\x10incomingMessages\x18\x01 \x01(\x0b\x32).bitrix_pull.wire.IncomingMessagesRequestH\x00\x12=\n\x0c\x63hannelStats\x18\x02 \x01(\x0b\x32%.bitrix_pull.wire.ChannelStatsRequestH\x00\x12;\n\x0bserverStats\x18\x03 \x01(\x0b\x32$.bitrix_pull.wire.ServerStatsRequestH\x00\x12\x39\n\x0cregistration\x18\x04 \x01(\x0b\x32!.bitrix_pull.wire.RegisterRequestH\x00\x42\t\n\x07\x63ommand\"N\n\x17IncomingMessagesRequest\x12\x33\n\x08messages\x18\x01 \x03(\x0b\x32!.bitrix_pull.wire.IncomingMessage\"\x96\x01\n\x0fIncomingMessage\x12-\n\treceivers\x18\x01 \x03(\x0b\x32\x1a.bitrix_pull.wire.Receiver\x12(\n\x06sender\x18\x02 \x01(\x0b\x32\x18.bitrix_pull.wire.Sender\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x0e\n\x06\x65xpiry\x18\x04 \x01(\r\x12\x0c\n\x04type\x18\x05 \x01(\t\"D\n\x13\x43hannelStatsRequest\x12-\n\x08\x63hannels\x18\x01 \x03(\x0b\x32\x1b.bitrix_pull.wire.ChannelId\"\x14\n\x12ServerStatsRequest\",\n\x0fRegisterRequest\x12\x19\n\x11verificationQuery\x18\x01 \x01(\t\"@\n\x06Sender\x12*\n\x04type\x18\x01 \x01(\x0e\x32\x1c.bitrix_pull.wire.SenderType\x12\n\n\x02id\x18\x02 \x01(\x0c\"<\n\x08Receiver\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x11\n\tisPrivate\x18\x02 \x01(\x08\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"=\n\tChannelId\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x11\n\tisPrivate\x18\x02 \x01(\x08\x12\x11\n\tsignature\x18\x03 \x01(\x0c*2\n\nSenderType\x12\x0b\n\x07UNKNOWN\x10\x00\x12\n\n\x06\x43LIENT\x10\x01\x12\x0b\n\x07\x42\x41\x43KEND\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62itrix_pull/wire/push.proto\x12\x10\x62itrix_pull.wire\">\n\rResponseBatch\x12-\n\tresponses\x18\x01 \x03(\x0b\x32\x1a.bitrix_pull.wire.Response\"\xe4\x01\n\x08Response\x12\x46\n\x10outgoingMessages\x18\x01 \x01(\x0b\x32*.bitrix_pull.wire.OutgoingMessagesResponseH\x00\x12>\n\x0c\x63hannelStats\x18\x02 \x01(\x0b\x32&.bitrix_pull.wire.ChannelStatsResponseH\x00\x12\x35\n\x0bserverStats\x18\x03 \x01(\x0b\x32\x1e.bitrix_pull.wire.JsonResponseH\x00\x12\x0e\n\x04json\x18\x04 \x01(\x0cH\x00\x42\t\n\x07\x63ommand\"O\n\x18OutgoingMessagesResponse\x12\x33\n\x08messages\x18\x01 \x03(\x0b\x32!.bitrix_pull.wire.OutgoingMessage\"v\n\x0fOutgoingMessage\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\x12\x0e\n\x06\x65xpiry\x18\x03 \x01(\r\x12\x0f\n\x07\x63reated\x18\x04 \x01(\x07\x12(\n\x06sender\x18\x05 \x01(\x0b\x32\x18.bitrix_pull.wire.Sender\"H\n\x14\x43hannelStatsResponse\x12\x30\n\x08\x63hannels\x18\x01 \x03(\x0b\x32\x1e.bitrix_pull.wire.ChannelStats\"d\n\x0c\x43hannelStats\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x16\n\tisPrivate\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x15\n\x08isOnline\x18\x03 \x01(\x08H\x01\x88\x01\x01\x42\x0c\n\n_isPrivateB\x0b\n\t_isOnline\"\x1c\n\x0cJsonResponse\x12\x0c\n\x04json\x18\x01 \x01(\t\"A\n\x08Received\x12\x35\n\tresponses\x18\x01 \x01(\x0b\x32\".bitrix_pull.wire.ReceivedResponse\"\x8e\x01\n\x10ReceivedResponse\x12<\n\x10outgoingMessages\x18\x01 \x01(\x0b\x32\".bitrix_pull.wire.ReceivedMessages\x12<\n\x0c\x63hannelStats\x18\x02 \x01(\x0b\x32&.bitrix_pull.wire.ChannelStatsResponse\"G\n\x10ReceivedMessages\x12\x33\n\x08messages\x18\x01 \x03(\x0b\x32!.bitrix_pull.wire.ReceivedMessage\"\\\n\x0fReceivedMessage\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\x12\x0e\n\x06\x65xpiry\x18\x03 \x01(\r\x12\x0f\n\x07\x63reated\x18\x04 \x01(\x07\x12\x0e\n\x06sender\x18\x05 \x01(\x0c\";\n\x0cRequestBatch\x12+\n\x08requests\x18\x01 \x03(\x0b\x32\x19.bitrix_pull.wire.Request\"\x92\x02\n\x07Request\x12\x45\n\x10incomingMessages\x18\x01 \x01(\x0b\x32).bitrix_pull.wire.IncomingMessagesRequestH\x00\x12=\n\x0c\x63hannelStats\x18\x02 \x01(\x0b\x32%.bitrix_pull.wire.ChannelStatsRequestH\x00\x12;\n\x0bserverStats\x18\x03 \x01(\x0b\x32$.bitrix_pull.wire.ServerStatsRequestH\x00\x12\x39\n\x0cregistration\x18\x04 \x01(\x0b\x32!.bitrix_pull.wire.RegisterRequestH\x00\x42\t\n\x07\x63ommand\"N\n\x17IncomingMessagesRequest\x12\x33\n\x08messages\x18\x01 \x03(\x0b\x32!.bitrix_pull.wire.IncomingMessage\"\x96\x01\n\x0fIncomingMessage\x12-\n\treceivers\x18\x01 \x03(\x0b\x32\x1a.bitrix_pull.wire.Receiver\x12(\n\x06sender\x18\x02 \x01(\x0b\x32\x18.bitrix_pull.wire.Sender\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x0e\n\x06\x65xpiry\x18\x04 \x01(\r\x12\x0c\n\x04type\x18\x05 \x01(\t\"D\n\x13\x43hannelStatsRequest\x12-\n\x08\x63hannels\x18\x01 \x03(\x0b\x32\x1b.bitrix_pull.wire.ChannelId\"\x14\n\x12ServerStatsRequest\",\n\x0fRegisterRequest\x12\x19\n\x11verificationQuery\x18\x01 \x01(\t\"@\n\x06Sender\x12*\n\x04type\x18\x01 \x01(\x0e\x32\x1c.bitrix_pull.wire.SenderType\x12\n\n\x02id\x18\x02 \x01(\x0c\"<\n\x08Receiver\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x11\n\tisPrivate\x18\x02 \x01(\x08\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"=\n\tChannelId\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x11\n\tisPrivate\x18\x02 \x01(\x08\x12\x11\n\tsignature\x18\x03 \x01(\x0c*2\n\nSenderType\x12\x0b\n\x07UNKNOWN\x10\x00\x12\n\n\x06\x43LIENT\x10\x01\x12\x0b\n\x07\x42\x41\x43KEND\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bitrix_pull.wire.push_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SENDERTYPE']._serialized_start=1651
-  _globals['_SENDERTYPE']._serialized_end=1701
+  _globals['_SENDERTYPE']._serialized_start=2030
+  _globals['_SENDERTYPE']._serialized_end=2080
   _globals['_RESPONSEBATCH']._serialized_start=49
   _globals['_RESPONSEBATCH']._serialized_end=111
   _globals['_RESPONSE']._serialized_start=114
@@ -47,24 +47,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHANNELSTATS']._serialized_end=719
   _globals['_JSONRESPONSE']._serialized_start=721
   _globals['_JSONRESPONSE']._serialized_end=749
-  _globals['_REQUESTBATCH']._serialized_start=751
-  _globals['_REQUESTBATCH']._serialized_end=810
-  _globals['_REQUEST']._serialized_start=813
-  _globals['_REQUEST']._serialized_end=1087
-  _globals['_INCOMINGMESSAGESREQUEST']._serialized_start=1089
-  _globals['_INCOMINGMESSAGESREQUEST']._serialized_end=1167
-  _globals['_INCOMINGMESSAGE']._serialized_start=1170
-  _globals['_INCOMINGMESSAGE']._serialized_end=1320
-  _globals['_CHANNELSTATSREQUEST']._serialized_start=1322
-  _globals['_CHANNELSTATSREQUEST']._serialized_end=1390
-  _globals['_SERVERSTATSREQUEST']._serialized_start=1392
-  _globals['_SERVERSTATSREQUEST']._serialized_end=1412
-  _globals['_REGISTERREQUEST']._serialized_start=1414
-  _globals['_REGISTERREQUEST']._serialized_end=1458
-  _globals['_SENDER']._serialized_start=1460
-  _globals['_SENDER']._serialized_end=1524
-  _globals['_RECEIVER']._serialized_start=1526
-  _globals['_RECEIVER']._serialized_end=1586
-  _globals['_CHANNELID']._serialized_start=1588
-  _globals['_CHANNELID']._serialized_end=1649
+  _globals['_RECEIVED']._serialized_start=751
+  _globals['_RECEIVED']._serialized_end=816
+  _globals['_RECEIVEDRESPONSE']._serialized_start=819
+  _globals['_RECEIVEDRESPONSE']._serialized_end=961
+  _globals['_RECEIVEDMESSAGES']._serialized_start=963
+  _globals['_RECEIVEDMESSAGES']._serialized_end=1034
+  _globals['_RECEIVEDMESSAGE']._serialized_start=1036
+  _globals['_RECEIVEDMESSAGE']._serialized_end=1128
+  _globals['_REQUESTBATCH']._serialized_start=1130
+  _globals['_REQUESTBATCH']._serialized_end=1189
+  _globals['_REQUEST']._serialized_start=1192
+  _globals['_REQUEST']._serialized_end=1466
+  _globals['_INCOMINGMESSAGESREQUEST']._serialized_start=1468
+  _globals['_INCOMINGMESSAGESREQUEST']._serialized_end=1546
+  _globals['_INCOMINGMESSAGE']._serialized_start=1549
+  _globals['_INCOMINGMESSAGE']._serialized_end=1699
+  _globals['_CHANNELSTATSREQUEST']._serialized_start=1701
+  _globals['_CHANNELSTATSREQUEST']._serialized_end=1769
+  _globals['_SERVERSTATSREQUEST']._serialized_start=1771
+  _globals['_SERVERSTATSREQUEST']._serialized_end=1791
+  _globals['_REGISTERREQUEST']._serialized_start=1793
+  _globals['_REGISTERREQUEST']._serialized_end=1837
+  _globals['_SENDER']._serialized_start=1839
+  _globals['_SENDER']._serialized_end=1903
+  _globals['_RECEIVER']._serialized_start=1905
+  _globals['_RECEIVER']._serialized_end=1965
+  _globals['_CHANNELID']._serialized_start=1967
+  _globals['_CHANNELID']._serialized_end=2028
 # @@protoc_insertion_point(module_scope)

@@ -76,6 +76,40 @@ class JsonResponse(_message.Message):
     json: str
     def __init__(self, json: _Optional[str] = ...) -> None: ...
 
+class Received(_message.Message):
+    __slots__ = ("responses",)
+    RESPONSES_FIELD_NUMBER: _ClassVar[int]
+    responses: ReceivedResponse
+    def __init__(self, responses: _Optional[_Union[ReceivedResponse, _Mapping]] = ...) -> None: ...
+
+class ReceivedResponse(_message.Message):
+    __slots__ = ("outgoingMessages", "channelStats")
+    OUTGOINGMESSAGES_FIELD_NUMBER: _ClassVar[int]
+    CHANNELSTATS_FIELD_NUMBER: _ClassVar[int]
+    outgoingMessages: ReceivedMessages
+    channelStats: ChannelStatsResponse
+    def __init__(self, outgoingMessages: _Optional[_Union[ReceivedMessages, _Mapping]] = ..., channelStats: _Optional[_Union[ChannelStatsResponse, _Mapping]] = ...) -> None: ...
+
+class ReceivedMessages(_message.Message):
+    __slots__ = ("messages",)
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    messages: _containers.RepeatedCompositeFieldContainer[ReceivedMessage]
+    def __init__(self, messages: _Optional[_Iterable[_Union[ReceivedMessage, _Mapping]]] = ...) -> None: ...
+
+class ReceivedMessage(_message.Message):
+    __slots__ = ("id", "body", "expiry", "created", "sender")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    EXPIRY_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    SENDER_FIELD_NUMBER: _ClassVar[int]
+    id: bytes
+    body: bytes
+    expiry: int
+    created: int
+    sender: bytes
+    def __init__(self, id: _Optional[bytes] = ..., body: _Optional[bytes] = ..., expiry: _Optional[int] = ..., created: _Optional[int] = ..., sender: _Optional[bytes] = ...) -> None: ...
+
 class RequestBatch(_message.Message):
     __slots__ = ("requests",)
     REQUESTS_FIELD_NUMBER: _ClassVar[int]

@@ -8,11 +8,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import cast
 
-import orjson
-
 from bitrix_pull.errors import MalformedFrame
-from bitrix_pull.events import UNKNOWN_SENDER
-from bitrix_pull.wire.density import FRAME_GROWTH, TOO_DENSE, is_dense, refuse_dense
+from bitrix_pull.events import UNKNOWN_SENDER, PullEvent
+from bitrix_pull.wire.density import FRAME_GROWTH, LIGHT_BYTES, TOO_DENSE, is_dense, refuse_dense
+from bitrix_pull.wire.json_text import Parse, parser_for
 from bitrix_pull.wire.messages import (
     Incoming,
     Malformed,
@@ -43,44 +42,57 @@ _BETWEEN = re.compile(rb',(?=\{"id":\d+,"mid":"\d{26}")')
 
 
 def decode(frame: bytes) -> list[Incoming]:
-    """Read a frame or poll body of delimited JSON.
+    """Read a frame or poll body of delimited JSON at once; see ``read``."""
+    return list(read(frame))
+
+
+def decode_json(frame: bytes) -> list[Incoming]:
+    """Read a frame or poll body of ``format=json`` at once; see ``read_json``."""
+    return list(read_json(frame))
+
+
+def read(frame: bytes) -> Iterator[Incoming]:
+    """Read a frame or poll body of delimited JSON, each message when it is asked for.
 
     Raises:
         MalformedFrame: The bytes hold no delimited message at all.
     """
     if not frame:
-        return []
+        return
     if OPENING not in frame:
         raise MalformedFrame(f"a frame of {len(frame)} bytes holds no delimited message")
-    return _read_envelopes(_envelopes(frame))
+    yield from _read_envelopes(_envelopes(frame))
 
 
-def decode_json(frame: bytes) -> list[Incoming]:
+def read_json(frame: bytes) -> Iterator[Incoming]:
     """Read a frame or poll body of ``format=json``: an array of the same objects.
 
     Raises:
         MalformedFrame: The bytes are no JSON array of messages.
     """
     if not frame:
-        return []
+        return
     if is_dense(frame, FRAME_GROWTH) and (head := _HEAD.match(frame, 1)):
         # Where one message ends and the next begins could only be told by reading it all.
-        return [Malformed(head[1].decode(), TOO_DENSE)]
+        yield Malformed(head[1].decode(), TOO_DENSE)
+        return
     refuse_dense(frame)
     try:
-        items: object = orjson.loads(frame)
-    except orjson.JSONDecodeError:
-        return _read_envelopes(_pieces(frame))
+        items: object = parser_for(frame)(frame)
+    except ValueError:
+        yield from _read_envelopes(_pieces(frame))
+        return
     if not isinstance(items, list):
         raise MalformedFrame(f"a frame of {len(frame)} bytes is no JSON array")
     envelopes = cast("list[object]", items)
     # The share of the frame is close enough for what a message weighs in the inbox.
     size = len(frame) // max(len(envelopes), 1)
-    return _read_envelopes((item, size) for item in envelopes)
+    yield from _read_envelopes((item, size) for item in envelopes)
 
 
 def _envelopes(frame: bytes) -> Iterator[tuple[object, int] | Malformed]:
     """Yield each message's parsed envelope with its size, or what is wrong with it."""
+    parse = parser_for(frame)
     start = frame.find(OPENING)
     while start >= 0:
         start += len(OPENING)
@@ -89,16 +101,16 @@ def _envelopes(frame: bytes) -> Iterator[tuple[object, int] | Malformed]:
             end = len(frame)
         try:
             # No proper prefix of a JSON object is JSON, so if this parses, `end` is right.
-            envelope = _parse(frame[start:end])
-        except orjson.JSONDecodeError:
+            envelope = _parse(frame[start:end], parse)
+        except ValueError:
             # The mark stood inside a string, or the message is spoilt.
             match = _TO_CLOSING.match(frame, start)
             try:
                 if match is None:
                     raise
                 end = match.end() - len(CLOSING)
-                envelope = _parse(frame[start:end])
-            except orjson.JSONDecodeError:
+                envelope = _parse(frame[start:end], parse)
+            except ValueError:
                 yield _spoilt(frame, start)
                 start = _next_message(frame, start)
                 continue
@@ -106,10 +118,10 @@ def _envelopes(frame: bytes) -> Iterator[tuple[object, int] | Malformed]:
         start = frame.find(OPENING, end)
 
 
-def _parse(piece: bytes) -> object:
-    if is_dense(piece):
-        raise orjson.JSONDecodeError(TOO_DENSE, "", 0)
-    return orjson.loads(piece)
+def _parse(piece: bytes, parse: Parse) -> object:
+    if len(piece) > LIGHT_BYTES and is_dense(piece):
+        raise ValueError(TOO_DENSE)
+    return parse(piece)
 
 
 def _next_message(frame: bytes, start: int) -> int:
@@ -127,10 +139,11 @@ def _pieces(frame: bytes) -> Iterator[tuple[object, int] | Malformed]:
     if not (frame.startswith(b"[") and frame.endswith(b"]") and _HEAD.match(frame, 1)):
         # The parser's own error holds the frame.
         raise MalformedFrame(f"a frame of {len(frame)} bytes is no JSON") from None
+    parse = parser_for(frame)
     for piece in _BETWEEN.split(frame[1:-1]):
         try:
-            yield _parse(piece), len(piece)
-        except orjson.JSONDecodeError:
+            yield _parse(piece, parse), len(piece)
+        except ValueError:
             yield _spoilt(piece, 0)
 
 
@@ -139,18 +152,18 @@ def _spoilt(frame: bytes, start: int) -> Malformed:
     return Malformed(head[1].decode() if head else "", "a message of a text frame is no JSON")
 
 
-def _read_envelopes(items: Iterable[tuple[object, int] | Malformed]) -> list[Incoming]:
-    incoming: list[Incoming] = []
+def _read_envelopes(items: Iterable[tuple[object, int] | Malformed]) -> Iterator[Incoming]:
     spoilt = 0
     for item in items:
         message = _read_envelope(item)
-        incoming.append(message)
+        yield message
+        if isinstance(message, PullEvent) and message.mid:
+            continue
         spoilt += isinstance(message, Malformed)
         if spoilt > SPOILT_MAX:
             raise MalformedFrame("most of a text frame is no message")
         if not isinstance(item, Malformed) and (position := _position(item[0])) is not None:
-            incoming.append(position)
-    return incoming
+            yield position
 
 
 def _position(envelope: object) -> Position | None:
@@ -173,5 +186,6 @@ def _read_envelope(item: tuple[object, int] | Malformed) -> Incoming:
     extra = envelope.get("extra")
     sender = read_sender(extra.get("sender")) if is_object(extra) else UNKNOWN_SENDER
     if isinstance(content, str):
-        return read_message(mid, content, sender)
+        body = content.encode(errors="replace")
+        return read_message(mid, body, sender, parse=parser_for(body))
     return interpret(mid, content, sender, size)

@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 import sys
+import time
 
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
@@ -15,7 +16,9 @@ from bitrix_pull.emulator.history import Message
 from bitrix_pull.wire.formats import WireFormat
 from tests.benchmarks.flood import Load
 
-EPOCH = "1800000000"
+EPOCH = str(int(time.time()))
+"""With what a mid begins: the time when the server was started."""
+
 _BLOCK_MARK = "77777777"
 _BLOCK_MESSAGES = 2_000
 _CLOSE_HEAD = b"\x88\x82"

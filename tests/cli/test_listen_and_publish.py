@@ -41,6 +41,21 @@ async def test_the_socket_is_live_before_it_is_published_over(
     assert heard.json_lines[0]["command"] == "x"
 
 
+async def test_oneself_and_public_channels_can_be_named(account: dict[str, str], emulator: Emulator) -> None:
+    told = emulator.portal.public_channels("application", [1])["1"]
+    channel = f"{told['public_id']}.{told['signature']}"
+    listener = await start("listen", "--events", "2", "--json", env=account)
+    await listener.told("live on")
+    for receiver in (["--to-self"], ["--channel", channel]):
+        receipt = await run("publish", "x", *receiver, "--route", "endpoint", "--json", env=account)
+        assert receipt.json_lines[0]["confirmed"]
+    assert [event["command"] for event in (await listener.end()).json_lines] == ["x", "x"]
+
+    refused = await run("publish", "x", "--channel", channel[:-1], "--route", "endpoint", env=account)
+    assert refused.code == 2
+    assert channel[:32] not in refused.err
+
+
 async def test_a_webhook_hears_and_publishes_as_its_user(emulator: Emulator) -> None:
     listener = await start("listen", "--webhook", emulator.webhook_url, "--events", "1", "--json")
     told = await listener.told("live on")

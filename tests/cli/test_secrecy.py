@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 
+import orjson
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -118,7 +119,8 @@ async def hostile_portal() -> AsyncGenerator[str]:
     async def handle(request: web.Request) -> web.Response:
         sent = await request.text()
         if "right" in sent:
-            server = {"version": 4, "mode": HOSTILE, "websocket_secure": f"wss://a.b/{HOSTILE}"}
+            push = f"wss://a.b/{TOKEN}/{HOSTILE}"
+            server = {"mode": HOSTILE, "websocket_secure": push, "long_polling_secure": "https://["}
             return web.json_response({"result": {"server": server, "channels": {"shared": {"id": TOKEN}}}})
         text = f"{HOSTILE} {sent}"
         return web.json_response({"error": text, "error_description": text}, status=403)
@@ -146,6 +148,14 @@ async def test_what_a_configuration_holds_is_not_markup(hostile_portal: str) -> 
     assert outcome.code == 0
     assert "[red]no[/red]" in outcome.out
     assert all(line.isprintable() for line in outcome.out.splitlines())
+    assert TOKEN not in outcome.out
+
+
+async def test_nor_does_json_hold_secrets_or_break_on_what_is_no_address(hostile_portal: str) -> None:
+    outcome = await run("config", "--json", "--portal", hostile_portal, "--token", "right-token")
+
+    assert outcome.code == 0
+    assert orjson.loads(outcome.out)["server"]["long_polling"] == "(no address)"
     assert TOKEN not in outcome.out
 
 

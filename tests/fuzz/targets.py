@@ -31,6 +31,7 @@ from bitrix_pull.portal.addresses import (
 from bitrix_pull.portal.answers import read_rest_answer, read_token_answer
 from bitrix_pull.portal.http import HttpAnswer
 from bitrix_pull.portal.models import read_config, read_public_channels
+from bitrix_pull.portal.token_files import read_tokens, write_tokens
 from bitrix_pull.portal.tokens import Tokens
 from bitrix_pull.wire.channel_ids import PublicChannel, channel_key
 from bitrix_pull.wire.close_codes import read_refusal
@@ -139,8 +140,7 @@ def _config(content: bytes) -> object:
         config = read_config(read_rest_answer(_answer(content), "x", ()).result, "x")
         end = config.earliest_end
         assert end is None or isinstance(end.timestamp(), float)
-        with contextlib.suppress(ValueError):
-            summarize(config)
+        assert orjson.dumps(summarize(config))
         with contextlib.suppress(InvalidArgument, ValueError):
             subscription_url(
                 config.websocket_url or "",
@@ -169,7 +169,7 @@ def _tokens(content: bytes) -> object:
         given = Tokens(access_token="a", refresh_token="b")
         renewed = given.renewed(answer, 1_800_000_000.0)
         renewed.expired(1_800_000_000.0)
-        return Tokens.read(renewed.write(), "the tokens")
+        return read_tokens(write_tokens(renewed), "the tokens")
     return None
 
 

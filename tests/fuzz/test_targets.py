@@ -34,7 +34,7 @@ def test_honest_examples_lead_somewhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=60, deadline=1000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_only_documented_errors(name: str, data: st.DataObject) -> None:
     target = TARGETS[name]

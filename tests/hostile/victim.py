@@ -244,7 +244,7 @@ def _live(pipe: Connection, role: Role, address: str, options: dict[str, Any]) -
 
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([__name__])
+_context.set_forkserver_preload([__name__, "pytest"])  # multiprocessing imports the main module too.
 
 
 class Victim:

@@ -91,6 +91,11 @@ class Stand:
             await pull.close()
         raise AssertionError("it did not fail")
 
+    async def use_all(self, **settings: Any) -> dict[str, PullError]:
+        """Do as ``use`` for every purpose at once."""
+        errors = await asyncio.gather(*(self.use(purpose, **settings) for purpose in PURPOSES))
+        return dict(zip(PURPOSES, errors, strict=True))
+
     def assert_nobody_else_was_called(self, *ips: str) -> None:
         assert (self.thief.connections, self.thief.heard) == (0, b"")
         assert {ip for ip, _ in self.internet.dialled} <= {PORTAL_IP, *ips}
@@ -219,15 +224,14 @@ def in_config(trick: str, purpose: str, port: int) -> str:
 async def test_a_configuration_sends_nothing_elsewhere(stand: Stand, trick: str) -> None:
     stand.internet.names |= NAMES
     by_name = trick.startswith(("a name for", "an IDN for", "its punycode"))
-    for purpose in PURPOSES:
-        field = purpose if IN_CONFIG[trick].startswith("{plain") else f"{purpose}_secure"
-        stand.server = {field: in_config(trick, purpose, stand.thief.port)}
-        error = await stand.use(purpose)
+    suffix = "" if IN_CONFIG[trick].startswith("{plain") else "_secure"
+    stand.server = {f"{each}{suffix}": in_config(trick, each, stand.thief.port) for each in PURPOSES}
+    for purpose, error in (await stand.use_all()).items():
         if by_name:
             assert "its name leads to" in str(error)
         else:
             assert isinstance(error, InvalidConfig)
-            assert f"server.{field} " in str(error)
+            assert f"server.{purpose}{suffix} " in str(error)
             assert not [word for word in ("127.0.0.1", "/sub", CHANNEL, "pa55") if word in str(error)]
     stand.assert_nobody_else_was_called()
 
@@ -273,15 +277,16 @@ async def test_a_rest_client_of_ones_own_that_says_where_its_portal_is_is_protec
 async def test_a_portal_on_a_private_network_simply_works(stand: Stand, push: str, given: bool) -> None:
     stand.internet.names |= {PORTAL: ["10.0.0.5"], "push.corp.local": ["10.0.0.6"]}
     stand.internet.routes["10.0.0.5", 443] = stand.internet.routes.pop((PORTAL_IP, 443))
-    for ip in ("10.0.0.5", "10.0.0.6"):
-        stand.internet.routes[ip, 8443] = stand.thief.port
+    ports = dict(zip(PURPOSES, (8441, 8442, 8443), strict=True))
+    ip = "10.0.0.5" if push == PORTAL else "10.0.0.6"
     for purpose, (tls, _) in PURPOSES.items():
-        stand.server = {f"{purpose}_secure": f"{tls}://{push}:8443/sub"}
-        before = stand.thief.connections
-        connector = aiohttp.TCPConnector(resolver=aiohttp.ThreadedResolver())
-        async with aiohttp.ClientSession(connector=connector) as session:
-            await stand.use(purpose, http=session if given else None)
-        assert stand.thief.connections > before
+        stand.internet.routes[ip, ports[purpose]] = stand.thief.port
+        stand.server[f"{purpose}_secure"] = f"{tls}://{push}:{ports[purpose]}/sub"
+    connector = aiohttp.TCPConnector(resolver=aiohttp.ThreadedResolver())
+    async with aiohttp.ClientSession(connector=connector) as session:
+        await stand.use_all(http=session if given else None)
+    assert {(ip, port) for port in ports.values()} <= set(stand.internet.dialled)
+    assert stand.thief.connections >= len(ports)
 
 
 async def test_a_name_that_turns_bad_after_the_check_is_connected_to_where_it_was_checked(
@@ -290,8 +295,8 @@ async def test_a_name_that_turns_bad_after_the_check_is_connected_to_where_it_wa
     for purpose, (tls, _) in PURPOSES.items():
         name = f"{purpose.replace('_', '-')}.evil.test"
         stand.internet.names[name], stand.internet.later[name] = [PUSH_IP], ["127.0.0.1"]
-        stand.server = {f"{purpose}_secure": f"{tls}://{name}:{stand.thief.port}/sub"}
-        await stand.use(purpose)
+        stand.server[f"{purpose}_secure"] = f"{tls}://{name}:{stand.thief.port}/sub"
+    await stand.use_all()
     stand.assert_nobody_else_was_called(PUSH_IP)
 
 
@@ -317,14 +322,19 @@ STATUSES = [300, 301, 302, 303, 307, 308]
 
 
 @pytest.mark.parametrize("status", STATUSES)
-@pytest.mark.parametrize("way", ["websocket", "long_polling", "long_polling, the first poll", "publish"])
-async def test_a_redirect_of_the_push_server_is_not_followed(stand: Stand, status: int, way: str) -> None:
-    purpose, _, polls = way.partition(", ")
-    stand.server = {f"{purpose}_secure": f"{PURPOSES[purpose][0]}://{PUSH}/sub"}
-    async with redirecting_push_server(stand, status, polls=bool(polls)) as requests:
-        await stand.use(purpose)
-    assert not polls or "GET" in {request.method for request in requests}
-    assert requests
+@pytest.mark.parametrize("polls", [False, True], ids=["at once", "the first poll"])
+async def test_a_redirect_of_the_push_server_is_not_followed(stand: Stand, status: int, polls: bool) -> None:
+    stand.server = {
+        f"{purpose}_secure": f"{tls}://{PUSH}/{purpose}" for purpose, (tls, _) in PURPOSES.items()
+    }
+    async with redirecting_push_server(stand, status, polls=polls) as requests:
+        await (stand.use("long_polling") if polls else stand.use_all())
+    asked = {(request.path[1:], request.method) for request in requests}
+    assert asked >= (
+        {("long_polling", "GET")}
+        if polls
+        else {("websocket", "GET"), ("long_polling", "OPTIONS"), ("publish", "POST")}
+    )
     for request in requests:
         assert TOKEN not in f"{request.rel_url} {dict(request.headers)} {await request.read()!r}"
     stand.assert_nobody_else_was_called(PUSH_IP)
@@ -399,36 +409,38 @@ IN_TOKEN_ANSWER = {
 }
 
 
-def refresher(stand: Stand, answer: Mapping[str, Any]) -> Any:
-    async def refresh(request: web.Request) -> web.StreamResponse:
-        # Expired on arrival, so that each call asks again, by then knowing what was answered.
-        return web.json_response({"access_token": TOKEN, "refresh_token": REFRESH, "expires": 1, **answer})
-
-    return stand.internet.host(OAUTH, OAUTH_IP, refresh)
-
-
-def expired_oauth(oauth_url: str | None = None, **more: Any) -> OAuth:
+def expired_oauth(oauth_url: str | None = None, client_id: str = "app.1", **more: Any) -> OAuth:
     tokens = {"access_token": TOKEN, "refresh_token": REFRESH, "expires": 1, **more}
-    return OAuth(PORTAL, client_id="app.1", client_secret=SECRET, tokens=tokens, oauth_url=oauth_url)
+    return OAuth(PORTAL, client_id=client_id, client_secret=SECRET, tokens=tokens, oauth_url=oauth_url)
 
 
-@pytest.mark.parametrize("field", ["client_endpoint", "server_endpoint", "domain"])
 @pytest.mark.parametrize("trick", IN_TOKEN_ANSWER)
-async def test_a_token_answer_sends_nothing_elsewhere(stand: Stand, trick: str, field: str) -> None:
+async def test_a_token_answer_sends_nothing_elsewhere(stand: Stand, trick: str) -> None:
     stand.internet.names |= {"evil.test": ["127.0.0.1"], "local.bitrix.info": ["127.0.0.1"]}
     stand.internet.names |= {"other.bitrix24.com": ["127.0.0.1"], "evilbitrix.info": ["127.0.0.1"]}
     hostile = IN_TOKEN_ANSWER[trick]
     url = hostile.format(port=stand.thief.port) if isinstance(hostile, str) else hostile
-    if field == "domain" and isinstance(url, str):
-        url = url.partition("//")[2]
-    async with refresher(stand, {field: url}) as requests:
-        oauth = expired_oauth()
+    tricks = {"client_endpoint": url, "server_endpoint": url}
+    tricks["domain"] = url.partition("//")[2] if isinstance(url, str) else url
+
+    async def refresh(request: web.Request) -> web.StreamResponse:
+        # Expired on arrival, so that each call asks again, by then knowing what was answered.
+        answer = {"access_token": TOKEN, "refresh_token": REFRESH, "expires": 1}
+        field = request.query["client_id"]
+        return web.json_response({**answer, field: tricks[field]} if field in tricks else answer)
+
+    async def suffer(field: str) -> None:
+        oauth = expired_oauth(client_id=field)
         await stand.use("websocket", auth=oauth)
         await stand.use("websocket", auth=oauth)
-        asked = len(requests)
-        # The same in the tokens that an application was installed with.
-        await stand.use("websocket", auth=expired_oauth(**dict[str, Any]({field: url})))
-    assert asked
+
+    async with stand.internet.host(OAUTH, OAUTH_IP, refresh) as requests:
+        # Told by an answer, and in the tokens that an application was installed with.
+        installed = (expired_oauth(**dict[str, Any]({field: told})) for field, told in tricks.items())
+        await asyncio.gather(
+            *map(suffer, tricks), *(stand.use("websocket", auth=oauth) for oauth in installed)
+        )
+    assert {request.query["client_id"] for request in requests} >= tricks.keys()
     stand.assert_nobody_else_was_called(OAUTH_IP)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 import traceback
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,32 @@ async def test_a_given_session_is_used_and_left_open(portal: StubPortal, options
         await get(http, portal.url)
 
 
+def test_an_event_loop_that_ended_without_close_leaves_nothing_in_the_way(options: PullOptions) -> None:
+    http = HttpSession(options)
+
+    async def use() -> aiohttp.ClientSession:
+        return http.session
+
+    async def close() -> None:
+        await http.close()
+
+    first = asyncio.run(use())
+    second = asyncio.run(use())
+    assert second is not first
+    asyncio.run(close())
+    for stranded in (first, second):
+        stranded.detach()  # So that it does not complain of not having been closed.
+
+
+async def test_a_session_that_raises_for_a_status_does_not_hide_the_answer(
+    portal: StubPortal, options: PullOptions
+) -> None:
+    portal.reply(answer({"error": "expired_token"}, 401))
+    async with aiohttp.ClientSession(raise_for_status=True) as mine:
+        got = await get(HttpSession(options, mine), portal.url)
+    assert (got.status, got.body) == (401, b'{"error":"expired_token"}')
+
+
 @pytest.fixture
 def proxies(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
@@ -231,6 +258,22 @@ async def test_the_proxy_of_the_environment_is_used(
     assert (await get(http, "http://acme.test/rest/")).status == 200
     [call] = portal.calls
     assert call.headers["Host"] == "acme.test"
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["own session", "given session"])
+async def test_the_password_of_a_proxy_is_not_in_what_aiohttp_shows(
+    portal: StubPortal, proxies: pytest.MonkeyPatch, given: bool
+) -> None:
+    options = PullOptions(proxy=portal.url.replace("://", f"://me:{SECRET}%2F@"))
+    async with aiohttp.ClientSession() as mine:
+        http = HttpSession(options, mine if given else None)
+        await get(http, "http://acme.test/rest/")
+        # It logs the keys of connections that were not closed.
+        assert "acme.test" in (kept := repr(vars(http.session.connector)))
+        await http.close()
+    assert SECRET not in kept
+    [call] = portal.calls
+    assert call.headers["Proxy-Authorization"] == f"Basic {b64encode(f'me:{SECRET}/'.encode()).decode()}"
 
 
 async def test_a_proxy_that_refuses_is_named_as_the_cause(
@@ -251,6 +294,9 @@ async def test_which_proxy_serves_which_address(http: HttpSession, proxies: pyte
     assert http.proxy_for("http://acme.test/") == "http://other.test:3128"
     for direct in ("https://box.internal/", "https://127.0.0.1:8080/", "ws://[::1]/", "http://localhost/"):
         assert http.proxy_for(direct) is None
+    proxies.setenv("no_proxy", "acme.test:443")
+    assert http.proxy_for("https://acme.test/") is None
+    assert http.proxy_for("https://acme.test:8443/") == "http://proxy.test:3128"
 
 
 async def test_the_proxy_of_the_options_goes_first(proxies: pytest.MonkeyPatch) -> None:

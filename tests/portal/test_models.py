@@ -197,6 +197,8 @@ def test_public_channels_as_the_list_method_answers_them() -> None:
     [
         ("server", "x", "server: Input should be a valid dictionary"),
         ("server.version", "four", "server.version: .*integer"),
+        ("server.version", "9" * 30, "server.version: .*less than"),
+        ("publicChannels", {"9" * 30: {"user_id": 5}}, "publicChannels.…: .*less than"),
         ("server.websocket_enabled", "perhaps", "server.websocket_enabled: .*boolean"),
         ("server.long_pooling_secure", [1], "server.long_pooling_secure: .*string"),
         ("channels.private", "x", "channels.private: "),

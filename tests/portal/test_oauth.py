@@ -1,6 +1,7 @@
 """Refreshing tokens: once, never lost, stored before they are used."""
 
 import asyncio
+import json
 import logging
 import time
 from pathlib import Path
@@ -20,6 +21,8 @@ from bitrix_pull.errors import (
     TokenExpired,
     Unreachable,
 )
+from bitrix_pull.options import PullOptions
+from bitrix_pull.portal.http import HttpAnswer, HttpSession
 from bitrix_pull.portal.oauth import OAuth
 from bitrix_pull.portal.tokens import Tokens
 
@@ -67,7 +70,15 @@ async def test_a_wrong_clock_here_does_not_refresh_at_every_call(grant: Grant, c
 
 
 @pytest.mark.parametrize(
-    "extra", [{}, {"expires": "odd", "expires_in": None}, {"expires_in": "NaN"}, {"expires": []}]
+    "extra",
+    [
+        {},
+        {"expires": "odd", "expires_in": None},
+        {"expires_in": "NaN"},
+        {"expires": []},
+        {"expires_in": 1e200},
+        {"expires": -1e200},
+    ],
 )
 async def test_tokens_are_kept_whatever_is_said_about_their_end(
     grant: Grant, client: Clients, extra: dict[str, Any], token_file: Path
@@ -76,6 +87,20 @@ async def test_tokens_are_kept_whatever_is_said_about_their_end(
     assert await client(token_file).call("app.info") == "access-2"
     assert read(token_file)["refresh_token"] == "refresh-2"
     assert await client(token_file).call("app.info") == "access-2"
+
+
+@pytest.mark.parametrize(
+    "extra", [{"nested": json.loads("[" * 300 + "]" * 300)}, {"large": "much " * 200_000}]
+)
+async def test_an_answer_of_nonsense_leaves_a_store_that_can_be_read(
+    grant: Grant, client: Clients, extra: dict[str, Any], token_file: Path
+) -> None:
+    grant.extra = extra
+    for _ in range(2):
+        assert await client(token_file).call("app.info") == "access-2"
+    content = read(token_file)
+    assert (content["refresh_token"], content["member_id"]) == ("refresh-2", "m1")
+    assert not content.keys() & extra.keys()
 
 
 async def test_many_calls_at_once_make_one_refresh(grant: Grant, client: Clients) -> None:
@@ -317,6 +342,34 @@ async def test_nobody_waits_for_on_token_and_close_not_for_ever(
     await rest.close()
     await asyncio.sleep(0)
     assert ended == ["cancelled"]
+
+
+def test_a_callback_of_an_event_loop_that_is_gone_is_not_waited_for() -> None:
+    oauth = OAuth(
+        "acme.bitrix24.com",
+        client_id="app.1",
+        client_secret="client-secret",
+        tokens=stale(),
+        on_token=lambda tokens: asyncio.sleep(60),
+    )
+
+    class Server(HttpSession):
+        async def request(self, *args: Any, **more: Any) -> HttpAnswer:
+            return HttpAnswer(200, {}, b'{"access_token":"access-2","refresh_token":"refresh-2"}')
+
+    loop = asyncio.new_event_loop()
+    options = PullOptions()
+    assert loop.run_until_complete(oauth.renew("access-0", Server(options), options)) == "access-2"
+    [told] = asyncio.all_tasks(loop)
+    loop.close()
+
+    async def close() -> None:
+        async with asyncio.timeout(2):
+            await oauth.close()
+
+    asyncio.run(close())
+    assert not told.done()
+    told._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
 def test_on_token_must_be_callable() -> None:

@@ -18,7 +18,7 @@ from bitrix_pull.errors import (
 from bitrix_pull.portal import public_channels
 from bitrix_pull.portal.auth import Mode
 from bitrix_pull.portal.models import PullConfig, read_config
-from bitrix_pull.portal.public_channels import DENIED_S, EARLY_S, RENEWAL_S, Own, PublicChannels
+from bitrix_pull.portal.public_channels import DENIED_S, ENDED_S, RENEWAL_S, Own, PublicChannels
 from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.wire.channel_ids import PublicChannel
 from tests import virtual_time
@@ -107,16 +107,28 @@ async def test_what_the_configuration_tells_is_not_asked_for() -> None:
     assert await portal.channels.of_users([7]) == {7: channel(7, generation=10)}
 
 
-async def test_a_channel_is_good_until_shortly_before_its_end() -> None:
+async def test_a_channel_is_good_until_its_end() -> None:
     portal = Portal()
     await portal.channels.of_users([1])
-    portal.now = NOW + LIFE_S - EARLY_S - 1
+    portal.now = NOW + LIFE_S - 1
     await portal.channels.of_users([1])
     assert len(portal.asked) == 1
     portal.now += 2
+    portal.generation, portal.end = 2, portal.now + LIFE_S
+    for _ in range(3):
+        assert await portal.channels.of_users([1]) == {1: channel(1, generation=2)}
+    assert len(portal.asked) == 2
+
+
+async def test_a_portal_that_is_late_with_a_new_channel_is_not_asked_for_each_message() -> None:
+    portal = Portal()
+    portal.now = NOW + LIFE_S + 1
+    for _ in range(10):
+        assert await portal.channels.of_users([1]) == {1: channel(1)}
+    assert len(portal.asked) == 1
+    portal.now += ENDED_S
     portal.generation = 2
     assert await portal.channels.of_users([1]) == {1: channel(1, generation=2)}
-    assert len(portal.asked) == 2
 
 
 async def test_a_channel_without_an_end_is_asked_for_again_after_some_minutes() -> None:

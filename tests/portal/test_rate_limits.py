@@ -22,6 +22,7 @@ from bitrix_pull.errors import (
     TokenExpired,
 )
 from bitrix_pull.options import PullOptions
+from bitrix_pull.portal.config import ConfigFetcher
 from bitrix_pull.portal.rate_limits import PAUSE_MAX_S, LeakyBucket, bucket_for
 from bitrix_pull.portal.rest import RestClient
 from tests import virtual_time
@@ -254,6 +255,20 @@ async def test_who_waits_for_a_method_of_its_own_holds_up_nobody() -> None:
     assert now() - started < 2.5
     await asyncio.gather(*waiting)
     assert now() - started > 118
+
+
+@in_virtual_time
+async def test_a_flood_of_other_calls_does_not_hold_up_the_configuration() -> None:
+    async with portal() as emulator, client(emulator, rest_limit=RateLimit(5, 1.0)) as rest:
+        emulator.portal.limits.burst = 7
+        flood = [asyncio.create_task(rest.call(METHOD, timeout_s=600)) for _ in range(100)]
+        await asyncio.sleep(5)
+        for _ in range(3):
+            started = now()
+            await ConfigFetcher(rest).fetch()
+            assert now() - started < 1.1
+        await asyncio.gather(*flood)
+        assert emulator.portal.limits.refused == 0
 
 
 @in_virtual_time

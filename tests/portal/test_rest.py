@@ -277,6 +277,15 @@ async def test_other_errors_of_an_own_client_are_wrapped() -> None:
     assert "private" not in str(caught.value)
 
 
+async def test_an_own_client_that_cancels_something_of_its_own_cancels_nobody_else() -> None:
+    def fail() -> Any:
+        raise asyncio.CancelledError
+
+    async with client(Own(fail)) as rest:
+        with pytest.raises(CallerFailed, match="raised CancelledError"):
+            await rest.call("app.info")
+
+
 async def test_an_own_client_has_a_deadline_too() -> None:
     async with client(Own(lambda: asyncio.sleep(5)), rest_timeout_s=0.05) as rest:
         with pytest.raises(Unreachable, match=r"app\.info: no answer within 0\.05 s"):

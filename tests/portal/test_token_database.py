@@ -100,7 +100,7 @@ async def test_what_is_no_database_is_refused_and_kept(database: Path) -> None:
     assert read(database) == {"a": "b" * 5000}
 
 
-@pytest.mark.parametrize("key", ["", None, 7])
+@pytest.mark.parametrize("key", ["", None, 7, "\ud800", "a\0b"])
 def test_the_key_is_a_text(database: Path, key: object) -> None:
     with pytest.raises(InvalidArgument, match="the key of the tokens is missing"):
         SqliteTokenStore(database, key)  # type: ignore[arg-type]

@@ -8,12 +8,13 @@ import stat
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bitrix_pull import FileTokenStore, Tokens
+from bitrix_pull import FileTokenStore, SqliteTokenStore, Tokens
 from bitrix_pull.errors import InvalidArgument, TokenStoreFailed
 
 from .conftest import StubPortal
@@ -280,9 +281,48 @@ async def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InvalidArgument, match=complaint):
             await FileTokenStore(path).load()
     large = tmp_path / "large.json"
-    large.write_bytes(b" " * 2_000_000)
+    large.write_bytes(b"")
+    os.truncate(large, 17_000_000)
     with pytest.raises(InvalidArgument, match="too large"):
         await FileTokenStore(large).load()
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\ud800", b"tokens.json", 7], ids=repr)
+def test_what_cannot_be_a_path_is_refused_at_once(path: Any) -> None:
+    for make in (FileTokenStore, lambda path: SqliteTokenStore(path, "m1")):
+        with pytest.raises(InvalidArgument, match=r"the path of the token (file|database) is none"):
+            make(path)
+
+
+async def test_a_folder_in_place_of_the_file_takes_no_descriptor_each_time(tmp_path: Path) -> None:
+    store = FileTokenStore(tmp_path)
+    taken = []
+    for _ in range(3):
+        with pytest.raises(InvalidArgument, match="Is a directory"):
+            await store.load()
+        taken.append(len(os.listdir("/dev/fd")))
+    assert taken[1:] == taken[:-1]
+
+
+async def test_a_relative_path_is_meant_where_it_was_given(
+    grant: Grant, client: Clients, token_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rest = client(token_file.name)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert await rest.call("app.info") == "access-2"
+    assert read(token_file)["refresh_token"] == "refresh-2"
+    assert os.listdir(elsewhere) == []
+
+
+async def test_fields_that_are_no_json_are_refused_and_the_file_stays(token_file: Path) -> None:
+    before = read(token_file)
+    with pytest.raises(InvalidArgument, match="fields of the tokens cannot be written") as caught:
+        await FileTokenStore(token_file).save(replace(NEXT, fields={"hushhush": {1, 2}}))
+    assert "hush" not in str(caught.value)
+    assert read(token_file) == before
 
 
 async def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:

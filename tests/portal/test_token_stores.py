@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bitrix_pull import MemoryTokenStore, Tokens, TokenStore
-from bitrix_pull.errors import InvalidArgument, TokenStoreFailed
+from bitrix_pull.errors import InvalidArgument, TokenStoreFailed, Unreachable
 
 from .granting import Clients, Grant, stale
 
@@ -140,6 +140,42 @@ async def outcome(rest: object) -> str:
         return await rest.call("app.info")  # type: ignore[attr-defined, no-any-return]
     except Exception as error:
         return str(error)
+
+
+async def test_a_store_that_is_silent_is_not_taken_for_the_portal(grant: Grant, client: Clients) -> None:
+    class Silent(Shelf):
+        async def load(self) -> Tokens:
+            return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    with pytest.raises(Unreachable, match="no access token, from its store") as caught:
+        await client(Silent(None), rest_timeout_s=0.05).call("app.info")
+    assert caught.value.unsent
+
+
+async def test_a_store_that_cancels_something_of_its_own_cancels_nobody_else(
+    grant: Grant, client: Clients
+) -> None:
+    class Cancelling(Shelf):
+        async def load(self) -> Tokens:
+            raise asyncio.CancelledError
+
+    with pytest.raises(TokenStoreFailed, match=r"load\(\) of Cancelling raised CancelledError"):
+        await client(Cancelling(None)).call("app.info")
+
+
+async def test_a_call_that_is_cancelled_in_the_store_is_cancelled(grant: Grant, client: Clients) -> None:
+    loading = asyncio.Event()
+
+    class Slow(Shelf):
+        async def load(self) -> Tokens:
+            loading.set()
+            return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    calling = asyncio.create_task(client(Slow(None)).call("app.info"))
+    await loading.wait()
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
 
 
 async def test_a_store_that_is_not_async_is_named(grant: Grant, client: Clients) -> None:

@@ -335,8 +335,8 @@ async def test_older_servers_say_so_on_entering(version: int) -> None:
                 pass
 
 
-@pytest.mark.parametrize("interval_s", [0, -1.0, float("nan")])
-def test_arguments_are_checked_at_once(interval_s: float) -> None:
+@pytest.mark.parametrize("interval_s", [0, -1.0, float("nan"), float("inf"), "5", None, True])
+def test_arguments_are_checked_at_once(interval_s: Any) -> None:
     pull = PullClient(Webhook("https://acme.bitrix24.com/rest/1/abcdefgh12345678/"))
     with pytest.raises(InvalidArgument, match="interval_s"):
         pull.watch_online([1], interval_s=interval_s)

@@ -32,12 +32,13 @@ class AlteredPortal:
     """A REST client of the user's own that alters the configuration of an emulator's portal.
 
     Attributes:
+        emulator: What it asks.
         altered: Replaces fields of the configuration; those of ``server`` one by one.
         calls: The calls that were made, beside those for the configuration.
     """
 
     def __init__(self, emulator: Emulator, **altered: Any) -> None:
-        self._emulator = emulator
+        self.emulator = emulator
         self.altered = altered
         self.calls: list[tuple[str, Mapping[str, Any]]] = []
 
@@ -45,9 +46,9 @@ class AlteredPortal:
         if not method.endswith("config.get"):
             self.calls.append((method, params))
             if method == "pull.channel.public.list":
-                return self._emulator.portal.public_channels("application", params["USERS"])
+                return self.emulator.portal.public_channels("application", params["USERS"])
             return True
-        config = self._emulator.portal.config("application", 1)
+        config = self.emulator.portal.config("application", 1)
         server = self.altered.get("server", {})
         return {**config, **self.altered, "server": {**config["server"], **server}}
 

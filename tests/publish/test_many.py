@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from bitrix_pull import Fate, Message, PublicChannel, PullClient, Receipt, Webhook
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.errors import InvalidArgument, PublishTooLarge, RouteUnavailable
-from bitrix_pull.publish.batches import Part, Request, Target
 from bitrix_pull.publish.order import in_order
+from bitrix_pull.publish.packing import Part, Request, Target
 from bitrix_pull.publish.publisher import Route
 from tests import virtual_time
 from tests.publish.conftest import channel_of, client, next_numbers
@@ -201,6 +201,30 @@ async def test_a_batch_is_sent_at_the_end_of_its_block(emu: Emulator) -> None:
                 _ = batch.receipt
         assert batch.receipt == Receipt("endpoint", messages=150, requests=2, confirmed=True)
         assert await next_numbers(events, 150) == list(range(150))
+
+
+async def test_a_batch_begins_anew_with_each_block(emu: Emulator) -> None:
+    async with client(emu) as pull, pull.subscribe() as events:
+        batch = pull.batch(route="endpoint")
+        for n in range(2):
+            async with batch:
+                batch.publish("x", {"n": n}, to_self=True)
+            assert batch.receipt.messages == 1
+        assert await next_numbers(events, 2) == [0, 1]
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(events), 0.1)
+
+
+async def test_outside_of_its_block_a_batch_takes_nothing_that_it_would_never_send(emu: Emulator) -> None:
+    pull = PullClient(Webhook(emu.webhook_url))
+    batch = pull.batch()
+    with pytest.raises(RuntimeError, match="async with"):
+        batch.publish("x", users=1)
+    async with batch:
+        pass
+    with pytest.raises(RuntimeError, match="async with"):
+        batch.publish("x", users=1)
+    await pull.close()
 
 
 async def test_an_exception_in_the_block_sends_nothing(emu: Emulator) -> None:

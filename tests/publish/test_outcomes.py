@@ -115,8 +115,9 @@ async def test_a_server_that_does_not_answer_over_the_socket(version: int) -> No
 async def test_a_portal_in_trouble_leaves_it_unknown(emu: Emulator, applied: bool) -> None:
     async with client(emu) as pull, pull.subscribe() as events:
         emu.portal.faults.fail_rest(1, 502, applied=applied)
-        with pytest.raises(OutcomeUnknown, match="HTTP 502"):
+        with pytest.raises(OutcomeUnknown, match="HTTP 502") as raised:
             await pull.publish("x", {"n": 1})
+        assert ".." not in str(raised.value)
         emu.portal.faults.fail_rest(1, 200, applied=applied)
         with pytest.raises(OutcomeUnknown):
             await pull.publish("x", {"n": 2})
@@ -152,6 +153,18 @@ async def test_what_was_never_sent_is_unreachable_and_worth_another_try() -> Non
         await pull.publish("x")
     assert raised.value.unsent
     assert raised.value.retryable
+    await pull.close()
+
+
+async def test_where_the_portal_does_not_tell_where_to_publish_to_nothing_was_sent() -> None:
+    class Own:
+        async def call(self, method: str, params: Any, /) -> Any:
+            raise Unreachable("no answer")
+
+    pull = PullClient(Own())
+    with pytest.raises(Unreachable) as raised:
+        await pull.publish("x", to_self=True, route="endpoint")
+    assert raised.value.unsent
     await pull.close()
 
 
@@ -232,14 +245,27 @@ async def test_what_the_portal_refuses_is_not_repeated(emu: Emulator) -> None:
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("route", "pigeon"), ("retry", "always"), ("retry", True), ("timeout", 0), ("timeout", -1)],
+    [
+        ("route", "pigeon"),
+        ("route", ["rest"]),
+        ("retry", "always"),
+        ("retry", True),
+        ("timeout", 0),
+        ("timeout", -1),
+        ("timeout", "5"),
+        ("timeout", True),
+        ("timeout", float("nan")),
+        ("timeout", float("inf")),
+    ],
 )
 async def test_arguments_that_cannot_work(emu: Emulator, argument: str, value: Any) -> None:
     pull = PullClient(AccessToken(emu.portal_url, emu.token))
     with pytest.raises(InvalidArgument, match=argument):
         await pull.publish("x", **{argument: value})
-    with pytest.raises(InvalidArgument, match="Message"):
-        await pull.publish_many(["x"])  # type: ignore[list-item]
+    messages: Any
+    for messages in (["x"], Message("x"), None, "x"):
+        with pytest.raises(InvalidArgument, match="Message"):
+            await pull.publish_many(messages)
     assert not emu.portal.calls
     await pull.close()
 

@@ -70,6 +70,10 @@ async def test_rest_cannot_address_channels(emu: Emulator) -> None:
     async with client(emu) as pull, pull.subscribe() as events:
         with pytest.raises(RouteUnavailable, match='route="endpoint"'):
             await pull.publish("x", channels=channel_of(emu, 1), route="rest")
+        many = [Message("x", channels=channel_of(emu, 1)), Message("x", {"n": 0})]
+        receipt = await pull.publish_many(many, route="rest")
+        assert [fate.outcome for fate in receipt.fates] == ["refused", "accepted"]
+        assert await next_numbers(events, 1) == [0]
         receipt = await pull.publish("x", {"n": 1}, channels=channel_of(emu, 1))
         assert receipt.route == "endpoint"
         assert await next_numbers(events, 1) == [1]
@@ -128,6 +132,21 @@ async def test_a_route_that_is_switched_off_names_one_that_works(
         works = "socket" if portal.altered["server"].keys() & {"publish"} or why == "version 5" else None
         assert ('route="socket"' in str(raised.value)) == (works == "socket")
     await pull.close()
+
+
+@pytest.mark.parametrize(
+    ("version", "advice"), [(3, "nothing else works"), (4, 'route="endpoint"'), (5, 'route="socket"')]
+)
+async def test_where_rest_cannot_serve_the_way_that_works_is_named(version: int, advice: str) -> None:
+    async with Emulator(version=version) as emu:
+        webhook = PullClient(Webhook(emu.webhook_url))
+        with pytest.raises(RouteUnavailable, match=f"webhook.*{advice}"):
+            await webhook.publish("x", users=1, route="rest")
+        await webhook.close()
+        application = PullClient(AccessToken(emu.portal_url, emu.token))
+        with pytest.raises(RouteUnavailable, match=f"channels.*{advice}"):
+            await application.publish("x", channels="0" * 32, route="rest")
+        await application.close()
 
 
 async def test_a_publisher_without_a_public_channel(emu: Emulator) -> None:

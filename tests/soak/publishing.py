@@ -8,8 +8,8 @@ from typing import Any
 from bitrix_pull import Fate, Message, State
 from bitrix_pull.emulator.faults import PublishFault
 from bitrix_pull.errors import Unreachable
-from bitrix_pull.publish.delivery import Retry
 from bitrix_pull.publish.publisher import Route
+from bitrix_pull.publish.retrying import Retry
 from tests import virtual_time
 from tests.connection.listening import emulator
 from tests.soak.outcome import Outcome

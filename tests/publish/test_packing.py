@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bitrix_pull import Message, PublicChannel
 from bitrix_pull.errors import PublishTooLarge
-from bitrix_pull.publish.batches import (
+from bitrix_pull.publish.packing import (
     MESSAGES_MAX,
     RECEIVERS_MAX,
     REQUEST_MAX_BYTES,

@@ -1,0 +1,250 @@
+"""A WebSocket whose frames wait in a queue, and cost no task, timer or future each."""
+
+import asyncio
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection
+from websockets.client import ClientProtocol
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Event, State
+
+from bitrix_pull.connection.heartbeat import Heartbeat
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # pragma: no cover
+    from websockets.utils import apply_mask
+
+_UNREAD_MAX_BYTES = 128 * 1024
+"""From how many bytes of unread frames on the reading stops. A single frame may be larger."""
+
+_READ_BYTES = 64 * 1024
+"""How much to take from the network at a time; asyncio would take 256 KiB."""
+
+_PARSED_BYTES = 8 * 1024
+"""How much of it to parse at a time."""
+
+_CROWD = 1_000
+"""Frames in so few bytes from which on the rest waits until other tasks have run."""
+
+_SENT_AT_ONCE = 500
+"""Frames of our own that are written before those are sent."""
+
+_buffers = threading.local()
+"""One for each thread: what is in it is taken before another connection reads."""
+
+_MASKED_LENGTHS = [bytes([0x80 | length]) for length in range(126)]
+
+_TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
+
+
+class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
+    """The library's connection, read by ``next_frame`` instead of ``recv``.
+
+    Whatever one read of the socket brings is parsed at once and wakes the reader once.
+    """
+
+    def __init__(self, protocol: ClientProtocol, *, max_bytes: int, **settings: Any) -> None:
+        """Create a connection; ``connect`` does it.
+
+        Args:
+            protocol: The library's own part; its limit counts for the first message.
+            max_bytes: The largest message after that one.
+            settings: What the library wants to know.
+        """
+        super().__init__(protocol, **settings)
+        self._max_bytes = max_bytes
+        self._unread: deque[bytes] = deque()
+        self._unread_bytes = 0
+        self._fragments = bytearray()
+        self._events = 0
+        self._unparsed = b""
+        self._awaited: asyncio.Future[None] | None = None
+        self._held = False
+        self._discarding = False
+        self._heartbeat: Heartbeat | None = None
+        self.silent = False
+        """True if it was given up because the server did not answer a ping."""
+
+    def watch(self, *, interval_s: float, timeout_s: float) -> None:
+        """Ping the server after so much silence, and abort if it then stays silent.
+
+        Any frame counts as an answer. While unread frames hold up the reading, nothing is watched.
+        """
+        self._heartbeat = Heartbeat(self._ping, self._give_up, interval_s=interval_s, timeout_s=timeout_s)
+
+    @property
+    def drained(self) -> bool:
+        """True if somebody waits for the next frame: all that has come was read."""
+        return self._awaited is not None and not self._unread
+
+    async def next_frame(self) -> bytes:
+        """Return the next text or binary message. Cancelling it loses nothing.
+
+        Raises:
+            ConnectionClosed: None is left, and none will come.
+        """
+        while not self._unread:
+            if self.protocol.state is not State.OPEN:
+                raise self.ending
+            self._awaited = self.loop.create_future()
+            try:
+                await self._awaited
+            finally:
+                self._awaited = None
+        frame = self._unread.popleft()
+        self._unread_bytes -= len(frame)
+        if self._held:
+            self._regulate()
+        return frame
+
+    @property
+    def ending(self) -> ConnectionClosed:
+        """What has ended the connection, as far as it is known by now."""
+        protocol = self.protocol
+        return ConnectionClosedError(protocol.close_rcvd, protocol.close_sent, protocol.close_rcvd_then_sent)
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection; what is unread is dropped."""
+        self._discarding = True
+        self._unread.clear()
+        self._unread_bytes = 0
+        self._regulate()
+        if self._heartbeat is not None:
+            self._heartbeat.suspend()
+        await super().close(code, reason)
+
+    async def send_all(self, texts: Iterable[bytes]) -> None:
+        """Send text messages of 125 bytes at most, many at a time.
+
+        Raises:
+            ConnectionClosed: The connection is over.
+        """
+        left = iter(texts)
+        while batch := list(islice(left, _SENT_AT_ONCE)):
+            if self.protocol.state is not State.OPEN:
+                raise self.ending
+            self.transport.write(_short_frames(batch[:-1]))
+            # It also waits until there is room for more.
+            await self.send(batch[-1], text=True)
+
+    # -- what the transport and the library call --------------------------------------
+
+    def process_event(self, event: Event) -> None:
+        """Queue the frames that hold data; the library deals with the others."""
+        self._events += 1
+        if not isinstance(event, Frame):
+            super().process_event(event)
+            return
+        opcode = event.opcode
+        if opcode is _BINARY or opcode is _TEXT:
+            if event.fin:
+                self._put(bytes(event.data))
+            else:
+                self._fragments += event.data
+        elif opcode is _CONT:
+            self._fragments += event.data
+            if event.fin:
+                self._put(bytes(self._fragments))
+                self._fragments = bytearray()
+        else:
+            super().process_event(event)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Say where to put what comes."""
+        try:
+            buffer: bytearray = _buffers.buffer
+        except AttributeError:
+            buffer = _buffers.buffer = bytearray(_READ_BYTES)
+        return buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what has come."""
+        self._parse(bytes(memoryview(_buffers.buffer)[:nbytes]))
+
+    def _parse(self, data: bytes) -> None:
+        """Parse what has come; of a crowd of tiny frames as many as do not hold up other tasks."""
+        self._events = parsed = 0
+        while parsed < len(data) and self._events < _CROWD:
+            self.data_received(data[parsed : parsed + _PARSED_BYTES])
+            parsed += _PARSED_BYTES
+        if self._events and self._heartbeat is not None:
+            self._heartbeat.heard_at = self.loop.time()
+        self._unparsed = data[parsed:]
+        if self._unparsed:
+            self.loop.call_soon(self._parse_on)
+        self._regulate()
+        self._wake()
+
+    def _parse_on(self) -> None:
+        if self._unparsed:
+            self._parse(self._unparsed)
+
+    def eof_received(self) -> None:
+        """Take note that nothing more will come."""
+        super().eof_received()
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take note of the end."""
+        super().connection_lost(exc)
+        self._unparsed = b""
+        if self._heartbeat is not None:
+            self._heartbeat.suspend()
+        self._wake()
+
+    # ---------------------------------------------------------------------------------
+
+    def _put(self, frame: bytes) -> None:
+        self.protocol.max_message_size = self._max_bytes
+        if not self._discarding:
+            self._unread.append(frame)
+            self._unread_bytes += len(frame)
+
+    def _wake(self) -> None:
+        if self._awaited is None or self._awaited.done():
+            return
+        if self._unread or self.protocol.state is not State.OPEN:
+            self._awaited.set_result(None)
+
+    def _regulate(self) -> None:
+        """Stop reading while much is unread, and go on once half of it is gone."""
+        limit = _UNREAD_MAX_BYTES // 2 if self._held else _UNREAD_MAX_BYTES
+        hold = bool(self._unparsed) or self._unread_bytes > limit
+        if hold == self._held or self.transport.is_closing():
+            return
+        self._held = hold
+        if hold:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+        if self._heartbeat is not None:
+            if hold:
+                self._heartbeat.suspend()
+            else:
+                self._heartbeat.resume()
+
+    def _ping(self) -> None:
+        if self.protocol.state is State.OPEN:
+            self.protocol.send_ping(b"")
+            self.transport.writelines(self.protocol.data_to_send())
+
+    def _give_up(self) -> None:
+        self.silent = True
+        self.transport.abort()
+
+
+def _short_frames(texts: Sequence[bytes]) -> bytes:
+    """Write text frames, masked as a client must (RFC 6455 §5.3), for less than the library takes."""
+    masks = os.urandom(4 * len(texts))
+    frames: list[bytes] = []
+    for index, text in enumerate(texts):
+        mask = masks[4 * index : 4 * index + 4]
+        frames += (b"\x81", _MASKED_LENGTHS[len(text)], mask, apply_mask(text, mask))
+    return b"".join(frames)

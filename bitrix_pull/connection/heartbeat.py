@@ -1,0 +1,69 @@
+"""Watches over a link: pings it where it is quiet, and tells when it gives no sign of life."""
+
+import asyncio
+from collections.abc import Callable
+
+_LATE_S = 1.0
+"""A timer that is later than this was held up by the program, and so was the reading."""
+
+
+class Heartbeat:
+    """One timer for the whole life of a link; what is heard only moves a number.
+
+    Attributes:
+        heard_at: When something was heard last, by the loop's clock; to be set by whoever hears.
+    """
+
+    def __init__(
+        self, ping: Callable[[], None], dead: Callable[[], None], *, interval_s: float, timeout_s: float
+    ) -> None:
+        """Begin to watch.
+
+        Args:
+            ping: Called when nothing was heard for ``interval_s``.
+            dead: Called once when nothing was heard for ``timeout_s`` after that.
+            interval_s: Longest silence without a ping.
+            timeout_s: Longest silence after a ping.
+        """
+        self._ping = ping
+        self._dead = dead
+        self._interval_s = interval_s
+        self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._pinged_at: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.resume()
+
+    def resume(self) -> None:
+        """Watch as from the start: while nobody listened, nothing can have been heard."""
+        self.suspend()
+        self.heard_at = self._loop.time()
+        self._look_again_at(self.heard_at + self._interval_s)
+
+    def suspend(self) -> None:
+        """Stop watching."""
+        self._pinged_at = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look_again_at(self, when: float) -> None:
+        self._timer = self._loop.call_at(when, self._look, when)
+
+    def _look(self, due: float) -> None:
+        now = self._loop.time()
+        if self._pinged_at is not None and self.heard_at < self._pinged_at:
+            if now - due <= _LATE_S:
+                self._timer = None
+                self._dead()
+            else:
+                # What has come meanwhile is still to be read.
+                self._look_again_at(now + self._timeout_s)
+            return
+        self._pinged_at = None
+        if now < self.heard_at + self._interval_s:
+            self._look_again_at(self.heard_at + self._interval_s)
+            return
+        self._pinged_at = now
+        self._look_again_at(now + self._timeout_s)
+        self._ping()
