@@ -113,7 +113,14 @@ ANSWERS: dict[str, tuple[Answer, int, str]] = {
     "expired token": (lambda: web.json_response({"error": "expired_token"}, status=401), 3, "token"),
     "no scope": (lambda: web.json_response({"error": "insufficient_scope"}, status=403), 3, "scope"),
     "not configured": (lambda: web.json_response({"error": "SERVER_ERROR"}, status=500), 3, "enable"),
-    "busy": (lambda: web.json_response({"error": "QUERY_LIMIT_EXCEEDED"}, status=503), 1, "less often"),
+    "busy": (
+        # Longer than a call may take: it is not waited for.
+        lambda: web.json_response(
+            {"error": "QUERY_LIMIT_EXCEEDED"}, status=503, headers={"Retry-After": "60"}
+        ),
+        1,
+        "less often",
+    ),
     "moved": (
         lambda: web.Response(status=302, headers={"Location": "https://new.example/"}),
         3,
