@@ -9,6 +9,9 @@ from bitrix_pull.connection.known_mids import KnownMids, is_regular
 from bitrix_pull.wire.messages import Position
 from bitrix_pull.wire.urls import START_OF_HISTORY
 
+_OVERLAP_MAX = 100_000
+"""Messages within the overlap from which on it is shorter than its seconds: memory has an end."""
+
 CLOCK_SLACK_S = 2.0
 """The server's creation times are whole seconds, and its clock may be a little off."""
 
@@ -154,7 +157,7 @@ class Cursor:
                 return False
             self._known_up_to = max(mid, self._known_up_to)
         if self._known.add(mid, kept_until_unix):
-            self._known.turn_page(self.resume_point or START_OF_HISTORY, self._latest)
+            self._turn_page()
         if is_newest:
             self._newest = mid
             if now >= self._mark_at:
@@ -197,6 +200,14 @@ class Cursor:
     def release(self, reason: str) -> None:
         """Let the resume point follow the stream again, as far as this reason goes."""
         self._holds.pop(reason, None)
+
+    def _turn_page(self) -> None:
+        """Forget of the oldest mids what no resume can bring again."""
+        known, marks = self._known, self._checkpoints
+        known.turn_page(self.resume_point or START_OF_HISTORY, self._latest)
+        while known.packed > _OVERLAP_MAX and len(marks) > 1 and not self._holds:
+            marks.popleft()
+            known.forget(marks[0][1])
 
     def _mark(self, now: float) -> None:
         """Note the newest mid now and then, so that the left note stays just out of the overlap."""

@@ -29,11 +29,15 @@ class FrameReader:
         """True if there is, or may be, more of the frame that was begun."""
         return self._rest is not None
 
+    @property
+    def is_due(self) -> bool:
+        """True if so much was read that it is the turn of other tasks."""
+        return self._read_bytes >= TURN_BYTES
+
     async def turn(self) -> None:
-        """Let other tasks run, if enough was read since they last did."""
-        if self._read_bytes >= TURN_BYTES:
-            self._read_bytes = 0
-            await asyncio.sleep(0)
+        """Let other tasks run."""
+        self._read_bytes = 0
+        await asyncio.sleep(0)
 
     def begin(self, frame: bytes) -> list[Incoming]:
         """Return what a frame holds, or the first part of it.

@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -39,7 +39,9 @@ _SENT_AT_ONCE = 500
 _buffers = threading.local()
 """One for each thread: what is in it is taken before another connection reads."""
 
-_MASKED_LENGTHS = [bytes([0x80 | length]) for length in range(126)]
+_SHORT_MAX = 125
+_SHORT_HEADS = [bytes([0x81, 0x80 | length]) for length in range(_SHORT_MAX + 1)]
+"""How text frames begin whose length fits into the second byte."""
 
 _TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 
@@ -90,7 +92,7 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
         Raises:
             ConnectionClosed: None is left, and none will come.
         """
-        while not self._unread:
+        while (frame := self.take_frame()) is None:
             if self.protocol.state is not State.OPEN:
                 raise self.ending
             self._awaited = self.loop.create_future()
@@ -98,6 +100,12 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
                 await self._awaited
             finally:
                 self._awaited = None
+        return frame
+
+    def take_frame(self) -> bytes | None:
+        """Return the next message if it has come already."""
+        if not self._unread:
+            return None
         frame = self._unread.popleft()
         self._unread_bytes -= len(frame)
         if self._held:
@@ -121,7 +129,7 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
         await super().close(code, reason)
 
     async def send_all(self, texts: Iterable[bytes]) -> None:
-        """Send text messages of 125 bytes at most, many at a time.
+        """Send text messages, many at a time; made for short ones.
 
         Raises:
             ConnectionClosed: The connection is over.
@@ -130,9 +138,10 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
         while batch := list(islice(left, _SENT_AT_ONCE)):
             if self.protocol.state is not State.OPEN:
                 raise self.ending
-            self.transport.write(_short_frames(batch[:-1]))
+            *others, last = batch
+            self.transport.write(b"".join(map(_text_frame, others, _masks(len(others)))))
             # It also waits until there is room for more.
-            await self.send(batch[-1], text=True)
+            await self.send(last, text=True)
 
     # -- what the transport and the library call --------------------------------------
 
@@ -240,11 +249,14 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
         self.transport.abort()
 
 
-def _short_frames(texts: Sequence[bytes]) -> bytes:
-    """Write text frames, masked as a client must (RFC 6455 §5.3), for less than the library takes."""
-    masks = os.urandom(4 * len(texts))
-    frames: list[bytes] = []
-    for index, text in enumerate(texts):
-        mask = masks[4 * index : 4 * index + 4]
-        frames += (b"\x81", _MASKED_LENGTHS[len(text)], mask, apply_mask(text, mask))
-    return b"".join(frames)
+def _masks(count: int) -> Iterator[bytes]:
+    random = os.urandom(4 * count)
+    return (random[at : at + 4] for at in range(0, len(random), 4))
+
+
+def _text_frame(text: bytes, mask: bytes) -> bytes:
+    """Write a frame, masked as a client must, for a tenth of what the library takes (RFC 6455 §5.2)."""
+    length = len(text)
+    if length > _SHORT_MAX:
+        return Frame(_TEXT, text).serialize(mask=True)
+    return _SHORT_HEADS[length] + mask + apply_mask(text, mask)

@@ -15,6 +15,11 @@ logger = get_logger("connection")
 class Sink(Protocol):
     """Takes the events that are new."""
 
+    @property
+    def full(self) -> bool:
+        """True if no more should be taken just now."""
+        ...
+
     def put(self, event: PullEvent[Any]) -> None:
         """Take an event at once."""
         ...
@@ -48,6 +53,11 @@ class Intake:
         """Messages that were known already."""
         self.malformed = 0
         """Messages that could not be read."""
+
+    @property
+    def full(self) -> bool:
+        """True if the sink wants no further frame just now."""
+        return self._sink.full
 
     async def room(self) -> None:
         """Wait until the sink can take what the next frame holds."""

@@ -61,8 +61,17 @@ class KnownMids:
                 oldest = [mid for mid in oldest if is_regular(mid)]
             if oldest:
                 self._packs.append(_Pack(oldest))
+        self.forget(point)
+
+    def forget(self, point: str) -> None:
+        """Forget of what is packed all that is not beyond a resume point."""
         while self._packs and self._packs[0].newest <= point:
             self._packs.popleft()
+
+    @property
+    def packed(self) -> int:
+        """How many earlier mids are remembered for the sake of a resume alone."""
+        return sum(map(len, self._packs))
 
     def beyond(self, point: str) -> Iterator[str]:
         """Yield the mids beyond a resume point."""
@@ -98,6 +107,9 @@ class _Pack:
         packed = bytes.fromhex(mid)
         index = bisect_left(self._all, packed, key=self._at)
         return index < len(self._all) and self._at(index) == packed
+
+    def __len__(self) -> int:
+        return len(self._all)
 
     def __iter__(self) -> Iterator[str]:
         return (self._at(index).hex() for index in self._all)

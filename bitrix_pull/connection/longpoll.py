@@ -83,7 +83,8 @@ class LongPollConnection:
     async def receive(self) -> list[Incoming]:
         """Return what the next poll brings, or the next part of it; see ``Connection.receive``."""
         if self._reader.amid_frame:
-            await self._reader.turn()
+            if self._reader.is_due:
+                await self._reader.turn()
             return self._noted(self._reader.go_on())
         while True:
             answer = await _request(

@@ -144,9 +144,12 @@ class Stream:
     async def _read(self) -> Ended:
         try:
             await self._take_first_frame()
+            receive, intake = self.connection.receive, self._intake
             while True:
-                await self._intake.room()
-                self._take(await self.connection.receive())
+                if intake.full:
+                    await intake.room()
+                for control in intake.take(await receive()):
+                    self._obey(control)
         except Ended as ended:
             return ended
         except MalformedFrame as error:

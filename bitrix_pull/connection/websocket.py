@@ -103,11 +103,15 @@ class WebSocketConnection:
 
     async def receive(self) -> list[Incoming]:
         """Return what the next frame holds, or the next part of it; see ``Connection.receive``."""
-        await self._reader.turn()
-        if self._reader.amid_frame:
-            return self._reader.go_on()
+        reader = self._reader
+        if reader.is_due:
+            await reader.turn()
+        if reader.amid_frame:
+            return reader.go_on()
         try:
-            frame = await self._socket.next_frame()
+            frame = self._socket.take_frame()
+            if frame is None:
+                frame = await self._socket.next_frame()
         except ConnectionClosed as closed:
             if self._socket.silent:
                 raise self.dead("the push server did not answer a ping") from None

@@ -92,6 +92,11 @@ class Dispatcher:
         for receiver in receivers:
             receiver.put(event)
 
+    @property
+    def full(self) -> bool:
+        """True if ``room`` has to be waited for."""
+        return self._inbox.full and not self._drops
+
     async def room(self) -> None:
         """Wait until the inbox can take more."""
         await self._inbox.room()

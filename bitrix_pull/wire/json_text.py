@@ -1,6 +1,7 @@
 """JSON as it is sent and received."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -37,8 +38,7 @@ def parser_for(frame: bytes) -> Parse:
         # Behind a quotation mark it is a string: every mid is one.
         if frame[at - 1 : at] != b'"':
             return _parse_exactly
-        end = digits.find(0, at)
-        at = digits.find(_LONG_RUN, end) if end >= 0 else -1
+        at = digits.find(_LONG_RUN, at + _LONG)
     return orjson.loads
 
 
@@ -47,11 +47,21 @@ class TooLong:
 
 
 def parse_leniently(text: bytes) -> Any:
-    """Parse JSON that holds integers of any size; a ``TooLong`` takes the place of the longest."""
+    """Parse JSON that holds integers of any size; a ``TooLong`` takes the place of the longest.
+
+    Raises:
+        ValueError: It is no JSON, by the strict measure of orjson, or nested too deeply.
+    """
     try:
-        return json.loads(text, parse_int=_integer)
+        content = json.loads(
+            text.decode(), parse_int=_integer, parse_float=_finite, parse_constant=_refuse_constant
+        )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    if b"\\ud" in text or b"\\uD" in text:
+        # Half a character cannot be written as UTF-8.
+        json.dumps(content, ensure_ascii=False, default=repr).encode()
+    return content
 
 
 def has_too_long(value: object) -> bool:
@@ -69,8 +79,6 @@ def has_too_long(value: object) -> bool:
 
 
 def _parse_exactly(text: bytes) -> Any:
-    # The standard parser takes more than JSON: NaN, half characters.
-    orjson.loads(text)
     content = parse_leniently(text)
     if has_too_long(content):
         raise ValueError("an integer in it has too many digits")
@@ -79,6 +87,17 @@ def _parse_exactly(text: bytes) -> Any:
 
 def _integer(digits: str) -> int | TooLong:
     return int(digits) if len(digits) <= _TOO_LONG else TooLong()
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError("a number in it is too large")
+    return number
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
 
 
 def encode_json(value: Any, what: str = "the params") -> bytes:

@@ -59,9 +59,7 @@ def read(frame: bytes) -> Iterator[Incoming]:
         return
     is_exact = parser_for(frame) is orjson.loads
     try:
-        content: object = orjson.loads(frame)
-        if not is_exact:
-            content = parse_leniently(frame)
+        content: object = orjson.loads(frame) if is_exact else parse_leniently(frame)
     except ValueError:
         # The parser's own error holds the frame.
         raise MalformedFrame(f"a frame of {len(frame)} bytes is no usable JSON") from None

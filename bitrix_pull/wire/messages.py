@@ -1,5 +1,6 @@
 """What a frame of the push server can hold, as values: a closed set for one ``match``."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
@@ -99,8 +100,10 @@ def read_message(
         return Malformed(mid, TOO_DENSE)
     try:
         content = parse(body)
-    except orjson.JSONDecodeError as error:
+    except json.JSONDecodeError as error:
         return Malformed(mid, f"the body is no JSON at character {error.pos}")
+    except UnicodeError:
+        return Malformed(mid, "the body is no UTF-8")
     except ValueError as error:
         return Malformed(mid, f"the body cannot be read: {error}")
     return interpret(mid, content, sender, size, created_unix, expiry)
@@ -135,7 +138,9 @@ def interpret(
         return Control(mid, command.lower(), params if is_object(params) else {}, extra, created_unix)
     elif module_id == "online":
         kind = "online"
-    return PullEvent(mid, module_id, command, params, extra, sender, kind, created_unix, expiry, size=size)
+    return PullEvent(
+        mid, module_id, command, params, extra, sender, kind, created_unix, expiry, False, False, size
+    )
 
 
 def read_sender(sender: object) -> Sender:

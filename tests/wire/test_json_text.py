@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitrix_pull.errors import InvalidArgument
-from bitrix_pull.wire.json_text import encode_json
+from bitrix_pull.wire.json_text import encode_json, has_too_long, parse_leniently, parser_for
 
 TEXT = st.text(st.characters(codec="utf-8"))
 VALUES: st.SearchStrategy[Any] = st.recursive(
@@ -63,3 +63,49 @@ def test_what_is_no_json_is_refused(value: Any, complaint: str) -> None:
     with pytest.raises(InvalidArgument, match=complaint) as caught:
         encode_json(value, "the order")
     assert str(caught.value).startswith("the order ")
+
+
+INTEGERS = st.integers() | st.integers(-(10**40), 10**40)
+DOCUMENTS = st.recursive(
+    INTEGERS | st.text('0123456789:,[]{}- "\\', max_size=40) | st.booleans(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text("0123456789x", max_size=30), inner),
+    max_leaves=10,
+)
+
+
+@given(document=DOCUMENTS, indent=st.sampled_from([None, 1]))
+def test_integers_of_any_size_are_read_exactly(document: Any, indent: int | None) -> None:
+    text = json.dumps(document, indent=indent).encode()
+    assert parser_for(text)(text) == document
+
+
+def test_strings_of_digits_take_the_fast_parser() -> None:
+    mids = b",".join(b'{"mid":"17953130010000000000000%03d"}' % number for number in range(50))
+    assert parser_for(b"[" + mids + b"]") is orjson.loads
+    assert parser_for(b"[" + mids + b",12345678901234567890]") is not orjson.loads
+
+
+def test_an_integer_without_end_is_refused_and_named() -> None:
+    text = b'{"n":' + b"9" * 4_301 + b"}"
+    with pytest.raises(ValueError, match="too many digits"):
+        parser_for(text)(text)
+    assert has_too_long(parse_leniently(text))
+    assert not has_too_long(parse_leniently(b'{"n":' + b"9" * 4_300 + b"}"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[12345678901234567890,NaN]",
+        b"[12345678901234567890,-Infinity]",
+        b"[12345678901234567890,1e999]",
+        b'[12345678901234567890,"\\ud800"]',
+        b'[12345678901234567890,"\xed\xa0\x80"]',
+        b'[12345678901234567890,"\n"]',
+        b"\xef\xbb\xbf[12345678901234567890]",
+        b"[12345678901234567890" + b"[" * 100_000,
+    ],
+)
+def test_what_is_no_json_is_none_to_the_exact_parser_either(text: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - orjson's own error
+        parser_for(text)(text)

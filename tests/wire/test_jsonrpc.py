@@ -111,3 +111,21 @@ def test_what_we_write() -> None:
         "error": {"code": -32601, "message": "Method not found"},
         "id": "three",
     }
+
+
+def test_one_integer_without_end_spoils_one_message_only() -> None:
+    def request(number: int, value: str) -> str:
+        body = f'{{"module_id":"application","command":"x","params":{{"n":{value}}}}}'
+        params = f'{{"mid":"{number:026}","body":{body}}}'
+        return f'{{"jsonrpc":"2.0","method":"incoming.message","params":{params}}}'
+
+    values = ["1", "9" * 5_000, "9" * 4_000, "1" * 30]
+    frame = f"[{','.join(request(*item) for item in enumerate(values))}]".encode()
+    received = jsonrpc.decode(frame)
+    assert [message.params["n"] for message in received if isinstance(message, PullEvent)] == [
+        1,
+        int("9" * 4_000),
+        int("1" * 30),
+    ]
+    (spoilt,) = (message for message in received if isinstance(message, Malformed))
+    assert spoilt.mid == f"{1:026}"

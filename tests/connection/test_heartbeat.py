@@ -1,0 +1,81 @@
+"""One timer watches over a link: it pings a quiet one, and gives up a dead one."""
+
+import asyncio
+import time
+
+from bitrix_pull.connection.heartbeat import Heartbeat
+from tests import virtual_time
+
+
+class Link:
+    """Writes down what its heartbeat does, and when."""
+
+    def __init__(self) -> None:
+        self.pings: list[float] = []
+        self.died: list[float] = []
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self.heartbeat = Heartbeat(
+            lambda: self.pings.append(self.now()),
+            lambda: self.died.append(self.now()),
+            interval_s=10.0,
+            timeout_s=5.0,
+        )
+
+    def now(self) -> float:
+        return round(self._loop.time() - self._began, 3)
+
+    def hear(self) -> None:
+        self.heartbeat.heard_at = self._loop.time()
+
+
+def test_silence_is_pinged_and_then_given_up_once() -> None:
+    async def main() -> None:
+        link = Link()
+        await asyncio.sleep(100)
+        assert (link.pings, link.died) == ([10.0], [15.0])
+
+    virtual_time.run(main)
+
+
+def test_what_is_heard_puts_off_the_next_ping() -> None:
+    async def main() -> None:
+        link = Link()
+        await asyncio.sleep(7)
+        link.hear()
+        await asyncio.sleep(11)
+        assert link.pings == [17.0]
+        link.hear()
+        await asyncio.sleep(9.9)
+        assert (link.pings, link.died) == ([17.0], [])
+
+    virtual_time.run(main)
+
+
+def test_nothing_is_held_against_a_link_that_is_not_listened_to() -> None:
+    async def main() -> None:
+        link = Link()
+        await asyncio.sleep(12)
+        link.heartbeat.suspend()
+        await asyncio.sleep(1000)
+        assert link.died == []
+        link.heartbeat.resume()
+        await asyncio.sleep(14.9)
+        assert (link.pings, link.died) == ([10.0, 1022.0], [])
+        await asyncio.sleep(0.2)
+        assert link.died == [1027.0]
+
+    virtual_time.run(main)
+
+
+async def test_a_program_that_was_held_up_gets_its_time_anew() -> None:
+    died: list[float] = []
+    heartbeat = Heartbeat(lambda: None, lambda: died.append(1), interval_s=0.05, timeout_s=0.5)
+    await asyncio.sleep(0.1)
+    time.sleep(1.6)  # noqa: ASYNC251 - this is what is tested
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not died
+    await asyncio.sleep(0.7)
+    assert died
+    heartbeat.suspend()
