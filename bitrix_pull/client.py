@@ -311,6 +311,8 @@ class PullClient(Router):
         try:
             await self._supervisor.run()
         finally:
+            # It ends by itself now: to cancel it again would only cut this short.
+            self._closing = True
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._drain_s):
                     await self._dispatcher.idle()

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -28,6 +29,7 @@ from bitrix_pull.errors import (
     NotRunning,
     PullError,
     StartTimeout,
+    TokenExpired,
     Unreachable,
     WrongAuthType,
 )
@@ -723,3 +725,23 @@ def test_arguments_that_cannot_work_are_refused_at_once(arguments: dict[str, Any
         PullClient(StandInPortal(), **arguments)
     with pytest.raises(InvalidArgument, match="no way to call a portal"):
         PullClient("acme.bitrix24.com")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_closing_a_client_that_has_just_failed_lets_go_of_its_store(steps: int, tmp_path: Path) -> None:
+    async with Emulator() as emu:
+        emu.portal.expire_token(emu.token)
+        store = tmp_path / "resume.json"
+        pull = PullClient(AccessToken(emu.portal_url, emu.token), resume=store)
+        failing = asyncio.create_task(pull.run())
+        async with asyncio.timeout(10):
+            while pull.state is not State.FAILED:
+                await asyncio.sleep(0)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await pull.close()
+        await asyncio.wait({failing})
+        assert isinstance(failing.exception(), TokenExpired)
+
+        async with PullClient(AccessToken(emu.portal_url, emu.portal.issue_token()), resume=store) as other:
+            assert state_of(other) is State.LIVE

@@ -72,7 +72,7 @@ class FrameRoute:
             raise refusal(error.code, str(request)) from None
         except TimeoutError:
             raise OutcomeUnknown(
-                f"{request}: no sign within {timeout_s:.3g} s that the push server has read it"
+                f"{request}: no sign within {timeout_s:.2g} s that the push server has read it"
             ) from None
         except ConnectionLost as error:
             raise OutcomeUnknown(f"{request}: {error.args[0]}") from error
@@ -137,4 +137,4 @@ class CallRoute:
         except (CallTimeout, ConnectionLost) as error:
             raise OutcomeUnknown(f"{part}: {error.args[0]}") from error
         except TimeoutError:
-            raise OutcomeUnknown(f"{part}: no answer within {timeout_s:.3g} s") from None
+            raise OutcomeUnknown(f"{part}: no answer within {timeout_s:.2g} s") from None

@@ -109,3 +109,14 @@ def test_an_integer_without_end_is_refused_and_named() -> None:
 def test_what_is_no_json_is_none_to_the_exact_parser_either(text: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - orjson's own error
         parser_for(text)(text)
+
+
+@given(before=st.integers(0, 40), sign=st.sampled_from(["", "-"]), digits=st.integers(19, 45))
+def test_long_integers_are_found_wherever_they_stand_in_a_large_frame(
+    before: int, sign: str, digits: int
+) -> None:
+    for window in (1, 2):
+        padding = "x" * (window * 16_384 - before - 4)
+        number = int(sign + "9" * digits)
+        text = f'["{padding}",{number}]'.encode()
+        assert parser_for(text)(text) == [padding, number]
