@@ -31,17 +31,6 @@ async def call(callback: Callable[..., Awaitable[object] | object], *arguments: 
     return None
 
 
-async def call_typed(
-    callback: Callable[..., Awaitable[object] | object], model: type[BaseModel], event: PullEvent[Any]
-) -> Exception | None:
-    """Call a function with an event whose params are an instance of a model."""
-    try:
-        event = typed(event, model)
-    except BaseException as error:
-        return as_failure(error)
-    return await call(callback, event)
-
-
 def typed(event: PullEvent[Any], model: type[BaseModel]) -> PullEvent[Any]:
     """Return a copy of an event whose params are an instance of a model.
 

@@ -30,18 +30,8 @@ def format_of(version: int, *, protobuf: bool) -> WireFormat:
     return WireFormat.TEXT
 
 
-Decode = Callable[[bytes], list[Incoming]]
-"""Reads a frame at once. Raises MalformedFrame."""
-
 Read = Callable[[bytes], Iterable[Incoming]]
 """Reads a frame, each message when it is asked for. Raises MalformedFrame."""
-
-DECODERS: dict[WireFormat, Decode] = {
-    WireFormat.TEXT: text.decode,
-    WireFormat.JSON: text.decode_json,
-    WireFormat.PROTOBUF: protobuf.decode,
-    WireFormat.JSONRPC: jsonrpc.decode,
-}
 
 READERS: dict[WireFormat, Read] = {
     WireFormat.TEXT: text.read,

@@ -36,11 +36,6 @@ _HEAD = re.compile(
 """How the server begins a message."""
 
 
-def decode(frame: bytes) -> list[Incoming]:
-    """Read a frame at once; see ``read``."""
-    return list(read(frame))
-
-
 def read(frame: bytes) -> Iterator[Incoming]:
     """Read a frame: the bare text ``ping``, or requests and replies, singly or in an array.
 

@@ -27,11 +27,6 @@ class Publication:
     expiry_s: int
 
 
-def decode(frame: bytes) -> list[Incoming]:
-    """Read a ``ResponseBatch`` at once; see ``read``."""
-    return list(read(frame))
-
-
 def read(frame: bytes) -> Iterator[Incoming]:
     """Read a ``ResponseBatch``, each message when it is asked for.
 

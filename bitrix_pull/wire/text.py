@@ -41,16 +41,6 @@ _HEAD = re.compile(rb'\{"id":\d+,"mid":"(\d{26})"')
 _BETWEEN = re.compile(rb',(?=\{"id":\d+,"mid":"\d{26}")')
 
 
-def decode(frame: bytes) -> list[Incoming]:
-    """Read a frame or poll body of delimited JSON at once; see ``read``."""
-    return list(read(frame))
-
-
-def decode_json(frame: bytes) -> list[Incoming]:
-    """Read a frame or poll body of ``format=json`` at once; see ``read_json``."""
-    return list(read_json(frame))
-
-
 def read(frame: bytes) -> Iterator[Incoming]:
     """Read a frame or poll body of delimited JSON, each message when it is asked for.
 

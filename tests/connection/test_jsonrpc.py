@@ -14,7 +14,7 @@ from bitrix_pull.connection.websocket import WebSocketConnection
 from bitrix_pull.errors import CallRefused, CallTimeout
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.http import HttpSession
-from bitrix_pull.wire.jsonrpc import decode
+from bitrix_pull.wire.jsonrpc import read
 from tests import virtual_time
 
 Play = Callable[[ServerConnection], Awaitable[None]]
@@ -27,7 +27,7 @@ async def connection_to(play: Play) -> AsyncIterator[JsonRpcConnection]:
         port = next(iter(server.sockets)).getsockname()[1]
         options = PullOptions()
         websocket = await WebSocketConnection.open(
-            HttpSession(options), f"ws://127.0.0.1:{port}", decode, options
+            HttpSession(options), f"ws://127.0.0.1:{port}", read, options
         )
         connection = JsonRpcConnection(websocket)
         try:

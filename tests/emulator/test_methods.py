@@ -8,7 +8,7 @@ from bitrix_pull.emulator.channels import Audience
 from bitrix_pull.emulator.portal import Notification
 from bitrix_pull.events import PullEvent
 from bitrix_pull.wire.channel_ids import PublicChannel
-from bitrix_pull.wire.protobuf import decode
+from bitrix_pull.wire.protobuf import read
 from bitrix_pull.wire.urls import START_OF_HISTORY
 from tests.emulator.conftest import Call, Clock, frame, subscribe
 from tests.emulator.test_rest import RECORDED_ERRORS, REFERENCE, error
@@ -28,7 +28,7 @@ async def events(emulator: Emulator, audience: Audience, user_id: int) -> list[P
     channels = emulator.portal.config(audience, user_id)["channels"]
     ids = [channels["private"]["id"], channels["shared"]["id"]]
     async with subscribe(emulator, ids, mid=START_OF_HISTORY) as websocket:
-        return [event for event in decode(await frame(websocket)) if isinstance(event, PullEvent)]
+        return [event for event in read(await frame(websocket)) if isinstance(event, PullEvent)]
 
 
 # -- configuration ------------------------------------------------------------------------

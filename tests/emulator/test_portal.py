@@ -6,14 +6,14 @@ from bitrix_pull.emulator import Emulator, Owner
 from bitrix_pull.emulator.channels import Audience
 from bitrix_pull.events import PullEvent
 from bitrix_pull.wire.messages import Control
-from bitrix_pull.wire.protobuf import decode
+from bitrix_pull.wire.protobuf import read
 from tests.emulator.conftest import Clock, frame, subscribe
 
 
 async def received(emulator: Emulator, channel: str, mid: str) -> list[Any]:
     """Return what a channel holds after a mid."""
     async with subscribe(emulator, [channel], mid=mid) as websocket:
-        return list(decode(await frame(websocket)))
+        return list(read(await frame(websocket)))
 
 
 def channel(emulator: Emulator, audience: Audience, user_id: int, kind: str) -> str:

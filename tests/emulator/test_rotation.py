@@ -8,7 +8,7 @@ from bitrix_pull.emulator import Emulator, Owner
 from bitrix_pull.emulator.channels import ChannelBook, PortalChannel
 from bitrix_pull.events import PullEvent
 from bitrix_pull.wire.messages import Control
-from bitrix_pull.wire.protobuf import decode
+from bitrix_pull.wire.protobuf import read
 from tests.emulator.conftest import Clock, channel_ids, frame, subscribe
 
 SHARED, PRIVATE = Owner("application"), Owner("application", 1)
@@ -17,7 +17,7 @@ SHARED, PRIVATE = Owner("application"), Owner("application", 1)
 async def kept(emulator: Emulator, channels: Sequence[str], after: str) -> list[Any]:
     """Return what channels hold after a mid; at least one message."""
     async with subscribe(emulator, channels, mid=after) as websocket:
-        return list(decode(await frame(websocket)))
+        return list(read(await frame(websocket)))
 
 
 def commands(messages: Sequence[Any]) -> list[str]:
@@ -114,9 +114,9 @@ async def test_expire_lets_the_end_come_in_silence(emulator: Emulator) -> None:
     emulator.portal.expire(PRIVATE)
     async with subscribe(emulator, old, mid=start) as websocket:
         emulator.portal.send("still here")
-        assert commands(decode(await frame(websocket))) == ["still here"]
+        assert commands(list(read(await frame(websocket)))) == ["still here"]
         emulator.portal.send("late", users=[1])
-        assert commands(decode(await frame(websocket))) == ["channel_expire"]
+        assert commands(list(read(await frame(websocket)))) == ["channel_expire"]
     new = channel_ids(emulator)
     assert new[0] != old[0]
     assert new[1] == old[1]
@@ -127,7 +127,7 @@ async def test_rotate_announces_new_channels_at_once(emulator: Emulator) -> None
     old = channel_ids(emulator)
     async with subscribe(emulator, old) as websocket:
         emulator.portal.rotate()
-        received: list[Any] = [*decode(await frame(websocket)), *decode(await frame(websocket))]
+        received: list[Any] = [*read(await frame(websocket)), *read(await frame(websocket))]
     assert commands(received) == ["channel_expire", "channel_expire"]
     assert {message.params["channel"]["id"] for message in received} == {text[:32] for text in old}
     assert set(channel_ids(emulator)).isdisjoint(old)
@@ -150,7 +150,7 @@ async def test_all_who_are_connected_are_told_of_a_restart(emulator: Emulator) -
         emulator.portal.restart_notice()
         emulator.portal.expire_config()
         for websocket in (outdated, other):
-            received = [*decode(await frame(websocket)), *decode(await frame(websocket))]
+            received = [*read(await frame(websocket)), *read(await frame(websocket))]
             assert commands(received) == ["server_restart", "config_expire"]
             assert all(isinstance(message, Control) for message in received)
     after = emulator.portal.send("after", expiry_s=60)
@@ -173,7 +173,7 @@ async def test_an_announcement_can_take_every_form(
     ids = channel_ids(emulator)
     async with subscribe(emulator, ids) as websocket:
         emulator.portal.rotate(owner)
-        (expired,) = decode(await frame(websocket))
+        (expired,) = read(await frame(websocket))
     assert isinstance(expired, Control)
     old = ids[0 if owner is PRIVATE else 1]
     new = channel_ids(emulator)[0 if owner is PRIVATE else 1]
@@ -191,7 +191,7 @@ async def test_without_a_choice_get_config_brings_no_channel(emulator: Emulator)
     emulator.portal.expire_notice.action = "get_config"
     async with subscribe(emulator, channel_ids(emulator)) as websocket:
         emulator.portal.rotate(SHARED)
-        (expired,) = decode(await frame(websocket))
+        (expired,) = read(await frame(websocket))
     assert isinstance(expired, Control)
     assert set(expired.params) == {"action", "channel"}
     assert expired.params["channel"]["type"] == emulator.portal.client_id

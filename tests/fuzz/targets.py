@@ -35,7 +35,7 @@ from bitrix_pull.portal.token_files import read_tokens, write_tokens
 from bitrix_pull.portal.tokens import Tokens
 from bitrix_pull.wire.channel_ids import PublicChannel, channel_key
 from bitrix_pull.wire.close_codes import read_refusal
-from bitrix_pull.wire.formats import DECODERS, WireFormat
+from bitrix_pull.wire.formats import READERS, WireFormat
 from bitrix_pull.wire.messages import Control, Incoming, Malformed, Position
 from bitrix_pull.wire.urls import publication_url, subscription_url
 from tests.fuzz import seeds
@@ -68,12 +68,12 @@ def _check(error: Exception) -> None:
 # -- frames -----------------------------------------------------------------------
 
 
-def _decoder(wire_format: WireFormat) -> Callable[[bytes], object]:
-    decode = DECODERS[wire_format]
+def _reader(wire_format: WireFormat) -> Callable[[bytes], object]:
+    read = READERS[wire_format]
 
     def run(frame: bytes) -> object:
         try:
-            messages = decode(frame)
+            messages = list(read(frame))
         except MalformedFrame as error:
             _check(error)
             return None
@@ -245,7 +245,7 @@ def _cli_options(content: bytes) -> object:
 def _cli_output(content: bytes) -> object:
     """Show whatever events a frame holds."""
     with contextlib.suppress(MalformedFrame):
-        for message in DECODERS[WireFormat.JSONRPC](content):
+        for message in READERS[WireFormat.JSONRPC](content):
             if isinstance(message, PullEvent):
                 with contextlib.suppress(orjson.JSONEncodeError):
                     line = orjson.dumps(event_as_json(message))
@@ -256,10 +256,10 @@ def _cli_output(content: bytes) -> object:
 
 
 TARGETS: dict[str, Target] = {
-    "protobuf": Target(_decoder(WireFormat.PROTOBUF), seeds.binary_frames),
-    "text": Target(_decoder(WireFormat.TEXT), seeds.text_frames),
-    "json": Target(_decoder(WireFormat.JSON), seeds.json_frames),
-    "jsonrpc": Target(_decoder(WireFormat.JSONRPC), seeds.jsonrpc_frames),
+    "protobuf": Target(_reader(WireFormat.PROTOBUF), seeds.binary_frames),
+    "text": Target(_reader(WireFormat.TEXT), seeds.text_frames),
+    "json": Target(_reader(WireFormat.JSON), seeds.json_frames),
+    "jsonrpc": Target(_reader(WireFormat.JSONRPC), seeds.jsonrpc_frames),
     "rest": Target(_rest, seeds.rest_answers),
     "config": Target(_config, seeds.configs),
     "public-channels": Target(_public_channels, seeds.public_channels),

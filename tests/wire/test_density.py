@@ -7,7 +7,7 @@ import pytest
 
 from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.wire.density import BODY_GROWTH, FRAME_GROWTH, LIGHT_BYTES, is_dense, refuse_crowded
-from bitrix_pull.wire.formats import DECODERS, WireFormat
+from bitrix_pull.wire.formats import READERS, WireFormat
 from bitrix_pull.wire.messages import Malformed
 from tests.wire.test_codecs import WRITERS, Written, body, events, mid
 
@@ -50,7 +50,7 @@ def test_a_replay_of_any_size_is_not_dense() -> None:
 def test_a_dense_body_takes_no_neighbour_along(wire_format: WireFormat) -> None:
     dense = f'{{"module_id":"m","command":"c","params":{filled("{}")}}}'
     sent = [Written(mid(1), body({})), Written(mid(2), dense), Written(mid(3), body({}))]
-    received = DECODERS[wire_format](WRITERS[wire_format](sent))
+    received = list(READERS[wire_format](WRITERS[wire_format](sent)))
     assert [event.mid for event in events(received)] == [mid(1), mid(3)]
     assert [item.mid for item in received if isinstance(item, Malformed)] == [mid(2)]
 
@@ -58,7 +58,7 @@ def test_a_dense_body_takes_no_neighbour_along(wire_format: WireFormat) -> None:
 @pytest.mark.parametrize("wire_format", [WireFormat.JSON, WireFormat.JSONRPC])
 def test_a_dense_frame_of_json_is_its_first_message(wire_format: WireFormat) -> None:
     dense = f'{{"module_id":"m","command":"c","params":{filled("{}")}}}'
-    (left_out,) = DECODERS[wire_format](WRITERS[wire_format]([Written(mid(2), dense)]))
+    (left_out,) = list(READERS[wire_format](WRITERS[wire_format]([Written(mid(2), dense)])))
     assert isinstance(left_out, Malformed)
     assert left_out.mid == mid(2)
 
@@ -89,13 +89,13 @@ CROWDED = {
 def test_a_crowded_frame_is_malformed(frame: bytes) -> None:
     began = time.process_time()
     with pytest.raises(MalformedFrame):
-        DECODERS[WireFormat.PROTOBUF](frame)
+        list(READERS[WireFormat.PROTOBUF](frame))
     assert time.process_time() - began < 0.5
 
 
 def test_the_shortest_honest_messages_are_no_crowd() -> None:
     sent = [Written(mid(number), body({}, module="m", command="c")) for number in range(20_000)]
-    assert len(DECODERS[WireFormat.PROTOBUF](WRITERS[WireFormat.PROTOBUF](sent))) == 20_000
+    assert len(list(READERS[WireFormat.PROTOBUF](WRITERS[WireFormat.PROTOBUF](sent)))) == 20_000
 
 
 def test_line_breaks_in_a_body_are_no_crowd() -> None:
@@ -104,10 +104,10 @@ def test_line_breaks_in_a_body_are_no_crowd() -> None:
     sent = [Written(mid(1), text), Written(mid(2), body({}))]
     frame = WRITERS[WireFormat.PROTOBUF](sent)
     refuse_crowded(frame)
-    assert [event.mid for event in events(DECODERS[WireFormat.PROTOBUF](frame))] == [mid(1), mid(2)]
+    assert [event.mid for event in events(list(READERS[WireFormat.PROTOBUF](frame)))] == [mid(1), mid(2)]
 
 
 def test_a_body_of_fields_is_no_crowd() -> None:
     text = '{"module_id":"m","command":"c"}' + "\n\x00" * 500_000
-    (left_out,) = DECODERS[WireFormat.PROTOBUF](WRITERS[WireFormat.PROTOBUF]([Written(mid(1), text)]))
+    (left_out,) = list(READERS[WireFormat.PROTOBUF](WRITERS[WireFormat.PROTOBUF]([Written(mid(1), text)])))
     assert isinstance(left_out, Malformed)

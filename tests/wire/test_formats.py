@@ -2,7 +2,7 @@
 
 import pytest
 
-from bitrix_pull.wire.formats import DECODERS, WireFormat, format_of
+from bitrix_pull.wire.formats import READERS, WireFormat, format_of
 
 
 @pytest.mark.parametrize(
@@ -22,5 +22,5 @@ def test_the_version_chooses_the_format(version: int, with_protobuf: WireFormat,
     assert format_of(version, protobuf=False) is without
 
 
-def test_every_format_has_a_decoder() -> None:
-    assert set(DECODERS) == set(WireFormat)
+def test_every_format_has_a_reader() -> None:
+    assert set(READERS) == set(WireFormat)

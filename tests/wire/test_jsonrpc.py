@@ -15,7 +15,7 @@ MID = "17953130010000000000000001"
 
 def decode(*items: object) -> list[Incoming]:
     content = items[0] if len(items) == 1 else list(items)
-    return jsonrpc.decode(json.dumps(content).encode())
+    return list(jsonrpc.read(json.dumps(content).encode()))
 
 
 def incoming(params: object = None, **more: Any) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def params_of(item: object) -> Any:
 
 
 def test_the_bare_text_ping() -> None:
-    assert jsonrpc.decode(b"ping") == [Ping()]
+    assert list(jsonrpc.read(b"ping")) == [Ping()]
 
 
 def test_a_message_comes_alone_or_in_an_array() -> None:
@@ -95,7 +95,7 @@ def test_whatever_else_it_holds_a_frame_loses_only_that() -> None:
 @pytest.mark.parametrize("frame", [b"pong", b"ping ", b"mack:1", b"\xff", b"{"])
 def test_what_is_no_json_is_a_malformed_frame(frame: bytes) -> None:
     with pytest.raises(MalformedFrame):
-        jsonrpc.decode(frame)
+        list(jsonrpc.read(frame))
 
 
 def test_what_we_write() -> None:
@@ -121,7 +121,7 @@ def test_one_integer_without_end_spoils_one_message_only() -> None:
 
     values = ["1", "9" * 5_000, "9" * 4_000, "1" * 30]
     frame = f"[{','.join(request(*item) for item in enumerate(values))}]".encode()
-    received = jsonrpc.decode(frame)
+    received = list(jsonrpc.read(frame))
     assert [message.params["n"] for message in received if isinstance(message, PullEvent)] == [
         1,
         int("9" * 4_000),

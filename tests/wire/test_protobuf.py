@@ -32,23 +32,25 @@ def frame(*messages: push_pb2.OutgoingMessage) -> bytes:
     ],
 )
 def test_senders(written: push_pb2.Sender | None, sender: Sender) -> None:
-    (event,) = protobuf.decode(frame(push_pb2.OutgoingMessage(id=b"\x01", body=BODY, sender=written)))
+    (event,) = list(protobuf.read(frame(push_pb2.OutgoingMessage(id=b"\x01", body=BODY, sender=written))))
     assert isinstance(event, PullEvent)
     assert event.sender == sender
 
 
 def test_a_sender_type_that_is_new_to_us_is_unknown() -> None:
     sender = push_pb2.Sender.FromString(b"\x08\x07")
-    (event,) = protobuf.decode(frame(push_pb2.OutgoingMessage(id=b"\x01", body=BODY, sender=sender)))
+    (event,) = list(protobuf.read(frame(push_pb2.OutgoingMessage(id=b"\x01", body=BODY, sender=sender))))
     assert isinstance(event, PullEvent)
     assert event.sender == UNKNOWN_SENDER
 
 
 def test_creation_and_expiry() -> None:
-    known, unknown = protobuf.decode(
-        frame(
-            push_pb2.OutgoingMessage(id=b"\x01", body=BODY, created=1795313792, expiry=60),
-            push_pb2.OutgoingMessage(id=b"\x02", body=BODY),
+    known, unknown = list(
+        protobuf.read(
+            frame(
+                push_pb2.OutgoingMessage(id=b"\x01", body=BODY, created=1795313792, expiry=60),
+                push_pb2.OutgoingMessage(id=b"\x02", body=BODY),
+            )
         )
     )
     assert isinstance(known, PullEvent)
@@ -60,10 +62,12 @@ def test_creation_and_expiry() -> None:
 
 
 def test_a_body_that_is_no_utf_8_spoils_itself_only() -> None:
-    received = protobuf.decode(
-        frame(
-            push_pb2.OutgoingMessage(id=b"\x01", body=b'{"module_id":"\xff"}'),
-            push_pb2.OutgoingMessage(id=b"\x02", body=BODY),
+    received = list(
+        protobuf.read(
+            frame(
+                push_pb2.OutgoingMessage(id=b"\x01", body=b'{"module_id":"\xff"}'),
+                push_pb2.OutgoingMessage(id=b"\x02", body=BODY),
+            )
         )
     )
     assert [type(item) for item in received] == [Malformed, PullEvent]
@@ -77,19 +81,19 @@ def test_messages_and_statuses_may_share_a_frame() -> None:
             messages=[push_pb2.OutgoingMessage(id=b"\x01", body=BODY)]
         )
     )
-    received = protobuf.decode(push_pb2.ResponseBatch(responses=[stats, message]).SerializeToString())
+    received = list(protobuf.read(push_pb2.ResponseBatch(responses=[stats, message]).SerializeToString()))
     assert received[0] == ChannelStatus(PUBLIC_ID.hex(), online=True)
     assert isinstance(received[1], PullEvent)
 
 
 @pytest.mark.parametrize("response", [push_pb2.Response(json=b"{}"), push_pb2.Response()])
 def test_responses_without_messages_hold_nothing(response: push_pb2.Response) -> None:
-    assert protobuf.decode(push_pb2.ResponseBatch(responses=[response]).SerializeToString()) == []
+    assert list(protobuf.read(push_pb2.ResponseBatch(responses=[response]).SerializeToString())) == []
 
 
 def test_fields_that_are_new_to_us_pass() -> None:
     unknown_field = b"\xfa\x01\x03new"
-    received = protobuf.decode(frame(push_pb2.OutgoingMessage(id=b"\x01", body=BODY)) + unknown_field)
+    received = list(protobuf.read(frame(push_pb2.OutgoingMessage(id=b"\x01", body=BODY)) + unknown_field))
     assert [type(item) for item in received] == [PullEvent]
 
 

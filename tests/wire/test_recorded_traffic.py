@@ -169,9 +169,9 @@ def in_text(exchange: dict[str, Any]) -> bool:
     return exchange["name"].startswith("ws text") or plain == "text/plain"
 
 
-def decoded(exchange: dict[str, Any]) -> list[Incoming]:
+def messages_of(exchange: dict[str, Any]) -> list[Incoming]:
     frame: str = exchange["frame"] if "frame" in exchange else exchange["body"]
-    return text.decode(frame.encode()) if in_text(exchange) else protobuf.decode(base64.b64decode(frame))
+    return list(text.read(frame.encode()) if in_text(exchange) else protobuf.read(base64.b64decode(frame)))
 
 
 def as_values(message: Incoming) -> tuple[type, dict[str, Any]]:
@@ -187,7 +187,9 @@ def test_each_exchange_means_what_the_server_meant(name: str) -> None:
     match MEANING[name]:
         case Frame(messages):
             assert exchange.get("status") in (None, 200, 304)
-            assert [as_values(item) for item in decoded(exchange)] == [as_values(item) for item in messages]
+            assert [as_values(item) for item in messages_of(exchange)] == [
+                as_values(item) for item in messages
+            ]
         case Refusal(sign, code):
             assert ended_by_status(exchange["status"]).sign is sign
             assert read_refusal(exchange["body"].encode()) == code

@@ -20,36 +20,36 @@ def message(tail: bytes = b"") -> bytes:
 
 
 def senders(frame: bytes) -> list[Sender]:
-    return [item.sender for item in text.decode(frame) if isinstance(item, PullEvent)]
+    return [item.sender for item in text.read(frame) if isinstance(item, PullEvent)]
 
 
 @pytest.mark.parametrize("between", [b"", b"\r\n", b" ", b"\n\n"])
 def test_white_space_between_messages_does_no_harm(between: bytes) -> None:
     spoilt = delimited(b'{"id":13,"mid":"%s","text":!"}' % MID)
-    received = text.decode(between.join([message(), spoilt, message(), spoilt, message()]))
+    received = list(text.read(between.join([message(), spoilt, message(), spoilt, message()])))
     assert [type(item) for item in received] == [PullEvent, Malformed, PullEvent, Malformed, PullEvent]
 
 
 def test_a_message_whose_closing_mark_is_missing_is_read_if_it_is_whole() -> None:
-    (event,) = text.decode(message().removesuffix(CLOSING))
+    (event,) = list(text.read(message().removesuffix(CLOSING)))
     assert isinstance(event, PullEvent)
     assert event.params == {"n": 1}
 
 
 def test_a_message_that_was_cut_off_is_malformed() -> None:
-    assert text.decode(message() + message()[:70])[1] == Malformed(
+    assert list(text.read(message() + message()[:70]))[1] == Malformed(
         MID.decode(), "a message of a text frame is no JSON"
     )
 
 
 def test_invalid_utf_8_spoils_one_message_only() -> None:
     spoilt = delimited(b'{"id":14,"mid":"%s","text":{"x":"\xff"}}' % MID)
-    received = text.decode(spoilt + message())
+    received = list(text.read(spoilt + message()))
     assert [type(item) for item in received] == [Malformed, PullEvent]
 
 
 def test_a_server_without_mids_gives_tag_and_time_instead() -> None:
-    event, position = text.decode(delimited(b'{"id":14,"tag":"1","time":"now","text":%s}' % BODY))
+    event, position = list(text.read(delimited(b'{"id":14,"tag":"1","time":"now","text":%s}' % BODY)))
     assert isinstance(event, PullEvent)
     assert event.mid == ""
     assert position == Position("1", "now")
@@ -75,15 +75,15 @@ def test_the_sender_stands_in_the_envelopes_extra(extra: bytes, sender: Sender) 
 
 @pytest.mark.parametrize("envelope", [b"[]", b"7", b'"x"', b"null"])
 def test_an_envelope_that_is_no_object_is_malformed(envelope: bytes) -> None:
-    received = text.decode(delimited(envelope) + message())
+    received = list(text.read(delimited(envelope) + message()))
     assert [type(item) for item in received] == [Malformed, PullEvent]
 
 
 def test_an_array_that_holds_something_else_loses_only_that() -> None:
     inner = message().removeprefix(OPENING).removesuffix(CLOSING)
-    received = text.decode_json(b"[7,%s,[]]" % inner)
+    received = list(text.read_json(b"[7,%s,[]]" % inner))
     assert [type(item) for item in received] == [Malformed, PullEvent, Malformed]
 
 
 def test_an_empty_array_holds_nothing() -> None:
-    assert text.decode_json(b"[]") == []
+    assert list(text.read_json(b"[]")) == []
