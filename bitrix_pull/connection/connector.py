@@ -17,18 +17,20 @@ class Connection(Protocol):
 
     @property
     def amid_frame(self) -> bool:
-        """True if the next call of ``receive`` goes on with the same frame."""
+        """True if the next call of ``receive`` goes on with the frame that was begun."""
         ...
 
     async def receive(self) -> Sequence[Incoming]:
-        """Return what the next frame holds; of a large one, a part.
+        """Return what has come, and wait if that is nothing; of a large frame, a part.
+
+        The first frame comes alone, as it may be a replay; later ones come together.
 
         Cancelling it loses nothing. It watches over the link while it waits, so a
         caller that does not call it because it is busy causes no false alarm.
 
         Raises:
             Ended: The stream is over; its ``sign`` says why.
-            MalformedFrame: The frame cannot be read.
+            MalformedFrame: A frame cannot be read; all before it were returned.
         """
         ...
 

@@ -2,10 +2,11 @@
 
 import math
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
-from bitrix_pull.connection.known_mids import KnownMids, is_regular
+from bitrix_pull.connection.known_mids import KnownMids, are_ascending, is_regular
 from bitrix_pull.wire.messages import Position
 from bitrix_pull.wire.urls import START_OF_HISTORY
 
@@ -159,10 +160,30 @@ class Cursor:
         if self._known.add(mid, kept_until_unix):
             self._turn_page()
         if is_newest:
-            self._newest = mid
-            if now >= self._mark_at:
-                self._mark(now)
+            self._advance(mid, now)
         return True
+
+    def admit_all(self, mids: Sequence[str], now: float, kept_until_unix: Sequence[float]) -> set[int]:
+        """Remember messages that came together, and return the places of those that are not new.
+
+        Args:
+            mids: The messages' ids.
+            now: Monotonic time of receipt in seconds.
+            kept_until_unix: As for ``admit``, for each of them.
+        """
+        if (
+            mids
+            and self._newest < mids[0] > self._known_up_to
+            and mids[-1] <= self._latest
+            and are_ascending(mids)
+        ):
+            # The stream goes on where it was: so it nearly always is.
+            if self._known.add_all(mids, kept_until_unix):
+                self._turn_page()
+            self._advance(mids[-1], now)
+            return set()
+        admitted = map(self.admit, mids, repeat(now), kept_until_unix)
+        return {index for index, is_new in enumerate(admitted) if not is_new}
 
     def too_old(self, created_unix: float | None, sent_unix: float | None) -> bool:
         """Tell whether a replayed message is from before this client's first connection.
@@ -200,6 +221,11 @@ class Cursor:
     def release(self, reason: str) -> None:
         """Let the resume point follow the stream again, as far as this reason goes."""
         self._holds.pop(reason, None)
+
+    def _advance(self, newest: str, now: float) -> None:
+        self._newest = newest
+        if now >= self._mark_at:
+            self._mark(now)
 
     def _turn_page(self) -> None:
         """Forget of the oldest mids what no resume can bring again."""

@@ -27,11 +27,11 @@ _UNREAD_MAX_BYTES = 128 * 1024
 _READ_BYTES = 64 * 1024
 """How much to take from the network at a time; asyncio would take 256 KiB."""
 
-_PARSED_BYTES = 8 * 1024
-"""How much of it to parse at a time."""
-
 _CROWD = 1_000
 """Frames in so few bytes from which on the rest waits until other tasks have run."""
+
+_WHOLE = frozenset((0x81, 0x82))
+"""How a frame begins that holds all of a text or binary message (RFC 6455 §5.2)."""
 
 _SENT_AT_ONCE = 500
 """Frames of our own that are written before those are sent."""
@@ -49,7 +49,9 @@ _TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
     """The library's connection, read by ``next_frame`` instead of ``recv``.
 
-    Whatever one read of the socket brings is parsed at once and wakes the reader once.
+    Whatever one read of the socket brings is parsed at once and wakes the reader once. A frame
+    that holds a whole message, and has come as a whole, is taken here. The library gets all
+    else: handshake, messages in pieces, what steers the connection, and what is wrong.
     """
 
     def __init__(self, protocol: ClientProtocol, *, max_bytes: int, **settings: Any) -> None:
@@ -65,8 +67,12 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
         self._unread: deque[bytes] = deque()
         self._unread_bytes = 0
         self._fragments = bytearray()
+        self._amid_message = False
         self._events = 0
         self._unparsed = b""
+        self._partial_head = b""
+        # How much is still to come of a frame that the library reads.
+        self._library_bytes = 0
         self._awaited: asyncio.Future[None] | None = None
         self._held = False
         self._discarding = False
@@ -156,10 +162,12 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
             if event.fin:
                 self._put(bytes(event.data))
             else:
+                self._amid_message = True
                 self._fragments += event.data
         elif opcode is _CONT:
             self._fragments += event.data
             if event.fin:
+                self._amid_message = False
                 self._put(bytes(self._fragments))
                 self._fragments = bytearray()
         else:
@@ -179,10 +187,11 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
 
     def _parse(self, data: bytes) -> None:
         """Parse what has come; of a crowd of tiny frames as many as do not hold up other tasks."""
-        self._events = parsed = 0
-        while parsed < len(data) and self._events < _CROWD:
-            self.data_received(data[parsed : parsed + _PARSED_BYTES])
-            parsed += _PARSED_BYTES
+        self._events = 0
+        if self._partial_head:
+            data = self._partial_head + data
+            self._partial_head = b""
+        parsed = self._take_frames(data)
         if self._events and self._heartbeat is not None:
             self._heartbeat.heard_at = self.loop.time()
         self._unparsed = data[parsed:]
@@ -190,6 +199,54 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
             self.loop.call_soon(self._parse_on)
         self._regulate()
         self._wake()
+
+    def _take_frames(self, data: bytes) -> int:
+        """Take the frames that have come, or hand them on to the library; return up to where."""
+        at, end = 0, len(data)
+        if self._library_bytes:
+            at = min(self._library_bytes, end)
+            self._library_bytes -= at
+            self.data_received(data[:at])
+        while at < end and self._events < _CROWD:
+            if self.protocol.state is not State.OPEN or self._discarding:
+                at = self._hand_on(data, at)
+                continue
+            start = at + 2
+            length = data[at + 1] if start <= end else 126
+            if length == 126:
+                start = at + 4
+                length = data[at + 2] << 8 | data[at + 3] if start <= end else 0
+            elif length == 127:
+                start = at + 10
+                length = int.from_bytes(data[at + 2 : start])
+            elif length > 127:
+                # Masked: the library says so to the server.
+                at = self._hand_on(data, at)
+                continue
+            if start > end:
+                self._partial_head = data[at:]
+                return end
+            stop = start + length
+            if stop <= end and length <= self._max_bytes and data[at] in _WHOLE and not self._amid_message:
+                self._events += 1
+                self._put(data[start:stop])
+            else:
+                self._library_bytes = max(stop - end, 0)
+                self.data_received(data[at : min(stop, end)])
+            at = min(stop, end)
+        return at
+
+    def _hand_on(self, data: bytes, at: int) -> int:
+        """Let the library have what does not belong to an open connection; return up to where.
+
+        The handshake goes line by line: right behind its last line frames may begin.
+        """
+        stop = len(data)
+        if self.protocol.state is State.CONNECTING:
+            stop = data.find(b"\n", at) + 1 or stop
+        self._events += 1
+        self.data_received(data[at:stop])
+        return stop
 
     def _parse_on(self) -> None:
         if self._unparsed:

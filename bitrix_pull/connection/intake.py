@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from operator import add, attrgetter
 from typing import Any, Protocol
 
 from bitrix_pull.connection.cursor import Cursor
@@ -20,8 +21,8 @@ class Sink(Protocol):
         """True if no more should be taken just now."""
         ...
 
-    def put(self, event: PullEvent[Any]) -> None:
-        """Take an event at once."""
+    def put(self, events: Sequence[PullEvent[Any]]) -> None:
+        """Take events at once."""
         ...
 
     async def room(self) -> None:
@@ -56,11 +57,11 @@ class Intake:
 
     @property
     def full(self) -> bool:
-        """True if the sink wants no further frame just now."""
+        """True if the sink wants no more just now."""
         return self._sink.full
 
     async def room(self) -> None:
-        """Wait until the sink can take what the next frame holds."""
+        """Wait until the sink can take more."""
         await self._sink.room()
 
     def take(
@@ -72,7 +73,7 @@ class Intake:
         healed: bool = False,
         newest: str = "",
     ) -> list[Control]:
-        """Take in what a frame, or a part of it, held, and return what the server wants of the connection.
+        """Take in what was read at once, and return what the server wants of the connection.
 
         Args:
             messages: What was decoded.
@@ -81,54 +82,52 @@ class Intake:
             healed: True if the server was asked for what it may have left out.
             newest: The highest mid that was seen before a replay.
         """
+        now = asyncio.get_running_loop().time()
+        events = [message for message in messages if type(message) is PullEvent]
+        are_all_events = len(events) == len(messages)
+        events = self._new(events, now)
+        if from_history:
+            events = [event for event in events if not self._is_too_old(event)]
+            for event in events:
+                event.replayed = replayed
+                # The last replay left it out, and this one has brought it.
+                event.healed = healed or (replayed and event.mid < newest)
+        if events:
+            self.received += len(events)
+            self._sink.put(events)
+        if are_all_events:
+            return []
+        others = [message for message in messages if type(message) is not PullEvent]
+        return self._take_others(others, now, from_history=from_history)
+
+    def _new(self, events: list[PullEvent[Any]], now: float) -> list[PullEvent[Any]]:
+        """Return those that are not known; now they are."""
+        known = self.cursor.admit_all([event.mid for event in events], now, _kept_until_unix(events))
+        self.duplicates += len(known)
+        return [event for index, event in enumerate(events) if index not in known] if known else events
+
+    def _take_others(self, messages: Sequence[Incoming], now: float, *, from_history: bool) -> list[Control]:
+        """Take in what is no event."""
         controls: list[Control] = []
         unreadable: list[Malformed] = []
-        admit, put = self.cursor.admit, self._sink.put
-        now = asyncio.get_running_loop().time()
         for message in messages:
-            if type(message) is not PullEvent:
-                self._take_other(message, now, controls, unreadable, from_history=from_history)
-                continue
-            created, expiry = message.created_unix, message.expiry
-            if not admit(message.mid, now, created + expiry if created and expiry else 0.0):
-                self.duplicates += 1
-                continue
-            if from_history:
-                if self._is_too_old(message):
-                    continue
-                message.replayed = replayed
-                # The last replay left it out, and this one has brought it.
-                message.healed = healed or (replayed and message.mid < newest)
-            self.received += 1
-            put(message)
+            match message:
+                case Control():
+                    if not self.cursor.admit(message.mid, now):
+                        self.duplicates += 1
+                    elif not (from_history and self._is_too_old(message)):
+                        controls.append(message)
+                        self._settled(message.mid)
+                case Malformed():
+                    if self.cursor.admit(message.mid, now):
+                        unreadable.append(message)
+                case Position():
+                    self.cursor.position = message
+                case _:
+                    pass  # Nobody has asked for it.
         if unreadable:
             self._drop(unreadable)
         return controls
-
-    def _take_other(
-        self,
-        message: Incoming,
-        now: float,
-        controls: list[Control],
-        unreadable: list[Malformed],
-        *,
-        from_history: bool,
-    ) -> None:
-        """Take in what is no event."""
-        match message:
-            case Control():
-                if not self.cursor.admit(message.mid, now):
-                    self.duplicates += 1
-                elif not (from_history and self._is_too_old(message)):
-                    controls.append(message)
-                    self._settled(message.mid)
-            case Malformed():
-                if self.cursor.admit(message.mid, now):
-                    unreadable.append(message)
-            case Position():
-                self.cursor.position = message
-            case _:
-                pass  # Nobody has asked for it.
 
     def _is_too_old(self, message: PullEvent[Any] | Control) -> bool:
         """Tell whether a message is from before the first connection, and so is nobody's."""
@@ -148,3 +147,15 @@ class Intake:
                 logger.warning("left out message %.40r: %s", message.mid, message.reason)
         if len(unreadable) > 1:
             logger.warning("left out %d more messages of the same frame", len(unreadable) - 1)
+
+
+def _kept_until_unix(events: Sequence[PullEvent[Any]]) -> Sequence[float]:
+    """Return until when the server must keep each of them; what is in the past says nothing."""
+    try:
+        return list(map(add, map(_created_unix, events), map(_expiry, events)))
+    except TypeError:
+        # The format does not say it, at least not of all.
+        return [(event.created_unix or 0) + (event.expiry or 0) for event in events]
+
+
+_created_unix, _expiry = attrgetter("created_unix"), attrgetter("expiry")

@@ -42,7 +42,7 @@ class JsonRpcConnection:
         self._has_stopped = False
 
     async def receive(self) -> list[Incoming]:
-        """Return what the next frame holds for the client; see ``Connection.receive``."""
+        """Return what has come for the client; see ``Connection.receive``."""
         while True:
             is_rest = self._websocket.amid_frame
             try:

@@ -92,13 +92,11 @@ class Keeper:
                 self._dirty.set()
             self._settled.append(mid)
 
-    def handled(self, event: PullEvent[Any]) -> None:
-        """Take note that an event is dealt with by its handlers."""
-        mid = event.mid
-        if mid:
-            if not self._settled:
-                self._dirty.set()
-            self._settled.append(mid)
+    def handled(self, events: Sequence[PullEvent[Any]]) -> None:
+        """Take note that events are dealt with by their handlers."""
+        self._settled += [event.mid for event in events if event.mid]
+        if self._settled:
+            self._dirty.set()
 
     def connected(self) -> None:
         """Take note that there is a point to resume from, even if nothing has come yet."""

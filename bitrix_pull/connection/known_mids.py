@@ -2,8 +2,9 @@
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from operator import lt
 
 _PACKED_BYTES = 13
 """What a mid of 26 digits takes, two to a byte."""
@@ -12,6 +13,11 @@ _PACKED_BYTES = 13
 def is_regular(mid: str) -> bool:
     """Tell whether a mid is one by the protocol: 26 digits, which order as text (protocol §6)."""
     return len(mid) == 26 and mid.isascii() and mid.encode().isdigit()
+
+
+def are_ascending(mids: Sequence[str]) -> bool:
+    """Tell whether mids are regular ones, each greater than the one before."""
+    return _are_regular(mids) and all(map(lt, mids, islice(mids, 1, None)))
 
 
 class KnownMids:
@@ -44,6 +50,12 @@ class KnownMids:
         """Remember a mid; return True if it is time to ``turn_page``."""
         page = self._page
         page[mid] = kept_until_unix
+        return len(page) >= self._page_size
+
+    def add_all(self, mids: Iterable[str], kept_until_unix: Iterable[float]) -> bool:
+        """Remember many; as ``add``."""
+        page = self._page
+        page.update(zip(mids, kept_until_unix, strict=True))
         return len(page) >= self._page_size
 
     def turn_page(self, point: str, latest: str) -> None:
@@ -122,6 +134,6 @@ class _Pack:
         return self._packed[index * _PACKED_BYTES : (index + 1) * _PACKED_BYTES]
 
 
-def _are_regular(mids: list[str]) -> bool:
+def _are_regular(mids: Sequence[str]) -> bool:
     text = "".join(mids)
     return {26}.issuperset(map(len, mids)) and text.isascii() and (text.encode().isdigit() or not text)

@@ -43,7 +43,7 @@ class ProtobufConnection:
         self._questions: list[_Question] = []
 
     async def receive(self) -> list[Incoming]:
-        """Return what the next frame holds for the client; see ``Connection.receive``."""
+        """Return what has come for the client; see ``Connection.receive``."""
         messages = await self._websocket.receive()
         if not self._questions:
             return messages

@@ -14,6 +14,7 @@ from bitrix_pull.connection.frame_reader import FrameReader
 from bitrix_pull.connection.frame_socket import FrameSocket
 from bitrix_pull.connection.sent_frames import SentFrames, require_open
 from bitrix_pull.connection.server_clock import date_of
+from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.destinations import AddressRefused
 from bitrix_pull.portal.http import HttpSession
@@ -41,6 +42,8 @@ class WebSocketConnection:
         """Wrap a socket whose handshake is done; use ``open`` instead."""
         self._socket = socket
         self._reader = FrameReader(read)
+        self._is_first = True
+        self._malformed: MalformedFrame | None = None
         self._options = options
         self._sent = SentFrames(socket, _ended, write_timeout_s=options.ping_timeout_s)
         socket.watch(interval_s=options.ping_interval_s, timeout_s=options.ping_timeout_s)
@@ -102,21 +105,34 @@ class WebSocketConnection:
         return cls(socket, read, options)
 
     async def receive(self) -> list[Incoming]:
-        """Return what the next frame holds, or the next part of it; see ``Connection.receive``."""
-        reader = self._reader
+        """Return what has come, a turn's worth at most; see ``Connection.receive``."""
+        reader, socket = self._reader, self._socket
         if reader.is_due:
             await reader.turn()
+        if self._malformed is not None:
+            raise self._malformed
         if reader.amid_frame:
             return reader.go_on()
         try:
-            frame = self._socket.take_frame()
+            frame = socket.take_frame()
             if frame is None:
-                frame = await self._socket.next_frame()
+                frame = await socket.next_frame()
         except ConnectionClosed as closed:
-            if self._socket.silent:
+            if socket.silent:
                 raise self.dead("the push server did not answer a ping") from None
             raise _ended(closed) from None
-        return self._reader.begin(frame)
+        messages = reader.begin(frame)
+        if self._is_first:
+            self._is_first = False
+            return messages
+        while not reader.is_due and (frame := socket.take_frame()) is not None:
+            try:
+                messages += reader.begin(frame)
+            except MalformedFrame as error:
+                # What came before it is sound.
+                self._malformed = error
+                break
+        return messages
 
     @property
     def amid_frame(self) -> bool:

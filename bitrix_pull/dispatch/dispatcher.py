@@ -32,8 +32,8 @@ class Receiver(Protocol):
 
     pattern: Pattern
 
-    def put(self, event: PullEvent[Any]) -> None:
-        """Queue an event."""
+    def put(self, events: Sequence[PullEvent[Any]]) -> None:
+        """Queue events."""
         ...
 
     def oldest(self) -> PullEvent[Any] | None:
@@ -81,16 +81,25 @@ class Dispatcher:
             self._routes.clear()
             await tasks.close()
 
-    def put(self, event: PullEvent[Any]) -> None:
-        """Give an event to everybody who wants it."""
-        receivers = self._routes.get((event.module_id, event.command))
-        if receivers is None:
-            receivers = self._find(event.module_id, event.command)
-        if self._drops and receivers and self._inbox.full:
-            receivers = self._drop(event, receivers)
-        self._inbox.take(event, len(receivers))
-        for receiver in receivers:
-            receiver.put(event)
+    def put(self, events: Sequence[PullEvent[Any]]) -> None:
+        """Give each event to everybody who wants it, those together that go to the same."""
+        run: list[PullEvent[Any]] = []
+        takers: tuple[Receiver, ...] = ()
+        for event in events:
+            receivers = self._routes.get((event.module_id, event.command))
+            if receivers is None:
+                receivers = self._find(event.module_id, event.command)
+            if self._drops and receivers:
+                # Whether there is room for it depends on those before it.
+                self._give(run, takers)
+                run = []
+                if self._inbox.full:
+                    receivers = self._drop(event, receivers)
+            if receivers is not takers:
+                self._give(run, takers)
+                run, takers = [], receivers
+            run.append(event)
+        self._give(run, takers)
 
     @property
     def full(self) -> bool:
@@ -129,6 +138,13 @@ class Dispatcher:
         found = tuple(item for item in self._receivers() if item.pattern.matches(module, command))
         self._routes[module, command] = found
         return found
+
+    def _give(self, run: Sequence[PullEvent[Any]], receivers: tuple[Receiver, ...]) -> None:
+        if not run:
+            return
+        self._inbox.take(run, len(receivers))
+        for receiver in receivers:
+            receiver.put(run)
 
     # -- a full inbox -------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """What was taken from the stream and is not handled yet: bounded in events and bytes."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from bitrix_pull.events import PullEvent
@@ -14,7 +14,8 @@ logger = get_logger("dispatch")
 class Inbox:
     """Counts the events that are with handlers; the reader waits here while it is full.
 
-    An event is settled when everybody who got it has finished with it.
+    An event is settled when everybody who got it has finished with it. That is counted for
+    many events at a time, when the event loop next runs or somebody asks before.
     """
 
     def __init__(
@@ -23,16 +24,16 @@ class Inbox:
         max_events: int,
         max_bytes: int,
         overflow: Overflow = "pause",
-        settled: Callable[[PullEvent[Any]], None] | None = None,
+        settled: Callable[[Sequence[PullEvent[Any]]], None] | None = None,
     ) -> None:
         """Create an empty inbox.
 
         Args:
             max_events: Events from which on it is full.
-            max_bytes: Bytes of bodies from which on it is full. With "pause" one frame may
-                overfill it, as a frame is read as a whole; else one event may.
+            max_bytes: Bytes of bodies from which on it is full. With "pause" it may be
+                overfilled once by what is read at a time; else by one event.
             overflow: Whether the reader waits while it is full, or what is dropped then.
-            settled: Called once with each event that is settled.
+            settled: Called with events that are settled, once with each.
         """
         self.overflow = overflow
         self.dropped = 0
@@ -40,9 +41,12 @@ class Inbox:
         self._max_events = max_events
         self._max_bytes = max_bytes
         self.settled = settled
-        """Called once with each event that is settled."""
+        """Called with events that are settled, once with each."""
+        # Each event with the number of those who have not finished with it.
         self._unsettled: dict[PullEvent[Any], int] = {}
         self._bytes = 0
+        # What was finished with and is not counted yet; several times if several had it.
+        self._finished: list[PullEvent[Any]] = []
         self._changed = asyncio.Event()
         self._awaited = False
         self._overflowing = False
@@ -50,63 +54,84 @@ class Inbox:
 
     def __len__(self) -> int:
         """The number of events that are not settled."""
+        self._count()
         return len(self._unsettled)
 
     @property
     def size(self) -> int:
         """Bytes of the bodies of those events."""
+        self._count()
         return self._bytes
 
     @property
     def unsettled(self) -> set[str]:
         """The mids of those events, and of those that were abandoned."""
+        self._count()
         return {event.mid for events in (self._unsettled, self._abandoned) for event in events}
 
     @property
     def full(self) -> bool:
-        """True if no further frame should be read."""
+        """True if nothing more should be read."""
+        self._count()
         return len(self._unsettled) >= self._max_events or self._bytes >= self._max_bytes
 
-    def take(self, event: PullEvent[Any], receivers: int) -> None:
-        """Enter an event that was given to this many receivers; to none, it is settled."""
+    def take(self, events: Sequence[PullEvent[Any]], receivers: int) -> None:
+        """Enter events that were given to this many receivers; to none, they are settled."""
         if receivers:
-            self._unsettled[event] = receivers
-            self._bytes += event.size
+            self._unsettled.update(dict.fromkeys(events, receivers))
+            self._bytes += sum([event.size for event in events])
         elif self.settled is not None:
-            self.settled(event)
+            self._count()
+            self.settled(events)
 
     def settle(self, event: PullEvent[Any]) -> None:
         """Take note that one receiver has finished with an event."""
-        left = self._unsettled.get(event)
-        if left is None:
-            return  # The inbox was cleared in the meantime.
-        if left > 1:
-            self._unsettled[event] = left - 1
+        if not self._finished:
+            asyncio.get_running_loop().call_soon(self._count)
+        self._finished.append(event)
+
+    def _count(self) -> None:
+        """Count what was finished with."""
+        if not self._finished:
             return
-        del self._unsettled[event]
-        self._bytes -= event.size
+        finished, self._finished = self._finished, []
+        unsettled = self._unsettled
+        settled: list[PullEvent[Any]] = []
+        for event in finished:
+            left = unsettled.get(event)
+            if left == 1:
+                del unsettled[event]
+                settled.append(event)
+            elif left is not None:  # Else the inbox was cleared in the meantime.
+                unsettled[event] = left - 1
+        self._bytes -= sum([event.size for event in settled])
         if self._awaited:
             self._wake()
         if self._overflowing:
             self._relax()
-        if self.settled is not None and not (self._abandoned and event in self._abandoned):
-            self.settled(event)
+        if self._abandoned:
+            settled = [event for event in settled if event not in self._abandoned]
+        if settled and self.settled is not None:
+            self.settled(settled)
 
     def abandon(self, event: PullEvent[Any]) -> None:
         """Take note that one receiver will not finish with an event, and keep no place for it.
 
         The event does not count as settled before it is released.
         """
+        self._count()
         if event in self._unsettled:
             self._abandoned.add(event)
-            self.settle(event)
+            self._finished.append(event)
+            self._count()
 
     def release(self, event: PullEvent[Any]) -> None:
         """Let an abandoned event count as settled, if all others have finished with it."""
+        self._count()
         if event in self._abandoned:
             self._abandoned.remove(event)
             if event not in self._unsettled and self.settled is not None:
-                self.settled(event)
+                self.settled([event])
 
     def first(self, events: Collection[PullEvent[Any]]) -> PullEvent[Any]:
         """Return which of these unsettled events was taken first."""
@@ -122,6 +147,7 @@ class Inbox:
     def clear(self) -> None:
         """Forget every event, settled or not."""
         self._unsettled.clear()
+        self._finished.clear()
         self._abandoned.clear()
         self._bytes = 0
         self._overflowing = False
@@ -134,7 +160,7 @@ class Inbox:
 
     async def empty(self) -> None:
         """Wait until every event is settled."""
-        while self._unsettled:
+        while len(self):
             await self._change()
 
     async def _change(self) -> None:

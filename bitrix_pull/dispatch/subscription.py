@@ -116,9 +116,9 @@ class Subscription(Generic[P]):
             return event
         return replace(event, params=event.parse(self._model))
 
-    def put(self, event: PullEvent[Any]) -> None:
-        """Queue an event."""
-        self._queue.append(event)
+    def put(self, events: Sequence[PullEvent[Any]]) -> None:
+        """Queue events."""
+        self._queue.extend(events)
         self._arrived.set()
 
     def oldest(self) -> PullEvent[Any] | None:

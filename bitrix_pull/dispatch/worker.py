@@ -1,9 +1,10 @@
 """Runs one handler over its events, in order and off the read path."""
 
 import asyncio
+import itertools
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import isawaitable
 from types import CoroutineType
 from typing import Any
@@ -38,9 +39,9 @@ class Worker:
         self._sleepers: deque[asyncio.Future[None]] = deque()
         self._cut: list[PullEvent[Any]] = []
 
-    def put(self, event: PullEvent[Any]) -> None:
-        """Queue an event."""
-        self._queue.append(event)
+    def put(self, events: Sequence[PullEvent[Any]]) -> None:
+        """Queue events."""
+        self._queue.extend(events)
         if self._sleepers:
             self._wake()
 
@@ -61,13 +62,15 @@ class Worker:
         callback, model = self.handler.callback, self.handler.model
         queue, settle, is_cancelled = self._queue, self._inbox.settle, cancellation()
         while True:
-            turn, over_at = 0, time.monotonic() + TURN_S
-            while queue:
+            over_at = time.monotonic() + TURN_S
+            for turn in itertools.count(1):
+                if not queue:
+                    break
                 event = queue.popleft()
                 error: Exception | None = None
                 try:
                     result = callback(event if model is None else typed(event, model))
-                    if isinstance(result, CoroutineType) or (result is not None and isawaitable(result)):
+                    if type(result) is CoroutineType or (result is not None and isawaitable(result)):
                         await result
                 except BaseException as raised:
                     try:
@@ -82,7 +85,6 @@ class Worker:
                 if error is not None:
                     self._announce(failure(self.handler, event, error, 1))
                 settle(event)
-                turn += 1
                 if turn % TURN == 0 and time.monotonic() >= over_at:
                     await asyncio.sleep(0)
                     over_at = time.monotonic() + TURN_S

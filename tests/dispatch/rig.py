@@ -32,12 +32,17 @@ class Running:
     dispatcher: Dispatcher
     inbox: Inbox
     notices: list[Notice] = field(default_factory=list)
-    settled: list[str] = field(default_factory=list)
-    """Mids in order of settling."""
+    counted: list[str] = field(default_factory=list)
+    """Mids in order of settling, as far as the inbox has counted."""
+
+    @property
+    def settled(self) -> list[str]:
+        """Mids in order of settling."""
+        len(self.inbox)  # Whoever asks makes it count.
+        return self.counted
 
     def put(self, *events: PullEvent[Any]) -> None:
-        for item in events:
-            self.dispatcher.put(item)
+        self.dispatcher.put(events)
 
     async def idle(self, timeout: float = 5) -> None:
         """Wait until all is handled, and see that the accounts are settled."""
@@ -73,7 +78,7 @@ async def running(
         max_events=max_events,
         max_bytes=max_bytes,
         overflow=overflow,
-        settled=lambda item: settled.append(item.mid),
+        settled=lambda events: settled.extend(item.mid for item in events),
     )
     dispatcher = Dispatcher(router or Router(), inbox, notices.append)
     task = asyncio.create_task(dispatcher.run())

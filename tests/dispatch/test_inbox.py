@@ -25,7 +25,8 @@ class Accounts(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.settled: list[PullEvent[Any]] = []
-        self.inbox = Inbox(max_events=MAX_EVENTS, max_bytes=MAX_BYTES, settled=self.settled.append)
+        self.inbox = Inbox(max_events=MAX_EVENTS, max_bytes=MAX_BYTES, settled=self.settled.extend)
+        self.loop = asyncio.new_event_loop()
         self.open: dict[PullEvent[Any], int] = {}
         self.abandoned: set[PullEvent[Any]] = set()
         self.done: list[PullEvent[Any]] = []
@@ -35,14 +36,19 @@ class Accounts(RuleBasedStateMachine):
     def take(self, receivers: int, size: int) -> Any:
         self.count += 1
         taken = event(self.count, size=size)
-        self.inbox.take(taken, receivers)
+        self.inbox.take([taken], receivers)
         self.open[taken] = receivers
         return multiple(*[taken] * receivers)
 
-    @rule(taken=consumes(receipts))
-    def settle(self, taken: PullEvent[Any]) -> None:
-        self.inbox.settle(taken)
-        self.finish(taken)
+    @rule(finished=st.lists(consumes(receipts), min_size=1, max_size=5))
+    def settle(self, finished: list[PullEvent[Any]]) -> None:
+        async def settle() -> None:
+            for taken in finished:
+                self.inbox.settle(taken)
+
+        self.loop.run_until_complete(settle())
+        for taken in finished:
+            self.finish(taken)
 
     @rule(taken=consumes(receipts))
     def abandon(self, taken: PullEvent[Any]) -> None:
@@ -63,7 +69,7 @@ class Accounts(RuleBasedStateMachine):
     @rule()
     def take_what_nobody_wants(self) -> None:
         unwanted = event()
-        self.inbox.take(unwanted, 0)
+        self.inbox.take([unwanted], 0)
         self.done.append(unwanted)
 
     def finish(self, taken: PullEvent[Any]) -> None:
@@ -79,6 +85,9 @@ class Accounts(RuleBasedStateMachine):
         self.inbox.clear()
         self.open.clear()
         self.abandoned.clear()
+
+    def teardown(self) -> None:
+        self.loop.close()
 
     @invariant()
     def accounts_agree(self) -> None:
@@ -108,8 +117,7 @@ async def test_it_is_full_in_events_or_bytes(count: int, size: int) -> None:
     inbox = Inbox(max_events=MAX_EVENTS, max_bytes=MAX_BYTES)
     assert not await waits(inbox)
     taken = [event(size=size) for _ in range(count)]
-    for item in taken:
-        inbox.take(item, 1)
+    inbox.take(taken, 1)
     assert await waits(inbox)
     inbox.settle(taken[0])
     assert not await waits(inbox)
@@ -118,7 +126,7 @@ async def test_it_is_full_in_events_or_bytes(count: int, size: int) -> None:
 async def test_everybody_who_waits_is_woken() -> None:
     inbox = Inbox(max_events=1, max_bytes=MAX_BYTES)
     taken = event()
-    inbox.take(taken, 2)
+    inbox.take([taken], 2)
     waiting = [asyncio.create_task(item) for item in (inbox.room(), inbox.room(), inbox.empty())]
     await asyncio.sleep(0)
     inbox.settle(taken)
@@ -131,7 +139,7 @@ async def test_everybody_who_waits_is_woken() -> None:
 async def test_clearing_wakes_who_waits_too() -> None:
     inbox = Inbox(max_events=1, max_bytes=MAX_BYTES)
     taken = event()
-    inbox.take(taken, 1)
+    inbox.take([taken], 1)
     waiting = asyncio.gather(inbox.room(), inbox.empty())
     await asyncio.sleep(0)
     inbox.clear()
@@ -143,8 +151,7 @@ async def test_clearing_wakes_who_waits_too() -> None:
 async def test_settling_one_of_two_is_not_empty() -> None:
     inbox = Inbox(max_events=MAX_EVENTS, max_bytes=MAX_BYTES)
     first, second = event(), event()
-    inbox.take(first, 1)
-    inbox.take(second, 1)
+    inbox.take([first, second], 1)
     waiting = asyncio.create_task(inbox.empty())
     await asyncio.sleep(0)
     inbox.settle(first)
