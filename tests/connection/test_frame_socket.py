@@ -1,0 +1,200 @@
+"""Frames that come in any pieces; what the library sent is what is read."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from websockets.client import ClientProtocol
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+from websockets.uri import parse_uri
+
+from bitrix_pull.connection.frame_socket import FrameSocket
+
+MAX_BYTES = 70_000
+FIRST_MAX_BYTES = 90_000
+
+
+class Link(asyncio.Transport):
+    """What a socket has written, and whether it was given up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self.given_up = False
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self.given_up
+
+    def abort(self) -> None:
+        self.given_up = True
+
+    def close(self) -> None:
+        self.given_up = True
+
+    def write_eof(self) -> None:
+        pass
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+class Opened:
+    """A socket, and the library's server at the other end of it."""
+
+    def __init__(self) -> None:
+        self.server = ServerProtocol()
+        protocol = ClientProtocol(parse_uri("ws://127.0.0.1/"), max_size=FIRST_MAX_BYTES)
+        self.socket = FrameSocket(protocol, max_bytes=MAX_BYTES)
+        self.link = Link()
+        self.socket.connection_made(self.link)
+
+    async def shake_hands(self) -> bytes:
+        """Return the server's answer to the client's part of the handshake."""
+        self.handshake = asyncio.create_task(self.socket.handshake())
+        await asyncio.sleep(0)
+        request = self.read()
+        assert isinstance(request, Request)
+        self.server.send_response(self.server.accept(request))
+        return b"".join(self.server.data_to_send())
+
+    def read(self) -> Any:
+        """Return the last event that the client caused at the server."""
+        self.server.receive_data(bytes(self.link.written))
+        self.link.written.clear()
+        return self.server.events_received()[-1]
+
+    async def bring(self, data: bytes, cuts: list[int]) -> None:
+        """Let these bytes come in pieces."""
+        places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+        for start, stop in zip(places, places[1:], strict=False):
+            for at in range(start, stop, 65_536):
+                piece = data[at : min(at + 65_536, stop)]
+                self.socket.get_buffer(-1)[: len(piece)] = piece
+                self.socket.buffer_updated(len(piece))
+                # Of a crowd of tiny frames, the rest is parsed later.
+                await asyncio.sleep(0)
+
+
+def frame(opcode: Opcode, content: bytes, *, fin: bool = True) -> bytes:
+    return Frame(opcode, content, fin).serialize(mask=False)
+
+
+def message(content: bytes, *, text: bool, pieces: int) -> bytes:
+    """Write a message in so many frames."""
+    opcode = Opcode.TEXT if text else Opcode.BINARY
+    size = -(-len(content) // pieces) or 1
+    parts = [content[at : at + size] for at in range(0, len(content), size)] or [b""]
+    return b"".join(
+        frame(Opcode.CONT if number else opcode, part, fin=number == len(parts) - 1)
+        for number, part in enumerate(parts)
+    )
+
+
+SIZES = st.one_of(
+    st.integers(0, 300), st.sampled_from([125, 126, 127, 128, 65_535, 65_536, 65_537, MAX_BYTES])
+)
+MESSAGES = st.tuples(SIZES, st.booleans(), st.integers(1, 3))
+PINGS = st.just(None)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    items=st.lists(MESSAGES | PINGS, max_size=12),
+    cuts=st.lists(st.integers(0, 400_000) | st.integers(0, 300), max_size=20),
+)
+async def test_every_message_comes_whole_and_in_order_however_the_bytes_are_cut(
+    items: list[tuple[int, bool, int] | None], cuts: list[int]
+) -> None:
+    opened = Opened()
+    data, sent, pings = await opened.shake_hands(), list[bytes](), 0
+    for number, item in enumerate(items):
+        if item is None:
+            data += frame(Opcode.PING, b"%d" % number)
+            pings += 1
+            continue
+        size, text, pieces = item
+        content = (b"%d," % number * size)[:size]
+        sent.append(content)
+        data += message(content, text=text, pieces=pieces)
+    await opened.bring(data, cuts)
+    await opened.handshake
+    received: list[bytes] = []
+    while (content_or_none := opened.socket.take_frame()) is not None:
+        received.append(content_or_none)
+    assert received == sent
+    opened.server.receive_data(bytes(opened.link.written))
+    assert [event.opcode for event in opened.server.events_received()] == [Opcode.PONG] * pings
+
+
+@pytest.mark.parametrize("cut", [1, 2, 5, 30_000, 10**6])
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        pytest.param(Frame(Opcode.TEXT, b"masked").serialize(mask=True), 1002, id="masked"),
+        pytest.param(frame(Opcode.BINARY, b"x" * (MAX_BYTES + 1)), 1009, id="too large"),
+        pytest.param(message(b"x" * (MAX_BYTES + 1), text=True, pieces=2), 1009, id="too large in pieces"),
+        pytest.param(
+            frame(Opcode.TEXT, b"begun", fin=False) + frame(Opcode.TEXT, b"another"), 1002, id="in between"
+        ),
+        pytest.param(frame(Opcode.CONT, b"of nothing"), 1002, id="no beginning"),
+        pytest.param(b"\xc1\x00", 1002, id="reserved bits"),
+        pytest.param(b"\x82\x7f" + b"\xff" * 8, 1009, id="endless"),
+    ],
+)
+async def test_what_is_wrong_ends_the_connection_with_its_code(wrong: bytes, code: int, cut: int) -> None:
+    opened = Opened()
+    data = await opened.shake_hands() + frame(Opcode.TEXT, b"good")
+    await opened.bring(data + wrong + frame(Opcode.TEXT, b"behind it"), [len(data) + cut])
+    await opened.handshake
+    socket = opened.socket
+    assert socket.take_frame() == b"good"
+    assert socket.take_frame() is None
+    with pytest.raises(ConnectionClosed) as closed:
+        await socket.next_frame()
+    assert closed.value.sent is not None
+    assert closed.value.sent.code == code
+
+
+async def test_only_the_first_message_may_be_as_large_as_a_replay() -> None:
+    opened = Opened()
+    first = b"x" * FIRST_MAX_BYTES
+    await opened.bring(await opened.shake_hands() + frame(Opcode.BINARY, first), [])
+    assert opened.socket.take_frame() == first
+    await opened.bring(frame(Opcode.BINARY, first), [])
+    with pytest.raises(ConnectionClosed):
+        await opened.socket.next_frame()
+
+
+async def test_what_comes_after_a_close_frame_is_no_message() -> None:
+    opened = Opened()
+    data = await opened.shake_hands() + frame(Opcode.CLOSE, b"\x03\xe8") + frame(Opcode.TEXT, b"late")
+    await opened.bring(data, [])
+    with pytest.raises(ConnectionClosed) as closed:
+        await opened.socket.next_frame()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1000
+
+
+async def test_a_crowd_of_tiny_frames_comes_whole() -> None:
+    opened = Opened()
+    await opened.bring(await opened.shake_hands() + frame(Opcode.TEXT, b"") * 20_000, [])
+    for _ in range(100):
+        await asyncio.sleep(0)
+    count = 0
+    while opened.socket.take_frame() is not None:
+        count += 1
+    assert count == 20_000
