@@ -24,7 +24,7 @@ except ImportError:  # pragma: no cover
 _UNREAD_MAX_BYTES = 128 * 1024
 """From how many bytes of unread frames on the reading stops. A single frame may be larger."""
 
-_READ_BYTES = 64 * 1024
+_READ_BYTES = 128 * 1024
 """How much to take from the network at a time; asyncio would take 256 KiB."""
 
 _CROWD = 1_000

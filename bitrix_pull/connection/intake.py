@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from operator import add, attrgetter
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from bitrix_pull.connection.cursor import Cursor
 from bitrix_pull.events import MessageDropped, Notice, PullEvent
@@ -83,8 +83,12 @@ class Intake:
             newest: The highest mid that was seen before a replay.
         """
         now = asyncio.get_running_loop().time()
-        events = [message for message in messages if type(message) is PullEvent]
-        are_all_events = len(events) == len(messages)
+        are_all_events = _ONLY_EVENTS.issuperset(map(type, messages))
+        events: Sequence[PullEvent[Any]] = (
+            cast("Sequence[PullEvent[Any]]", messages)
+            if are_all_events
+            else [message for message in messages if type(message) is PullEvent]
+        )
         events = self._new(events, now)
         if from_history:
             events = [event for event in events if not self._is_too_old(event)]
@@ -100,9 +104,9 @@ class Intake:
         others = [message for message in messages if type(message) is not PullEvent]
         return self._take_others(others, now, from_history=from_history)
 
-    def _new(self, events: list[PullEvent[Any]], now: float) -> list[PullEvent[Any]]:
+    def _new(self, events: Sequence[PullEvent[Any]], now: float) -> Sequence[PullEvent[Any]]:
         """Return those that are not known; now they are."""
-        known = self.cursor.admit_all([event.mid for event in events], now, _kept_until_unix(events))
+        known = self.cursor.admit_all(list(map(_mid, events)), now, _kept_until_unix(events))
         self.duplicates += len(known)
         return [event for index, event in enumerate(events) if index not in known] if known else events
 
@@ -158,4 +162,5 @@ def _kept_until_unix(events: Sequence[PullEvent[Any]]) -> Sequence[float]:
         return [(event.created_unix or 0) + (event.expiry or 0) for event in events]
 
 
-_created_unix, _expiry = attrgetter("created_unix"), attrgetter("expiry")
+_mid, _created_unix, _expiry = attrgetter("mid"), attrgetter("created_unix"), attrgetter("expiry")
+_ONLY_EVENTS = frozenset((PullEvent,))

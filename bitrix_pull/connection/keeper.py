@@ -19,12 +19,15 @@ Start = Literal["resume", "latest", "earliest"]
 RETRY_S = 1.0
 """How long to wait after a save that failed."""
 
+PAUSE_S = 0.01
+"""How long to wait after any other: of a fast stream it gathers what would be a save each."""
+
 
 class Keeper:
     """Keeps the resume point of one client in a store.
 
-    Saving is a loop: whatever is settled while one save is under way goes into the next,
-    so a slow disk makes saves rarer and nothing else. With a store that lives in memory
+    Saving is a loop: whatever is settled while one save is under way, or shortly after, goes
+    into the next, so a slow disk makes saves rarer and nothing else. With a store that lives in memory
     only, the point is saved at the end.
     """
 
@@ -107,7 +110,9 @@ class Keeper:
         while not self._stopping:
             await self._dirty.wait()
             self._dirty.clear()
-            if not await self._save(durable_only=True):
+            if await self._save(durable_only=True):
+                await asyncio.sleep(PAUSE_S)
+            else:
                 await asyncio.sleep(RETRY_S)
                 self._dirty.set()
 

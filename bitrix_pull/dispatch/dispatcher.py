@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any, Protocol
 
 from pydantic import BaseModel
@@ -25,6 +26,9 @@ logger = get_logger("dispatch")
 
 _ROUTES_MAX = 1_000
 """The server chooses the commands, so what is remembered of them must have an end."""
+
+
+_kind = attrgetter("module_id", "command")
 
 
 class Receiver(Protocol):
@@ -83,10 +87,13 @@ class Dispatcher:
 
     def put(self, events: Sequence[PullEvent[Any]]) -> None:
         """Give each event to everybody who wants it, those together that go to the same."""
+        routes = list(map(self._routes.get, map(_kind, events)))
+        if not self._drops and (first := next(iter(routes), None)) and routes.count(first) == len(routes):
+            self._give(events, first)
+            return
         run: list[PullEvent[Any]] = []
         takers: tuple[Receiver, ...] = ()
-        for event in events:
-            receivers = self._routes.get((event.module_id, event.command))
+        for event, receivers in zip(events, routes, strict=True):
             if receivers is None:
                 receivers = self._find(event.module_id, event.command)
             if self._drops and receivers:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from operator import attrgetter
 from typing import Any
 
 from bitrix_pull.events import PullEvent
@@ -9,6 +10,9 @@ from bitrix_pull.options import Overflow
 from bitrix_pull.redaction import get_logger
 
 logger = get_logger("dispatch")
+
+
+_size = attrgetter("size")
 
 
 class Inbox:
@@ -79,7 +83,7 @@ class Inbox:
         """Enter events that were given to this many receivers; to none, they are settled."""
         if receivers:
             self._unsettled.update(dict.fromkeys(events, receivers))
-            self._bytes += sum([event.size for event in events])
+            self._bytes += sum(map(_size, events))
         elif self.settled is not None:
             self._count()
             self.settled(events)
@@ -104,7 +108,7 @@ class Inbox:
                 settled.append(event)
             elif left is not None:  # Else the inbox was cleared in the meantime.
                 unsettled[event] = left - 1
-        self._bytes -= sum([event.size for event in settled])
+        self._bytes -= sum(map(_size, settled))
         if self._awaited:
             self._wake()
         if self._overflowing:
