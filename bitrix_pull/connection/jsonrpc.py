@@ -25,7 +25,7 @@ CALL_MAX_BYTES = 1_048_576
 """A server drops the connection over a larger one (protocol §7)."""
 
 
-_OURS = (Ping, Reply, UnknownRequest)
+_OURS = frozenset((Ping, Reply, UnknownRequest))
 """What is between the server and us alone."""
 
 
@@ -51,8 +51,9 @@ class JsonRpcConnection:
                 if self._has_stopped:
                     raise self._websocket.dead("the push server has stopped sending pings") from None
                 raise
-            rest = [message for message in messages if type(message) not in _OURS]
-            if len(rest) < len(messages):
+            rest = messages
+            if not _OURS.isdisjoint(map(type, messages)):
+                rest = [message for message in messages if type(message) not in _OURS]
                 for message in messages:
                     await self._answer(message)
             if rest or is_rest:

@@ -1,6 +1,7 @@
 """Frames that come in any pieces; what the library sent is what is read."""
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -80,7 +81,7 @@ class Opened:
     async def bring(self, data: bytes, cuts: list[int]) -> None:
         """Let these bytes come in pieces."""
         places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-        for start, stop in zip(places, places[1:], strict=False):
+        for start, stop in itertools.pairwise(places):
             for at in range(start, stop, 65_536):
                 piece = data[at : min(at + 65_536, stop)]
                 self.socket.get_buffer(-1)[: len(piece)] = piece
@@ -137,7 +138,8 @@ async def test_every_message_comes_whole_and_in_order_however_the_bytes_are_cut(
         received.append(content_or_none)
     assert received == sent
     opened.server.receive_data(bytes(opened.link.written))
-    assert [event.opcode for event in opened.server.events_received()] == [Opcode.PONG] * pings
+    answers = [event.opcode for event in opened.server.events_received() if isinstance(event, Frame)]
+    assert answers == [Opcode.PONG] * pings
 
 
 @pytest.mark.parametrize("cut", [1, 2, 5, 30_000, 10**6])
