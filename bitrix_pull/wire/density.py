@@ -2,10 +2,11 @@
 
 A mebibyte of ``{},{},…`` is 350,000 maps in memory, and a mebibyte of empty protobuf
 messages is half a million objects. What a frame or a body would become is estimated before
-it is read, by counts that cost no more than a look at its bytes, and only where it is long
-enough to matter.
+it is read, and only where it is long enough to matter. Nearly all content is far from any
+limit, so JSON is counted only where a random sample of it comes near.
 """
 
+import random
 from collections.abc import Iterator
 
 from bitrix_pull.errors import MalformedFrame
@@ -18,8 +19,10 @@ LIGHT_BYTES = 64 * 1024
 
 _MIB = 1024 * 1024
 
-_BYTES = {"{": 90, "[": 104, ":": 80, ",": 88}
+_COSTS = {b"{": 90, b"[": 104, b":": 80, b",": 88}
 """The most memory that each of these marks stands for: a map, a list, a new key, an item."""
+
+_COST_MAX = max(_COSTS.values())
 
 BODY_GROWTH = 12
 """How many times its own size a body may become, by this estimate."""
@@ -31,7 +34,12 @@ _MESSAGE_BYTES_MIN = 48
 """Bytes of the shortest protobuf message that says anything: an id, a module, a command."""
 
 
-def is_dense(text: bytes | str, growth: int = BODY_GROWTH) -> bool:
+_SAMPLED_MARKS = 120
+"""So many marks would be in the sample, on average, of what is just over the limit. That less
+than half of them are has a chance of one in a million at most, wherever they stand."""
+
+
+def is_dense(text: bytes, growth: int = BODY_GROWTH) -> bool:
     """Tell whether JSON would take far more memory than its text.
 
     Marks inside strings are counted too, so it errs on the careful side.
@@ -39,11 +47,16 @@ def is_dense(text: bytes | str, growth: int = BODY_GROWTH) -> bool:
     size = len(text)
     if size <= LIGHT_BYTES:
         return False
-    if isinstance(text, str):
-        grown = sum(text.count(mark) * cost for mark, cost in _BYTES.items())
-    else:
-        grown = sum(text.count(mark.encode()) * cost for mark, cost in _BYTES.items())
-    return grown > growth * max(size, _MIB)
+    limit = growth * max(size, _MIB)
+    sample = bytes(random.choices(text, k=_SAMPLED_MARKS * _COST_MAX * size // limit))
+    if _grown(sample) / len(sample) < limit / size / 2:
+        return False
+    return _grown(text) > limit
+
+
+def _grown(text: bytes) -> int:
+    """Return the most memory that JSON may take."""
+    return sum(text.count(mark) * cost for mark, cost in _COSTS.items())
 
 
 def refuse_dense(frame: bytes) -> None:
@@ -62,9 +75,13 @@ def refuse_crowded(batch: bytes) -> None:
     Raises:
         MalformedFrame: It is one, or it is not even a ``ResponseBatch``.
     """
-    limit = len(batch) // _MESSAGE_BYTES_MIN
-    # Each response, message and status begins with this byte: few of it, few of them.
-    if len(batch) <= LIGHT_BYTES or batch.count(b"\x0a") <= limit:
+    limit = left = len(batch) // _MESSAGE_BYTES_MIN
+    # Each response, message and status begins with this byte: few of it, few of them. The
+    # next one is found far sooner than all are counted.
+    at = batch.find(b"\x0a")
+    while at >= 0 and left:
+        at, left = batch.find(b"\x0a", at + 1), left - 1
+    if at < 0:
         return
     # It is also a newline, and bodies are anybody's: only what counts is counted now.
     for count, _ in enumerate(_parts(batch)):

@@ -8,7 +8,7 @@ import orjson
 
 from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.events import PullEvent
-from bitrix_pull.wire.density import BODY_GROWTH, FRAME_GROWTH, TOO_DENSE, is_dense
+from bitrix_pull.wire.density import BODY_GROWTH, FRAME_GROWTH, LIGHT_BYTES, TOO_DENSE, is_dense
 from bitrix_pull.wire.json_text import encode_json, has_too_long, parse_leniently, parser_for
 from bitrix_pull.wire.messages import (
     Control,
@@ -19,7 +19,7 @@ from bitrix_pull.wire.messages import (
     UnknownRequest,
     interpret,
     is_object,
-    read_message,
+    read_json_text,
     read_sender,
 )
 
@@ -35,6 +35,9 @@ _HEAD = re.compile(
 )
 """How the server begins a message."""
 
+_SECOND = b',{"jsonrpc":'
+"""How the second message of an array begins."""
+
 
 def read(frame: bytes) -> Iterator[Incoming]:
     """Read a frame: the bare text ``ping``, or requests and replies, singly or in an array.
@@ -45,30 +48,44 @@ def read(frame: bytes) -> Iterator[Incoming]:
     if frame == PING:
         yield Ping()
         return
-    if is_dense(frame, FRAME_GROWTH if frame.startswith(b"[") else BODY_GROWTH):
+    is_array = frame.startswith(b"[")
+    if len(frame) > LIGHT_BYTES and is_dense(frame, FRAME_GROWTH if is_array else BODY_GROWTH):
         # Where one message ends and the next begins could only be told by reading it all.
         head = _HEAD.match(frame)
         if head is None:
             raise MalformedFrame(f"a frame of {len(frame)} bytes is far too dense")
         yield Malformed(head[1].decode(), TOO_DENSE)
         return
-    is_exact = parser_for(frame) is orjson.loads
+    second = frame.find(_SECOND) if is_array else -1
+    parse = parser_for(frame, second if second > 0 else len(frame))
     try:
-        content: object = orjson.loads(frame) if is_exact else parse_leniently(frame)
+        content: Any = orjson.loads(frame) if parse is orjson.loads else _parse_leniently(frame)
     except ValueError:
         # The parser's own error holds the frame.
         raise MalformedFrame(f"a frame of {len(frame)} bytes is no usable JSON") from None
-    items = cast("list[object]", content) if isinstance(content, list) else [content]
+    items: list[dict[str, Any]] = content
+    if type(content) is not list:
+        items = [content]
     size = len(frame) // max(len(items), 1)
     unknown = 0
     for item in items:
-        # One integer that cannot be read must not take the other messages along.
-        message = _read(item, size) if is_exact or not has_too_long(item) else _unreadable(item)
-        if isinstance(message, UnknownRequest):
+        params: dict[str, Any] | None = item.get("params") if type(item) is dict else None
+        if type(params) is dict and item.get("method") == "incoming.message":
+            yield _read_message(params, size)
+            continue
+        message = _read_other(item)
+        if type(message) is UnknownRequest:
             unknown += 1
             if unknown > REQUESTS_MAX:
                 raise MalformedFrame(f"a frame holds over {REQUESTS_MAX} requests that want an answer")
         yield message
+
+
+def _parse_leniently(frame: bytes) -> object:
+    """Parse a frame so that one integer that cannot be read does not take the other messages along."""
+    content = parse_leniently(frame)
+    items = cast("list[object]", content) if isinstance(content, list) else [content]
+    return [_unreadable(item) if has_too_long(item) else item for item in items]
 
 
 def acknowledgement(mid: str) -> bytes:
@@ -87,12 +104,9 @@ def encode_unknown(request_id: int | str | None) -> bytes:
     return encode_json({"jsonrpc": "2.0", "error": error, "id": request_id})
 
 
-def _read(item: object, size: int) -> Incoming:
+def _read_other(item: object) -> Incoming:
     if not is_object(item):
-        return Malformed("", "a JSON-RPC message is no object")
-    params: object = item.get("params")
-    if is_object(params) and item.get("method") == "incoming.message":
-        return _read_message(params, size)
+        return item if isinstance(item, Malformed) else Malformed("", "a JSON-RPC message is no object")
     identity = item.get("id")
     if "method" in item:
         return UnknownRequest(identity if isinstance(identity, int | str) else None)
@@ -112,15 +126,14 @@ def _unreadable(item: object) -> Malformed:
 
 
 def _read_message(params: dict[str, Any], size: int) -> PullEvent[Any] | Control | Malformed:
-    mid = params.get("mid")
-    mid = mid if isinstance(mid, str) else ""
-    body = params.get("body")
+    mid, body = params.get("mid"), params.get("body")
+    if type(mid) is not str:
+        mid = ""
     if "user_params" in params or "dictionary" in params:
         _merge(body, params)
     sender = read_sender(params.get("sender"))
-    if isinstance(body, str):
-        text = body.encode(errors="replace")
-        return read_message(mid, text, sender, parse=parser_for(text))
+    if type(body) is str:
+        return read_json_text(mid, body, sender)
     return interpret(mid, body, sender, size)
 
 

@@ -1,6 +1,7 @@
 """What is small to send and large to read is recognised, and what is honest never is."""
 
 import json
+import math
 import time
 
 import pytest
@@ -20,7 +21,6 @@ def filled(unit: str, size: int = MIB) -> str:
 
 @pytest.mark.parametrize("unit", ["[]", "{}", '{"":0}', '"ж"', "-9", "0.1", "[[]]", '{"":{}}'])
 def test_what_grows_is_dense(unit: str) -> None:
-    assert is_dense(filled(unit))
     assert is_dense(filled(unit).encode())
 
 
@@ -31,11 +31,21 @@ DEAL = {"ID": 12345, "TITLE": "Order 12345 of a customer", "STAGE_ID": "NEW", "O
     "unit", [json.dumps(DEAL), '"some words of a text, and more"', '"' + "x" * 500 + '"']
 )
 def test_honest_content_is_not_dense(unit: str) -> None:
-    assert not is_dense(filled(unit))
+    assert not is_dense(filled(unit).encode())
+
+
+@pytest.mark.parametrize("growth", [BODY_GROWTH, FRAME_GROWTH])
+@pytest.mark.parametrize("period", [2, 3, 64, 1000, 1024, 65_536, MIB])
+def test_what_is_dense_can_hide_nowhere(growth: int, period: int) -> None:
+    # Dense and harmless in turn, and no denser as a whole than need be.
+    dense = math.ceil(period * growth * 1.1 / 52)
+    text = (b"[]" * dense)[:dense].ljust(period, b"x") * (MIB // period)
+    for start in range(0, period, math.ceil(period / 20)):
+        assert is_dense(text[start:] + text[:start], growth)
 
 
 def test_what_is_short_is_never_dense() -> None:
-    assert not is_dense(filled("{}", LIGHT_BYTES - 10))
+    assert not is_dense(filled("{}", LIGHT_BYTES - 10).encode())
 
 
 def test_a_replay_of_any_size_is_not_dense() -> None:

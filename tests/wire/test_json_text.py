@@ -73,22 +73,33 @@ DOCUMENTS = st.recursive(
 )
 
 
+MESSAGE_BYTES = [100, 16_384]
+"""Of short messages and of long ones: integers are looked for in other ways."""
+
+
+@pytest.mark.parametrize("message_bytes", MESSAGE_BYTES)
+@pytest.mark.parametrize("mids", [True, False])
 @given(document=DOCUMENTS, indent=st.sampled_from([None, 1]))
-def test_integers_of_any_size_are_read_exactly(document: Any, indent: int | None) -> None:
+def test_integers_of_any_size_are_read_exactly(
+    document: Any, indent: int | None, message_bytes: int, mids: bool
+) -> None:
     text = json.dumps(document, indent=indent).encode()
-    assert parser_for(text)(text) == document
+    assert parser_for(text, message_bytes, mids=mids)(text) == document
 
 
-def test_strings_of_digits_take_the_fast_parser() -> None:
-    mids = b",".join(b'{"mid":"17953130010000000000000%03d"}' % number for number in range(50))
-    assert parser_for(b"[" + mids + b"]") is orjson.loads
-    assert parser_for(b"[" + mids + b",12345678901234567890]") is not orjson.loads
+@pytest.mark.parametrize("message_bytes", MESSAGE_BYTES)
+@pytest.mark.parametrize("mids", [True, False])
+def test_strings_of_digits_take_the_fast_parser(message_bytes: int, mids: bool) -> None:
+    strings = b",".join(b'{"mid":"17953130010000000000000%03d"}' % number for number in range(50))
+    assert parser_for(b"[" + strings + b"]", message_bytes, mids=mids) is orjson.loads
+    long = b"[" + strings + b",12345678901234567890]"
+    assert parser_for(long, message_bytes, mids=mids) is not orjson.loads
 
 
 def test_an_integer_without_end_is_refused_and_named() -> None:
     text = b'{"n":' + b"9" * 4_301 + b"}"
     with pytest.raises(ValueError, match="too many digits"):
-        parser_for(text)(text)
+        parser_for(text, len(text))(text)
     assert has_too_long(parse_leniently(text))
     assert not has_too_long(parse_leniently(b'{"n":' + b"9" * 4_300 + b"}"))
 
@@ -108,15 +119,19 @@ def test_an_integer_without_end_is_refused_and_named() -> None:
 )
 def test_what_is_no_json_is_none_to_the_exact_parser_either(text: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - orjson's own error
-        parser_for(text)(text)
+        parser_for(text, len(text))(text)
 
 
-@given(before=st.integers(0, 40), sign=st.sampled_from(["", "-"]), digits=st.integers(19, 45))
-def test_long_integers_are_found_wherever_they_stand_in_a_large_frame(
-    before: int, sign: str, digits: int
+@pytest.mark.parametrize("message_bytes", MESSAGE_BYTES)
+@pytest.mark.parametrize("mids", [True, False])
+@given(
+    lengths=st.lists(st.integers(0, 40) | st.integers(480, 560), max_size=8),
+    integer=st.integers(10**18, 10**40) | st.integers(-(10**40), -(10**18)),
+    filler=st.sampled_from(["x", "1", "1x", "11111x", "1111111111x"]),
+)
+def test_a_long_integer_is_found_behind_any_digits_that_are_none(
+    lengths: list[int], integer: int, filler: str, message_bytes: int, mids: bool
 ) -> None:
-    for window in (1, 2):
-        padding = "x" * (window * 16_384 - before - 4)
-        number = int(sign + "9" * digits)
-        text = f'["{padding}",{number}]'.encode()
-        assert parser_for(text)(text) == [padding, number]
+    document = [*((filler * length)[:length] for length in lengths), integer]
+    text = json.dumps(document, separators=(",", ":")).encode()
+    assert parser_for(text, message_bytes, mids=mids) is not orjson.loads

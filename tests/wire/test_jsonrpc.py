@@ -113,6 +113,18 @@ def test_what_we_write() -> None:
     }
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("text", ["", "x" * 5_000])
+def test_long_integers_are_exact_in_arrays_however_they_are_written(indent: int | None, text: str) -> None:
+    sent = [incoming({"text": text, "n": 10**20 + number}) for number in range(3)]
+    received = list(jsonrpc.read(json.dumps(sent, indent=indent).encode()))
+    assert [message.params["n"] for message in received if isinstance(message, PullEvent)] == [
+        10**20,
+        10**20 + 1,
+        10**20 + 2,
+    ]
+
+
 def test_one_integer_without_end_spoils_one_message_only() -> None:
     def request(number: int, value: str) -> str:
         body = f'{{"module_id":"application","command":"x","params":{{"n":{value}}}}}'

@@ -30,6 +30,18 @@ def test_white_space_between_messages_does_no_harm(between: bytes) -> None:
     assert [type(item) for item in received] == [PullEvent, Malformed, PullEvent, Malformed, PullEvent]
 
 
+@pytest.mark.parametrize("words", ["#ff8000", "#", "#!", "a # b", "#!NGINXNME!"])
+def test_hashes_in_a_message_do_no_harm(words: str) -> None:
+    body = b'{"module_id":"application","command":"x","params":{"words":"%s"}}' % words.encode()
+    spoken = delimited(b'{"id":14,"mid":"%s","text":%s}' % (MID, body))
+    received = list(text.read(spoken + message() + spoken))
+    assert [item.params for item in received if isinstance(item, PullEvent)] == [
+        {"words": words},
+        {"n": 1},
+        {"words": words},
+    ]
+
+
 def test_a_message_whose_closing_mark_is_missing_is_read_if_it_is_whole() -> None:
     (event,) = list(text.read(message().removesuffix(CLOSING)))
     assert isinstance(event, PullEvent)
