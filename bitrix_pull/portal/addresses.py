@@ -9,6 +9,7 @@ import ipaddress
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from bitrix_pull.errors import InvalidArgument
 
@@ -242,6 +243,7 @@ def may_lack_tls(address: Address, http_hosts: Collection[str]) -> bool:
     return address.scheme in ("https", "wss") or is_loopback(address.host) or address.host in http_hosts
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """True if a host, as ``Address.host`` has it, is this machine by its name alone."""
     try:

@@ -12,6 +12,7 @@ import ipaddress
 import socket
 from collections.abc import Iterable
 from enum import IntEnum
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -256,6 +257,7 @@ async def _look_up(
     return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
 
 
+@lru_cache(maxsize=256)
 def _zone_of_name(host: str) -> Zone | None:
     """Return where a host is as far as its name tells; None if it has to be resolved."""
     if is_loopback(host):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from bitrix_pull.errors import (
     AnswerTooLarge,
@@ -57,6 +58,8 @@ class EndpointRoute:
         self._addresses = addresses
         self._config = config
         self._options = options
+        # For as long as the channels live it is the same address.
+        self._address = lru_cache(maxsize=1)(publication_url)
 
     async def plan(self, messages: Sequence[Message]) -> Plan:
         """See ``Route``."""
@@ -75,7 +78,7 @@ class EndpointRoute:
         try:
             answer = await self._http.request(
                 "POST",
-                publication_url(url, config.channel_ids, client_id=config.client_id),
+                self._address(url, config.channel_ids, client_id=config.client_id),
                 body=body,
                 timeout_s=min(left_s, self._options.rest_timeout_s),
                 max_bytes=self._options.max_rest_bytes,

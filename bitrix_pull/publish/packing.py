@@ -7,7 +7,7 @@ from itertools import islice
 from bitrix_pull.errors import PublishTooLarge
 from bitrix_pull.publish.message import Message
 from bitrix_pull.wire.channel_ids import PublicChannel
-from bitrix_pull.wire.protobuf import Publication, publication_size, request_size
+from bitrix_pull.wire.protobuf import Publication, request_size
 
 EXPIRY_S = 86_400
 """How long the push server keeps a message for replay; what REST uses too (protocol §2)."""
@@ -21,8 +21,8 @@ MESSAGES_MAX = 100
 RECEIVERS_MAX = 100
 """Receivers of one message; more are refused with 4018."""
 
-_FRAMING_MAX_BYTES = 32
-"""More than what is written around a body or a receiver: tags, lengths, the expiry."""
+_MESSAGES_MAX_BYTES = 2 * REQUEST_MAX_BYTES - request_size(REQUEST_MAX_BYTES)
+"""What the messages of a request of that size take: the rest is written around them."""
 
 NAMED_MAX = 3
 """Receivers that an error text names."""
@@ -64,19 +64,20 @@ class Part:
     position: int
     message: Message
     targets: Sequence[Target] = field(repr=False)
+    _publication: Publication | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def publication(self) -> Publication:
-        """The part as it is encoded. Every target must have a channel."""
-        channels = [target.channel for target in self.targets if target.channel is not None]
-        return Publication(channels, self.message.body, EXPIRY_S)
+        """The part as it is encoded, made when it is first needed. Every target must have a channel."""
+        if self._publication is None:
+            channels = [target.channel for target in self.targets if target.channel is not None]
+            self._publication = Publication(channels, self.message.body, EXPIRY_S)
+        return self._publication
 
     @property
-    def bytes_at_most(self) -> int:
-        """A bound of what the part takes as a request of its own: the exact size costs more."""
-        channels = (target.channel for target in self.targets if target.channel is not None)
-        receivers = sum(len(channel.id) + len(channel.signature) + _FRAMING_MAX_BYTES for channel in channels)
-        return len(self.message.body) + receivers + _FRAMING_MAX_BYTES
+    def fits(self) -> bool:
+        """True if it need not be split."""
+        return len(self.targets) <= RECEIVERS_MAX and self.publication.size <= _MESSAGES_MAX_BYTES
 
     def __str__(self) -> str:
         names = ", ".join(map(str, islice(self.targets, NAMED_MAX))) or "everybody"
@@ -139,15 +140,12 @@ def chunks(part: Part) -> Iterator[Part]:
 
 def _fit(part: Part) -> Iterator[Part]:
     """Split a message further whose receivers take it over the limit of a request."""
-    if part.bytes_at_most <= REQUEST_MAX_BYTES:
-        yield part
-        return
-    size = request_size(publication_size(part.publication))
-    if size <= REQUEST_MAX_BYTES:
+    if part.publication.size <= _MESSAGES_MAX_BYTES:
         yield part
         return
     halves = Request([part]).halves()
     if halves is None:
+        size = request_size(part.publication.size)
         raise PublishTooLarge(f"{part} takes {size} bytes; a request may hold {REQUEST_MAX_BYTES}")
     for half in halves:
         yield from _fit(half.parts[0])
@@ -158,12 +156,8 @@ def pack(parts: Iterable[Part]) -> Iterator[Request]:
     batch: list[Part] = []
     size = 0
     for part in parts:
-        added = part.bytes_at_most
-        if batch and request_size(size + added) > REQUEST_MAX_BYTES:
-            # It may fit all the same: from here on, count exactly.
-            size = sum(publication_size(packed.publication) for packed in batch)
-            added = publication_size(part.publication)
-        if batch and (len(batch) == MESSAGES_MAX or request_size(size + added) > REQUEST_MAX_BYTES):
+        added = part.publication.size
+        if batch and (len(batch) == MESSAGES_MAX or size + added > _MESSAGES_MAX_BYTES):
             yield Request(batch)
             batch, size = [], 0
         batch.append(part)

@@ -98,23 +98,24 @@ class Ledger:
             messages=self._accepted,
             requests=self.requests,
             confirmed=confirms and not self._failed,
-            fates=tuple(map(self._fate, range(len(self._messages)))),
+            fates=tuple(
+                _fate(message, self._failed[position])
+                if position in self._failed
+                else Fate(message, "accepted")
+                for position, message in enumerate(self._messages)
+            ),
         )
 
-    def _fate(self, position: int) -> Fate:
-        message = self._messages[position]
-        failed = self._failed.get(position)
-        if failed is None:
-            return Fate(message, "accepted")
-        missed = [part for part, error in failed if not isinstance(error, OutcomeUnknown)]
-        in_doubt = [part for part, error in failed if isinstance(error, OutcomeUnknown)]
-        # What is unknown is the more urgent of the two to know.
-        errors = sorted(
-            (error for _, error in failed), key=lambda error: not isinstance(error, OutcomeUnknown)
-        )
-        return Fate(
-            message, "unknown" if in_doubt else "refused", errors[0], _receivers(missed), _receivers(in_doubt)
-        )
+
+def _fate(message: Message, failed: Sequence[tuple[Part, PullError]]) -> Fate:
+    """Return what became of a message of which some parts failed."""
+    missed = [part for part, error in failed if not isinstance(error, OutcomeUnknown)]
+    in_doubt = [part for part, error in failed if isinstance(error, OutcomeUnknown)]
+    # What is unknown is the more urgent of the two to know.
+    errors = sorted((error for _, error in failed), key=lambda error: not isinstance(error, OutcomeUnknown))
+    return Fate(
+        message, "unknown" if in_doubt else "refused", errors[0], _receivers(missed), _receivers(in_doubt)
+    )
 
 
 def _receivers(parts: Sequence[Part]) -> tuple[Receiver, ...]:

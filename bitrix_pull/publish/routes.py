@@ -89,7 +89,8 @@ class Addresses:
         known, denied = await self._look_up(messages)
         own = await self._channels.own() if any(message.to_self for message in messages) else None
         plan = Plan()
-        plan.requests = pack(self._parts(messages, known, denied, own, plan.failed))
+        users = {user: (Target(user, channel),) for user, channel in known.items()}
+        plan.requests = pack(self._parts(messages, users, denied, own, plan.failed))
         return plan
 
     async def _look_up(
@@ -111,7 +112,7 @@ class Addresses:
     def _parts(
         self,
         messages: Sequence[Message],
-        known: Mapping[int, PublicChannel],
+        users: Mapping[int, tuple[Target]],
         denied: RouteUnavailable | None,
         own: Own | None,
         failed: list[tuple[Part, PullError]],
@@ -119,24 +120,30 @@ class Addresses:
         """Yield what goes out, and add to ``failed`` what cannot."""
         for position, message in enumerate(messages):
             try:
-                yield from split(Part(position, message, self._targets(message, known, denied, own)))
+                part = Part(position, message, self._targets(message, users, denied, own))
+                if part.fits:
+                    yield part
+                else:
+                    yield from split(part)
             except PullError as error:
                 failed.append((unaddressed(position, message), error))
 
     def _targets(
         self,
         message: Message,
-        known: Mapping[int, PublicChannel],
+        users: Mapping[int, tuple[Target]],
         denied: RouteUnavailable | None,
         own: Own | None,
-    ) -> list[Target]:
+    ) -> Sequence[Target]:
         if message.to_everybody:
             raise no_shared_channel(self._mode)
-        targets = [Target(channel, channel) for channel in message.channels]
         for user in message.users:
-            if user not in known:
+            if user not in users:
                 raise denied or InvalidArgument(f"the portal knows no public channel of user {user}")
-            targets.append(Target(user, known[user]))
+        if len(message.users) == 1 and not (message.channels or message.to_self):
+            return users[message.users[0]]
+        targets = [Target(channel, channel) for channel in message.channels]
+        targets += [target for user in message.users for target in users[user]]
         if own is not None and message.to_self:
             if own.channel is None:
                 raise RouteUnavailable(

@@ -1,7 +1,8 @@
 """The binary format of push server version 4 (protocol §4.2)."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import chain
 
 from google.protobuf.message import DecodeError
 
@@ -9,22 +10,38 @@ from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.events import BACKEND_SENDER, UNKNOWN_SENDER, Sender, SenderType
 from bitrix_pull.wire import push_pb2
 from bitrix_pull.wire.channel_ids import PublicChannel
-from bitrix_pull.wire.density import refuse_crowded
+from bitrix_pull.wire.density import LIGHT_BYTES, refuse_crowded
 from bitrix_pull.wire.json_text import parser_for
 from bitrix_pull.wire.messages import ChannelStatus, Incoming, read_message
 
 
-@dataclass(slots=True, frozen=True)
 class Publication:
-    """One message to publish: its JSON body, and the public channels that get it.
+    """One message to publish (protocol §7), written but for its last copy.
+
+    The runtime would copy each body several times. So it writes what is around the bodies,
+    most of which is the same in many messages, and all of a request is joined at once.
 
     Attributes:
-        expiry_s: How long the server keeps it for replay; 0: not at all.
+        size: The bytes that it takes in a request.
+        pieces: What those are, in order.
     """
 
-    receivers: Sequence[PublicChannel]
-    body: bytes
-    expiry_s: int
+    __slots__ = ("pieces", "size")
+
+    def __init__(self, receivers: Iterable[PublicChannel], body: bytes, expiry_s: int) -> None:
+        """Write a message.
+
+        Args:
+            receivers: The public channels that get it.
+            body: Its JSON text.
+            expiry_s: How long the server keeps it for replay; 0: not at all.
+        """
+        before = b"".join([*map(_receiver, receivers), _BODY, _varint(len(body))])
+        after = _expiry(expiry_s)
+        length = len(before) + len(body) + len(after)
+        header = _MESSAGE + _varint(length)
+        self.pieces = (header, before, body, after)
+        self.size = len(header) + length
 
 
 def read(frame: bytes) -> Iterator[Incoming]:
@@ -34,17 +51,19 @@ def read(frame: bytes) -> Iterator[Incoming]:
         MalformedFrame: The bytes are no such message. A single bad body inside a sound
             frame is a ``Malformed`` in the result instead.
     """
-    refuse_crowded(frame)
-    received = push_pb2.Received()
+    if len(frame) > LIGHT_BYTES:
+        refuse_crowded(frame)
     try:
-        received.ParseFromString(frame)
+        response = push_pb2.Received.FromString(frame).responses
     except DecodeError:
         raise MalformedFrame(f"a frame of {len(frame)} bytes is no protobuf ResponseBatch") from None
-    response, parse = received.responses, parser_for(frame)
     if response.HasField("channelStats"):
         for channel in response.channelStats.channels:
             yield ChannelStatus(channel.id.hex(), channel.isOnline)
-    for message in response.outgoingMessages.messages:
+    # A list of the runtime's own ends by an exception, which costs as much as a message.
+    messages = response.outgoingMessages.messages[:]
+    parse = parser_for(frame, len(frame) // max(len(messages), 1), mids=False)
+    for message in messages:
         sender = message.sender
         yield read_message(
             message.id.hex(),
@@ -76,33 +95,57 @@ def _sender(written: bytes) -> Sender:
 
 def encode_publications(publications: Iterable[Publication]) -> bytes:
     """Write a ``RequestBatch`` of one request that publishes all of them (protocol §7)."""
-    request = push_pb2.Request()
-    # Also an empty request must say which command it is.
-    request.incomingMessages.SetInParent()
-    request.incomingMessages.messages.extend(map(_message, publications))
-    return push_pb2.RequestBatch(requests=[request]).SerializeToString()
-
-
-def publication_size(publication: Publication) -> int:
-    """Return the bytes that a message takes in what ``encode_publications`` writes."""
-    return _field(_message(publication).ByteSize())
+    publications = list(publications)
+    size = sum([publication.size for publication in publications])
+    return b"".join([_request_header(size), *chain.from_iterable([each.pieces for each in publications])])
 
 
 def request_size(publications_size: int) -> int:
     """Return the bytes of a whole request whose messages take so many together."""
-    return _field(_field(publications_size))
+    return len(_request_header(publications_size)) + publications_size
 
 
-def _message(publication: Publication) -> push_pb2.IncomingMessage:
-    message = push_pb2.IncomingMessage(body=publication.body, expiry=publication.expiry_s)
-    for channel in publication.receivers:
-        message.receivers.add(id=channel.id, signature=channel.signature)
-    return message
+_REQUEST = b"\x0a"
+"""The tag of ``RequestBatch.requests``: the number of the field, and that a length follows."""
+
+_INCOMING_MESSAGES = b"\x0a"
+"""The tag of ``Request.incomingMessages``."""
+
+_MESSAGE = b"\x0a"
+"""The tag of ``IncomingMessagesRequest.messages``."""
+
+_BODY = b"\x1a"
+"""The tag of ``IncomingMessage.body``."""
 
 
-def _field(length: int) -> int:
-    """Return what a field takes whose content has this length: tag (of 15 at most), length, content."""
-    return 1 + (max(length, 1).bit_length() + 6) // 7 + length
+def _request_header(publications_size: int) -> bytes:
+    """Return what stands before the messages of a request. It is there even if they are none."""
+    inner = _INCOMING_MESSAGES + _varint(publications_size)
+    return _REQUEST + _varint(len(inner) + publications_size) + inner
+
+
+@lru_cache(maxsize=4_096)
+def _receiver(channel: PublicChannel) -> bytes:
+    """Return a receiver as it stands in an ``IncomingMessage``."""
+    receiver = push_pb2.Receiver(id=channel.id, signature=channel.signature)
+    return push_pb2.IncomingMessage(receivers=[receiver]).SerializeToString()
+
+
+@lru_cache(maxsize=16)
+def _expiry(expiry_s: int) -> bytes:
+    """Return an expiry as it stands in an ``IncomingMessage``."""
+    return push_pb2.IncomingMessage(expiry=expiry_s).SerializeToString()
+
+
+@lru_cache(maxsize=4_096)
+def _varint(number: int) -> bytes:
+    """Return a number as protobuf writes it: seven bits a byte, the lowest first."""
+    written = bytearray()
+    while number > 0x7F:
+        written.append(number & 0x7F | 0x80)
+        number >>= 7
+    written.append(number)
+    return bytes(written)
 
 
 def encode_status_request(channels: Iterable[PublicChannel]) -> bytes:

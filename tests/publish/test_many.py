@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bitrix_pull import Fate, Message, PublicChannel, PullClient, Receipt, Webhook
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.errors import InvalidArgument, PublishTooLarge, RouteUnavailable
-from bitrix_pull.publish.order import in_order
+from bitrix_pull.publish.order import AHEAD_MAX, in_order
 from bitrix_pull.publish.packing import Part, Request, Target
 from bitrix_pull.publish.publisher import Route
 from tests import virtual_time
@@ -142,6 +142,62 @@ def test_requests_without_a_common_receiver_go_at_the_same_time() -> None:
         return asyncio.get_running_loop().time()
 
     assert virtual_time.run(main) == pytest.approx(2, abs=0.1)
+
+
+def test_those_that_wait_for_the_same_one_go_at_the_same_time() -> None:
+    async def main() -> float:
+        receivers: list[list[int]] = [[1, 2], [1], [2], [1], [2], [1, 2]]
+        requests = [
+            Request([Part(n, Message("x"), [Target(user) for user in users])])
+            for n, users in enumerate(receivers)
+        ]
+        await in_order(requests, lambda request: asyncio.sleep(1), at_once=4)
+        return asyncio.get_running_loop().time()
+
+    assert virtual_time.run(main) == pytest.approx(4, abs=0.1)
+
+
+def test_a_request_waits_for_all_that_came_before_to_its_receivers() -> None:
+    async def main() -> dict[int, float]:
+        receivers: list[list[int]] = [[1], [2], [3], [1, 2, 3], [2]]
+        lasts_s = [1, 5, 3, 1, 1]
+        began_s: dict[int, float] = {}
+
+        async def send(request: Request) -> None:
+            (part,) = request.parts
+            began_s[part.position] = round(asyncio.get_running_loop().time())
+            await asyncio.sleep(lasts_s[part.position])
+
+        requests = [
+            Request([Part(n, Message("x"), [Target(user) for user in users])])
+            for n, users in enumerate(receivers)
+        ]
+        await in_order(requests, send, at_once=4)
+        return began_s
+
+    assert virtual_time.run(main) == {0: 0, 1: 0, 2: 0, 3: 5, 4: 6}
+
+
+@pytest.mark.parametrize("users", [1, 1_000], ids=["one receiver", "many receivers"])
+def test_requests_are_taken_when_others_have_gone_out(users: int) -> None:
+    at_once, taken, begun, done = 4, 0, 0, 0
+
+    def requests() -> Iterator[Request]:
+        nonlocal taken
+        for n in range(1_000):
+            taken += 1
+            # No further ahead than twice of what went out, and a limit.
+            assert taken <= begun + min(at_once + begun, AHEAD_MAX) + 1
+            yield Request([Part(n, Message("x"), [Target(1 + n % users)])])
+
+    async def send(request: Request) -> None:
+        nonlocal begun, done
+        begun += 1
+        await asyncio.sleep(1)
+        done += 1
+
+    virtual_time.run(lambda: in_order(requests(), send, at_once=at_once))
+    assert taken == done == 1_000
 
 
 # -- fates -------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from bitrix_pull.publish.packing import (
     split,
 )
 from bitrix_pull.wire import push_pb2
-from bitrix_pull.wire.protobuf import Publication, encode_publications, publication_size, request_size
+from bitrix_pull.wire.protobuf import Publication, encode_publications, request_size
 
 
 def targets(count: int, *, signature_bytes: int = 20) -> list[Target]:
@@ -73,7 +73,8 @@ def test_the_size_is_known_to_the_byte(
 ) -> None:
     channels = [PublicChannel(bytes(16), bytes(signature_bytes))] * receivers
     publications = [Publication(channels, b"." * size, expiry_s) for size in bodies]
-    assert request_size(sum(map(publication_size, publications))) == len(encode_publications(publications))
+    size = sum(publication.size for publication in publications)
+    assert request_size(size) == len(encode_publications(publications))
 
 
 @given(receivers=st.integers(0, 350))

@@ -14,7 +14,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="name the scenarios and what they promise")
     scenarios = parser.add_subparsers(dest="name", metavar="NAME")
     for name, scenario in SCENARIOS.items():
-        about = (inspect.getdoc(scenario) or "").partition("\n")[0]
+        about = (inspect.getdoc(scenario) or "").partition("\n")[0].replace("%", "%%")  # For argparse.
         options = scenarios.add_parser(name, help=about, description=about)
         for option in inspect.signature(scenario).parameters.values():
             flag = f"--{option.name.replace('_', '-')}"

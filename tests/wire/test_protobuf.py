@@ -1,6 +1,8 @@
 """Protobuf: what only this format has."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bitrix_pull.events import BACKEND_SENDER, UNKNOWN_SENDER, PullEvent, Sender, SenderType
 from bitrix_pull.wire import protobuf, push_pb2
@@ -108,6 +110,33 @@ def test_publications_are_one_request_of_incoming_messages() -> None:
     assert (second.body, second.expiry, len(second.receivers)) == (b"{}", 0, 2)
     assert (first.receivers[0].id, first.receivers[0].signature) == (PUBLIC_ID, SIGNATURE)
     assert not first.receivers[0].isPrivate
+
+
+PUBLICATIONS = st.lists(
+    st.tuples(
+        st.lists(
+            st.builds(PublicChannel, st.binary(min_size=16, max_size=16), st.binary(max_size=200)),
+            max_size=3,
+        ),
+        st.binary(min_size=1, max_size=300) | st.integers(1, 40_000).map(bytes),
+        st.integers(0, 2**32 - 1),
+    ),
+    max_size=5,
+)
+
+
+@given(written=PUBLICATIONS)
+def test_publications_are_written_as_the_runtime_writes_them(
+    written: list[tuple[list[PublicChannel], bytes, int]],
+) -> None:
+    request = push_pb2.Request()
+    request.incomingMessages.SetInParent()
+    for channels, body, expiry_s in written:
+        message = request.incomingMessages.messages.add(body=body, expiry=expiry_s)
+        for channel in channels:
+            message.receivers.add(id=channel.id, signature=channel.signature)
+    encoded = encode_publications([Publication(*publication) for publication in written])
+    assert encoded == push_pb2.RequestBatch(requests=[request]).SerializeToString()
 
 
 @pytest.mark.parametrize(
