@@ -22,11 +22,14 @@ try:
 except ImportError:  # pragma: no cover
     from websockets.utils import apply_mask
 
-_UNREAD_MAX_BYTES = 128 * 1024
+_UNREAD_MAX_BYTES = 256 * 1024
 """From how many bytes of unread frames on the reading stops. A single frame may be larger."""
 
-_READ_BYTES = 128 * 1024
-"""How much to take from the network at a time; asyncio would take 256 KiB."""
+_UNREAD_MIN_BYTES = 64 * 1024
+"""Down to how many it then stays so."""
+
+_READ_BYTES = 256 * 1024
+"""How much to take from the network at a time."""
 
 _CROWD = 1_000
 """Frames in so few bytes from which on the rest waits until other tasks have run."""
@@ -115,7 +118,7 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
             return None
         frame = self._unread.popleft()
         self._unread_bytes -= len(frame)
-        if self._held:
+        if self._held and self._unread_bytes <= _UNREAD_MIN_BYTES:
             self._regulate()
         return frame
 
@@ -132,7 +135,7 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
         self._unread_bytes = 0
         self._regulate()
         if self._heartbeat is not None:
-            self._heartbeat.suspend()
+            self._heartbeat.stop()
         await super().close(code, reason)
 
     async def send_all(self, texts: Iterable[bytes]) -> None:
@@ -263,7 +266,7 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
         super().connection_lost(exc)
         self._unparsed = b""
         if self._heartbeat is not None:
-            self._heartbeat.suspend()
+            self._heartbeat.stop()
         self._wake()
 
     # ---------------------------------------------------------------------------------
@@ -281,8 +284,8 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
             self._awaited.set_result(None)
 
     def _regulate(self) -> None:
-        """Stop reading while much is unread, and go on once half of it is gone."""
-        limit = _UNREAD_MAX_BYTES // 2 if self._held else _UNREAD_MAX_BYTES
+        """Stop reading while much is unread, and go on once little is."""
+        limit = _UNREAD_MIN_BYTES if self._held else _UNREAD_MAX_BYTES
         hold = bool(self._unparsed) or self._unread_bytes > limit
         if hold == self._held or self.transport.is_closing():
             return
@@ -293,7 +296,7 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
             self.transport.resume_reading()
         if self._heartbeat is not None:
             if hold:
-                self._heartbeat.suspend()
+                self._heartbeat.pause()
             else:
                 self._heartbeat.resume()
 

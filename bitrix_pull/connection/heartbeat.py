@@ -30,19 +30,22 @@ class Heartbeat:
         self._interval_s = interval_s
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
-        self._pinged_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.resume()
+        self._look_again_at(self.heard_at + self._interval_s)
+
+    def pause(self) -> None:
+        """Do not watch until ``resume``."""
+        self._is_paused = True
 
     def resume(self) -> None:
         """Watch as from the start: while nobody listened, nothing can have been heard."""
-        self.suspend()
+        self._is_paused = False
+        self._pinged_at: float | None = None
         self.heard_at = self._loop.time()
-        self._look_again_at(self.heard_at + self._interval_s)
 
-    def suspend(self) -> None:
-        """Stop watching."""
-        self._pinged_at = None
+    def stop(self) -> None:
+        """Watch no more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -52,6 +55,9 @@ class Heartbeat:
 
     def _look(self, due: float) -> None:
         now = self._loop.time()
+        if self._is_paused:
+            self._look_again_at(now + self._interval_s)
+            return
         if self._pinged_at is not None and self.heard_at < self._pinged_at:
             if now - due <= _LATE_S:
                 self._timer = None

@@ -56,7 +56,7 @@ def test_nothing_is_held_against_a_link_that_is_not_listened_to() -> None:
     async def main() -> None:
         link = Link()
         await asyncio.sleep(12)
-        link.heartbeat.suspend()
+        link.heartbeat.pause()
         await asyncio.sleep(1000)
         assert link.died == []
         link.heartbeat.resume()
@@ -78,4 +78,4 @@ async def test_a_program_that_was_held_up_gets_its_time_anew() -> None:
     assert not died
     await asyncio.sleep(0.7)
     assert died
-    heartbeat.suspend()
+    heartbeat.stop()
