@@ -47,6 +47,9 @@ _SHORT_MAX = 125
 _SHORT_HEADS = [bytes([0x81, 0x80 | length]) for length in range(_SHORT_MAX + 1)]
 """How text frames begin whose length fits into the second byte."""
 
+_EMPTY_PING, _PONG = b"\x89\x80", 0x8A
+"""A ping without content up to its masking bytes, and how its answer begins."""
+
 _TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 
 
@@ -234,6 +237,9 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
             if stop <= end and length <= self._max_bytes and data[at] in _WHOLE and not self._amid_message:
                 self._events += 1
                 self._put(data[start:stop])
+            elif length == 0 and data[at] == _PONG:
+                # The answer to one of the heartbeat's: to be heard is all that it is for.
+                self._events += 1
             else:
                 self._library_bytes = max(stop - end, 0)
                 self.data_received(data[at : min(stop, end)])
@@ -302,8 +308,7 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
 
     def _ping(self) -> None:
         if self.protocol.state is State.OPEN:
-            self.protocol.send_ping(b"")
-            self.transport.writelines(self.protocol.data_to_send())
+            self.transport.write(_EMPTY_PING + os.urandom(4))
 
     def _give_up(self) -> None:
         self.silent = True

@@ -109,7 +109,7 @@ SIZES = st.one_of(
     st.integers(0, 300), st.sampled_from([125, 126, 127, 128, 65_535, 65_536, 65_537, MAX_BYTES])
 )
 MESSAGES = st.tuples(SIZES, st.booleans(), st.integers(1, 3))
-PINGS = st.just(None)
+PINGS = st.sampled_from([Opcode.PING, Opcode.PONG])
 
 
 @settings(max_examples=150, deadline=None)
@@ -118,14 +118,14 @@ PINGS = st.just(None)
     cuts=st.lists(st.integers(0, 400_000) | st.integers(0, 300), max_size=20),
 )
 async def test_every_message_comes_whole_and_in_order_however_the_bytes_are_cut(
-    items: list[tuple[int, bool, int] | None], cuts: list[int]
+    items: list[tuple[int, bool, int] | Opcode], cuts: list[int]
 ) -> None:
     opened = Opened()
     data, sent, pings = await opened.shake_hands(), list[bytes](), 0
     for number, item in enumerate(items):
-        if item is None:
-            data += frame(Opcode.PING, b"%d" % number)
-            pings += 1
+        if isinstance(item, Opcode):
+            data += frame(item, b"%d" % number if item is Opcode.PING else b"")
+            pings += item is Opcode.PING
             continue
         size, text, pieces = item
         content = (b"%d," % number * size)[:size]
