@@ -1,5 +1,6 @@
 """What a client hands to its user: events, and notices about the connection."""
 
+import asyncio
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ class Acknowledgeable:
         this call does nothing. Call it on the event loop.
 
         Raises:
-            RuntimeError: This event is acknowledged by itself.
+            RuntimeError: This event is acknowledged by itself, or this is no event loop's thread.
         """
         self._manual().ack()
 
@@ -89,7 +90,7 @@ class Acknowledgeable:
 
         Raises:
             InvalidArgument: The delay is negative or not finite.
-            RuntimeError: This event is acknowledged by itself.
+            RuntimeError: As for ``ack``.
         """
         settlement = self._manual()
         if not 0 <= delay < math.inf:
@@ -100,6 +101,12 @@ class Acknowledgeable:
         settlement: Settlement | None = getattr(self, "_settlement", None)
         if settlement is None:
             raise RuntimeError('ack() and nack() are for events of a handler with @pull.on(…, ack="manual")')
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError(
+                "ack() and nack() are for the event loop; from a thread: loop.call_soon_threadsafe(event.ack)"
+            ) from None
         return settlement
 
 

@@ -56,11 +56,12 @@ class PullOptions:
         poll_timeout_s: Deadline of one long poll; the server answers after 40 s at the latest.
         catch_up_s: Seconds after a reconnect in which what arrives counts as replayed history.
         close_timeout_s: Deadline for closing a connection politely.
-        inbox_max_events: Events taken from the server and not yet handled, at most; see
-            ``overflow``.
+        inbox_max_events: Events taken from the server and not yet handled, from which on
+            ``overflow`` says what happens.
         inbox_max_bytes: The same in bytes of message bodies.
         overflow: What happens then. "pause" stops reading the socket until handlers have
-            caught up, and loses nothing that the server keeps. "drop_oldest" drops the
+            caught up, and loses nothing that the server keeps; what was read at the same
+            time as the last of them still goes in. "drop_oldest" drops the
             event that waits longest for a handler, "drop_newest" the one that arrives; an
             ``EventsDropped`` notice says so.
         known_mids: How many message ids are remembered to drop duplicates.

@@ -26,10 +26,19 @@ _UNREAD_MAX_BYTES = 256 * 1024
 """From how many bytes of unread frames on the reading stops. A single frame may be larger."""
 
 _UNREAD_MIN_BYTES = 64 * 1024
-"""Down to how many it then stays so."""
+"""How few must be left before it goes on."""
+
+_FRAME_BYTES = 64
+"""What a frame counts for beside its content."""
 
 _READ_BYTES = 256 * 1024
 """How much to take from the network at a time."""
+
+_SIGN_OF_LIFE_BYTES = 16 * 1024
+"""How much of a frame that is still coming counts as heard from the server."""
+
+_HANDED_ON_BYTES = 4 * 1024
+"""How much the library gets at a time of what it has to parse by itself."""
 
 _CROWD = 1_000
 """Frames in so few bytes from which on the rest waits until other tasks have run."""
@@ -78,6 +87,7 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
         self._events = 0
         self._unparsed = b""
         self._partial_head = b""
+        self._bytes_of_frame = 0
         # How much is still to come of a frame that the library reads.
         self._library_bytes = 0
         self._awaited: asyncio.Future[None] | None = None
@@ -90,7 +100,8 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
     def watch(self, *, interval_s: float, timeout_s: float) -> None:
         """Ping the server after so much silence, and abort if it then stays silent.
 
-        Any frame counts as an answer. While unread frames hold up the reading, nothing is watched.
+        Any frame counts as an answer, and so does each part of a large one. While unread
+        frames hold up the reading, nothing is watched.
         """
         self._heartbeat = Heartbeat(self._ping, self._give_up, interval_s=interval_s, timeout_s=timeout_s)
 
@@ -120,7 +131,7 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
         if not self._unread:
             return None
         frame = self._unread.popleft()
-        self._unread_bytes -= len(frame)
+        self._unread_bytes -= len(frame) + _FRAME_BYTES
         if self._held and self._unread_bytes <= _UNREAD_MIN_BYTES:
             self._regulate()
         return frame
@@ -180,17 +191,17 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
         else:
             super().process_event(event)
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        """Say where to put what comes."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Say where to put what comes: in a view, as TLS writes into slices of it."""
         try:
-            buffer: bytearray = _buffers.buffer
+            buffer: memoryview = _buffers.buffer
         except AttributeError:
-            buffer = _buffers.buffer = bytearray(_READ_BYTES)
+            buffer = _buffers.buffer = memoryview(bytearray(_READ_BYTES))
         return buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what has come."""
-        self._parse(bytes(memoryview(_buffers.buffer)[:nbytes]))
+        self._parse(bytes(_buffers.buffer[:nbytes]))
 
     def _parse(self, data: bytes) -> None:
         """Parse what has come; of a crowd of tiny frames as many as do not hold up other tasks."""
@@ -199,7 +210,9 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
             data = self._partial_head + data
             self._partial_head = b""
         parsed = self._take_frames(data)
-        if self._events and self._heartbeat is not None:
+        self._bytes_of_frame = 0 if self._events else self._bytes_of_frame + len(data)
+        if self._heartbeat is not None and (self._events or self._bytes_of_frame >= _SIGN_OF_LIFE_BYTES):
+            self._bytes_of_frame = 0
             self._heartbeat.heard_at = self.loop.time()
         self._unparsed = data[parsed:]
         if self._unparsed:
@@ -251,9 +264,10 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
 
         The handshake goes line by line: right behind its last line frames may begin.
         """
-        stop = len(data)
         if self.protocol.state is State.CONNECTING:
-            stop = data.find(b"\n", at) + 1 or stop
+            stop = data.find(b"\n", at) + 1 or len(data)
+        else:
+            stop = min(at + _HANDED_ON_BYTES, len(data))
         self._events += 1
         self.data_received(data[at:stop])
         return stop
@@ -264,6 +278,9 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
 
     def eof_received(self) -> None:
         """Take note that nothing more will come."""
+        # TLS tells so even while the reading is paused.
+        while self._unparsed:
+            self._parse(self._unparsed)
         super().eof_received()
         self._wake()
 
@@ -281,7 +298,7 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
         self.protocol.max_message_size = self._max_bytes
         if not self._discarding:
             self._unread.append(frame)
-            self._unread_bytes += len(frame)
+            self._unread_bytes += len(frame) + _FRAME_BYTES
 
     def _wake(self) -> None:
         if self._awaited is None or self._awaited.done():

@@ -31,7 +31,9 @@ class Heartbeat:
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self.resume()
+        self._pinged_at: float | None = None
+        self._is_paused = False
+        self.heard_at = self._loop.time()
         self._look_again_at(self.heard_at + self._interval_s)
 
     def pause(self) -> None:
@@ -41,7 +43,7 @@ class Heartbeat:
     def resume(self) -> None:
         """Watch as from the start: while nobody listened, nothing can have been heard."""
         self._is_paused = False
-        self._pinged_at: float | None = None
+        self._pinged_at = None
         self.heard_at = self._loop.time()
 
     def stop(self) -> None:

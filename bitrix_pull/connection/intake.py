@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from operator import add, attrgetter
+from operator import attrgetter
 from typing import Any, Protocol, cast
 
 from bitrix_pull.connection.cursor import Cursor
@@ -154,13 +154,12 @@ class Intake:
 
 
 def _kept_until_unix(events: Sequence[PullEvent[Any]]) -> Sequence[float]:
-    """Return until when the server must keep each of them; what is in the past says nothing."""
-    try:
-        return list(map(add, map(_created_unix, events), map(_expiry, events)))
-    except TypeError:
-        # The format does not say it, at least not of all.
-        return [(event.created_unix or 0) + (event.expiry or 0) for event in events]
+    """Return until when the server must keep each of them; 0 where it need not, or nobody knows."""
+    return [
+        created + expiry if (created := event.created_unix) and (expiry := event.expiry) else 0.0
+        for event in events
+    ]
 
 
-_mid, _created_unix, _expiry = attrgetter("mid"), attrgetter("created_unix"), attrgetter("expiry")
+_mid = attrgetter("mid")
 _ONLY_EVENTS = frozenset((PullEvent,))

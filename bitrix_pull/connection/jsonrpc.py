@@ -1,6 +1,7 @@
 """JSON-RPC over an open WebSocket (protocol §4.3): pings, acknowledgements, our own calls."""
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -54,8 +55,10 @@ class JsonRpcConnection:
             rest = messages
             if not _OURS.isdisjoint(map(type, messages)):
                 rest = [message for message in messages if type(message) not in _OURS]
-                for message in messages:
-                    await self._answer(message)
+                # Who takes no answer any more has still sent the rest; the next call tells the end.
+                with contextlib.suppress(Ended):
+                    for message in messages:
+                        await self._answer(message)
             if rest or is_rest:
                 return rest
 

@@ -20,7 +20,7 @@ from bitrix_pull.portal.destinations import AddressRefused
 from bitrix_pull.portal.http import HttpSession
 from bitrix_pull.redaction import quiet_logger
 from bitrix_pull.wire.formats import Read
-from bitrix_pull.wire.messages import Incoming
+from bitrix_pull.wire.messages import Incoming, Ping
 
 # The addresses in its requests hold channel ids.
 _logger = quiet_logger("connection.websockets")
@@ -42,7 +42,7 @@ class WebSocketConnection:
         """Wrap a socket whose handshake is done; use ``open`` instead."""
         self._socket = socket
         self._reader = FrameReader(read)
-        self._is_first = True
+        self._awaits_first = True
         self._malformed: MalformedFrame | None = None
         self._options = options
         self._sent = SentFrames(socket, _ended, write_timeout_s=options.ping_timeout_s)
@@ -122,8 +122,9 @@ class WebSocketConnection:
                 raise self.dead("the push server did not answer a ping") from None
             raise _ended(closed) from None
         messages = reader.begin(frame)
-        if self._is_first:
-            self._is_first = False
+        if self._awaits_first:
+            # A server of version 5 may ask whether we are there before it replays.
+            self._awaits_first = all(type(message) is Ping for message in messages)
             return messages
         while not reader.is_due and (frame := socket.take_frame()) is not None:
             try:

@@ -27,7 +27,6 @@ logger = get_logger("dispatch")
 _ROUTES_MAX = 1_000
 """The server chooses the commands, so what is remembered of them must have an end."""
 
-
 _kind = attrgetter("module_id", "command")
 
 
@@ -88,8 +87,8 @@ class Dispatcher:
     def put(self, events: Sequence[PullEvent[Any]]) -> None:
         """Give each event to everybody who wants it, those together that go to the same."""
         routes = list(map(self._routes.get, map(_kind, events)))
-        if not self._drops and (first := next(iter(routes), None)) and routes.count(first) == len(routes):
-            self._give(events, first)
+        if not self._drops and routes and routes[0] is not None and routes.count(routes[0]) == len(routes):
+            self._give(events, routes[0])
             return
         run: list[PullEvent[Any]] = []
         takers: tuple[Receiver, ...] = ()
@@ -140,6 +139,9 @@ class Dispatcher:
         return [*self._workers.values(), *self._subscriptions]
 
     def _find(self, module: str, command: str) -> tuple[Receiver, ...]:
+        """Return who wants a kind of event, and remember it."""
+        if (known := self._routes.get((module, command))) is not None:
+            return known
         if len(self._routes) >= _ROUTES_MAX:
             self._routes.clear()
         found = tuple(item for item in self._receivers() if item.pattern.matches(module, command))

@@ -11,7 +11,6 @@ from bitrix_pull.redaction import get_logger
 
 logger = get_logger("dispatch")
 
-
 _size = attrgetter("size")
 
 
@@ -33,9 +32,10 @@ class Inbox:
         """Create an empty inbox.
 
         Args:
-            max_events: Events from which on it is full.
-            max_bytes: Bytes of bodies from which on it is full. With "pause" it may be
-                overfilled once by what is read at a time; else by one event.
+            max_events: Events from which on it is full. With "pause" it may be overfilled
+                by what is read at a time.
+            max_bytes: Bytes of bodies from which on it is full. With "pause" the same holds;
+                else one event may overfill it.
             overflow: Whether the reader waits while it is full, or what is dropped then.
             settled: Called with events that are settled, once with each.
         """

@@ -42,7 +42,7 @@ class Worker:
     def put(self, events: Sequence[PullEvent[Any]]) -> None:
         """Queue events."""
         self._queue.extend(events)
-        if self._sleepers:
+        for _ in range(min(len(events), len(self._sleepers))):
             self._wake()
 
     def oldest(self) -> PullEvent[Any] | None:
@@ -111,7 +111,7 @@ class Worker:
             raise
 
     def _wake(self) -> None:
-        """Wake one of those that sleep; it goes on until nothing is left to do."""
+        """Wake one of those that sleep."""
         sleeper = self._sleepers.popleft()
         if not sleeper.done():
             sleeper.set_result(None)

@@ -43,7 +43,7 @@ async def in_order(
             async with gate:
                 ahead.release()
                 if ahead_max < AHEAD_MAX:
-                    # Looking further only by and by: meanwhile no answer is read.
+                    # One further with each that is sent: while requests are packed, no answer is read.
                     ahead_max += 1
                     ahead.release()
                 await send(request)

@@ -16,10 +16,10 @@ from bitrix_pull.wire.messages import ChannelStatus, Incoming, read_message
 
 
 class Publication:
-    """One message to publish (protocol §7), written but for its last copy.
+    """One message to publish (protocol §7), encoded as pieces that a request joins.
 
-    The runtime would copy each body several times. So it writes what is around the bodies,
-    most of which is the same in many messages, and all of a request is joined at once.
+    The runtime would copy each body several times. So it encodes what is around the bodies
+    only, most of which is the same in many messages.
 
     Attributes:
         size: The bytes that it takes in a request.

@@ -41,6 +41,7 @@ _BOUNDARY = re.compile(CLOSING + rb"\s*(?=" + OPENING + rb")")
 _HEAD = re.compile(rb'\{"id":\d+,"mid":"(\d{26})"')
 """How the server begins an envelope; legible also where a body that is no JSON spoilt the rest."""
 _SECOND = b',{"id":'
+"""How the second message of an array begins."""
 _BETWEEN = re.compile(rb',(?=\{"id":\d+,"mid":"\d{26}")')
 
 

@@ -2,11 +2,15 @@
 
 import asyncio
 import itertools
+import ssl
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.client import ClientProtocol
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
@@ -15,6 +19,8 @@ from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from bitrix_pull.connection.frame_socket import FrameSocket
+from tests import virtual_time
+from tests.internet.stand import CERTIFICATE, proving
 
 MAX_BYTES = 70_000
 FIRST_MAX_BYTES = 90_000
@@ -27,6 +33,7 @@ class Link(asyncio.Transport):
         super().__init__()
         self.written = bytearray()
         self.given_up = False
+        self.is_paused = False
 
     def write(self, data: Any) -> None:
         self.written += data
@@ -47,10 +54,13 @@ class Link(asyncio.Transport):
         pass
 
     def pause_reading(self) -> None:
-        pass
+        self.is_paused = True
 
     def resume_reading(self) -> None:
-        pass
+        self.is_paused = False
+
+    def can_write_eof(self) -> bool:
+        return True
 
 
 class Opened:
@@ -78,16 +88,31 @@ class Opened:
         self.link.written.clear()
         return self.server.events_received()[-1]
 
+    async def open(self) -> None:
+        """Shake hands."""
+        await self.bring(await self.shake_hands(), [])
+        await self.handshake
+
+    def bring_at_once(self, data: bytes) -> None:
+        """Let these bytes come by one read."""
+        self.socket.get_buffer(-1)[: len(data)] = data
+        self.socket.buffer_updated(len(data))
+
     async def bring(self, data: bytes, cuts: list[int]) -> None:
         """Let these bytes come in pieces."""
         places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
         for start, stop in itertools.pairwise(places):
             for at in range(start, stop, 65_536):
-                piece = data[at : min(at + 65_536, stop)]
-                self.socket.get_buffer(-1)[: len(piece)] = piece
-                self.socket.buffer_updated(len(piece))
+                self.bring_at_once(data[at : min(at + 65_536, stop)])
                 # Of a crowd of tiny frames, the rest is parsed later.
                 await asyncio.sleep(0)
+
+    def taken(self) -> list[bytes]:
+        """Return the messages that have come."""
+        messages: list[bytes] = []
+        while (message := self.socket.take_frame()) is not None:
+            messages.append(message)
+        return messages
 
 
 def frame(opcode: Opcode, content: bytes, *, fin: bool = True) -> bytes:
@@ -133,10 +158,7 @@ async def test_every_message_comes_whole_and_in_order_however_the_bytes_are_cut(
         data += message(content, text=text, pieces=pieces)
     await opened.bring(data, cuts)
     await opened.handshake
-    received: list[bytes] = []
-    while (content_or_none := opened.socket.take_frame()) is not None:
-        received.append(content_or_none)
-    assert received == sent
+    assert opened.taken() == sent
     opened.server.receive_data(bytes(opened.link.written))
     answers = [event.opcode for event in opened.server.events_received() if isinstance(event, Frame)]
     assert answers == [Opcode.PONG] * pings
@@ -196,7 +218,78 @@ async def test_a_crowd_of_tiny_frames_comes_whole() -> None:
     await opened.bring(await opened.shake_hands() + frame(Opcode.TEXT, b"") * 20_000, [])
     for _ in range(100):
         await asyncio.sleep(0)
-    count = 0
-    while opened.socket.take_frame() is not None:
-        count += 1
-    assert count == 20_000
+    assert len(opened.taken()) == 20_000
+
+
+async def test_empty_frames_that_nobody_reads_stop_the_reading() -> None:
+    opened = Opened()
+    await opened.open()
+    for _ in range(10):
+        opened.bring_at_once(frame(Opcode.BINARY, b"") * 1_000)
+    assert opened.link.is_paused
+    opened.taken()
+    assert not opened.link.is_paused
+
+
+@pytest.mark.parametrize("opcode", [Opcode.PING, Opcode.BINARY])
+async def test_a_crowd_of_tiny_frames_does_not_hold_up_a_closing(opcode: Opcode) -> None:
+    opened = Opened()
+    await opened.open()
+    closing = asyncio.create_task(opened.socket.close())
+    await asyncio.sleep(0)
+    opened.link.written.clear()
+    opened.bring_at_once(frame(opcode, b"") * 100_000)
+    assert opened.link.is_paused
+    assert len(opened.link.written) < 20_000
+    closing.cancel()
+
+
+async def test_an_end_behind_a_crowd_of_frames_loses_none() -> None:
+    opened = Opened()
+    await opened.open()
+    opened.bring_at_once(frame(Opcode.TEXT, b"a") * 3_000 + frame(Opcode.CLOSE, b"\x03\xe9"))
+    # Over TLS it comes although the reading is paused.
+    opened.socket.eof_received()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(opened.taken()) == 3_000
+    assert opened.socket.ending.rcvd is not None
+    assert opened.socket.ending.rcvd.code == 1001
+
+
+def test_a_large_frame_that_comes_slowly_is_a_sign_of_life() -> None:
+    async def main() -> None:
+        opened = Opened()
+        await opened.open()
+        opened.socket.watch(interval_s=10, timeout_s=5)
+        content = frame(Opcode.BINARY, b"x" * MAX_BYTES)
+        for at in range(0, len(content), 8_000):
+            opened.bring_at_once(content[at : at + 8_000])
+            await asyncio.sleep(4)
+        assert not opened.socket.silent
+        assert len(opened.taken()) == 1
+        await asyncio.sleep(20)
+        assert opened.socket.silent
+
+    virtual_time.run(main)
+
+
+async def test_a_burst_over_tls_comes_whole() -> None:
+    messages = [b"message %d; " % number * 90 for number in range(1_000)]
+
+    async def burst(server: ServerConnection) -> None:
+        server.transport.write(b"".join(frame(Opcode.BINARY, message) for message in messages))
+        await server.wait_closed()
+
+    trusting = ssl.create_default_context(cafile=CERTIFICATE)
+    trusting.check_hostname = False
+    async with serve(burst, "127.0.0.1", 0, ssl=proving(), ping_interval=None) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        create: Any = partial(FrameSocket, max_bytes=MAX_BYTES)
+        socket = await connect(
+            f"wss://127.0.0.1:{port}", ssl=trusting, proxy=None, compression=None, create_connection=create
+        )
+        assert isinstance(socket, FrameSocket)
+        async with asyncio.timeout(10):
+            assert [await socket.next_frame() for _ in messages] == messages
+        await socket.close()

@@ -1,20 +1,23 @@
 """JSON-RPC over an open WebSocket: calls, pings and strangers (protocol §4.3)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import orjson
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.frames import Frame, Opcode
 
 from bitrix_pull.connection.endings import Ended, Sign
 from bitrix_pull.connection.jsonrpc import CALL_TIMEOUT_S, PING_DEADLINE_S, JsonRpcConnection
 from bitrix_pull.connection.websocket import WebSocketConnection
 from bitrix_pull.errors import CallRefused, CallTimeout
+from bitrix_pull.events import PullEvent
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.http import HttpSession
 from bitrix_pull.wire.jsonrpc import read
+from bitrix_pull.wire.messages import Incoming
 from tests import virtual_time
 
 Play = Callable[[ServerConnection], Awaitable[None]]
@@ -151,3 +154,42 @@ def test_strangers_requests_are_answered_and_notifications_are_not() -> None:
         ]
 
     virtual_time.run(main)
+
+
+def written(*texts: bytes) -> bytes:
+    return b"".join(Frame(Opcode.TEXT, text).serialize(mask=False) for text in texts)
+
+
+def message(number: int) -> bytes:
+    body = {"module_id": "application", "command": "x", "params": {"n": number}}
+    params = {"mid": f"1700000000{number:016}", "body": body}
+    return orjson.dumps({"jsonrpc": "2.0", "method": "incoming.message", "params": params})
+
+
+def numbers(messages: Sequence[Incoming]) -> list[int]:
+    return [item.params["n"] for item in messages if isinstance(item, PullEvent)]
+
+
+async def test_what_comes_with_a_ping_and_the_end_is_received() -> None:
+    async def play(socket: ServerConnection) -> None:
+        await socket.send(message(0).decode())
+        await socket.recv()
+        bye = Frame(Opcode.CLOSE, b"\x03\xe9").serialize(mask=False)
+        socket.transport.write(written(message(1), b"ping", message(2)) + bye)
+
+    async with connection_to(play) as connection:
+        assert numbers(await connection.receive()) == [0]
+        await connection.acknowledge([f"1700000000{0:016}"])
+        assert numbers(await connection.receive()) == [1, 2]
+        with pytest.raises(Ended):
+            await connection.receive()
+
+
+async def test_a_ping_before_the_replay_leaves_the_replay_alone() -> None:
+    async def play(socket: ServerConnection) -> None:
+        socket.transport.write(written(b"ping", message(1), message(2), message(3)))
+        await socket.wait_closed()
+
+    async with connection_to(play) as connection:
+        assert numbers(await connection.receive()) == [1]
+        assert numbers(await connection.receive()) == [2, 3]

@@ -276,6 +276,21 @@ def test_a_frame_that_is_none_of_the_protocol_ends_the_connection(text: bool) ->
     virtual_time.run(main)
 
 
+def test_what_came_before_an_unreadable_frame_is_received() -> None:
+    def act(peer: WebSocketPeer) -> None:
+        peer.send(protobuf_frame(1))
+        for content in (protobuf_frame(2), protobuf_frame(3), b"#?!" * 10, protobuf_frame(4)):
+            peer.send(content)
+
+    async def main() -> None:
+        async with tcp_server(after_handshake(act)) as address, running(listener_on(address)) as listener:
+            assert (await first_failure(listener)).sign is Sign.GARBLED
+            assert listener.numbers[:3] == [1, 2, 3]
+            assert 4 not in listener.numbers
+
+    virtual_time.run(main)
+
+
 def test_a_server_that_closes_at_once_for_a_refused_publish_is_not_stormed() -> None:
     """Nothing was published, so it is no publish that it refuses (protocol §8 says: reconnect at once)."""
     attempts = 0

@@ -48,6 +48,22 @@ async def test_so_many_events_are_in_hand_at_once(concurrency: int) -> None:
     assert sorted(rig.settled) == mids(*range(20))
 
 
+async def test_events_that_come_at_once_are_handled_at_once() -> None:
+    router = Router()
+    together = asyncio.Barrier(4)
+
+    @router.on("x", concurrency=4)
+    async def handle(item: PullEvent) -> None:
+        if item.params["n"]:
+            await together.wait()
+
+    async with running(router) as rig:
+        rig.put(event(0))
+        await rig.idle()
+        rig.put(*(event(number) for number in range(1, 9)))
+        await rig.idle()
+
+
 async def test_lanes_let_others_run() -> None:
     router = Router()
     counts = {"busy": 0, "other": 0}

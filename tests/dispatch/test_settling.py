@@ -249,6 +249,21 @@ async def test_an_ack_in_the_handler_counts_though_it_then_fails(caplog: pytest.
     assert "after its ack" in caplog.text
 
 
+async def test_an_ack_from_a_thread_is_refused_and_can_be_said_again() -> None:
+    router = Router()
+    held: list[PullEvent] = []
+    router.on("x", ack="manual")(held.append)
+    async with running(router) as rig:
+        rig.put(event(1))
+        while not held:
+            await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
+            await asyncio.to_thread(held[0].ack)
+        assert rig.unsettled == mids(1)
+        held[0].ack()
+        assert rig.settled == mids(1)
+
+
 def test_nack_brings_the_event_back_after_the_delay() -> None:
     async def main() -> None:
         router = Router()
