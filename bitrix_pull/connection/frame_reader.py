@@ -7,11 +7,11 @@ from bitrix_pull.events import PullEvent
 from bitrix_pull.wire.formats import Read
 from bitrix_pull.wire.messages import Incoming
 
-TURN_BYTES = 32 * 1024
+TURN_BYTES = 128 * 1024
 """How much to read before other tasks get their turn. Little enough that what was read is
 still in the processor's cache, and mostly gone again before the garbage collector looks."""
 
-_MESSAGE_BYTES = 256
+_MESSAGE_BYTES = 1024
 """What a message, or a frame, counts for beside its size."""
 
 

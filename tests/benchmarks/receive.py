@@ -58,6 +58,7 @@ class Meter:
         self._left = messages
         self._counted = messages - max(messages // 10, 1)
         self._cpu_s = self._wall_s = self._resident_mib = 0.0
+        self._grown_mib = self._peak_mib = 0.0
 
     def message(self, _: object) -> None:
         """Take note of a message."""
@@ -68,6 +69,7 @@ class Meter:
         elif not left:
             self._cpu_s = time.process_time() - self._cpu_s
             self._wall_s = time.perf_counter() - self._wall_s
+            self._grown_mib, self._peak_mib = resident_mib() - self._resident_mib, peak_mib()
             self.done.set()
 
     def figures(self) -> Figures:
@@ -75,8 +77,8 @@ class Meter:
         return {
             "cpu_us": self._cpu_s / self._counted * 1e6,
             "messages_per_s": self._counted / self._wall_s,
-            "growth_mib": resident_mib() - self._resident_mib,
-            "peak_mib": peak_mib(),
+            "growth_mib": self._grown_mib,
+            "peak_mib": self._peak_mib,
         }
 
 
