@@ -87,7 +87,8 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
         self._events = 0
         self._unparsed = b""
         self._partial_head = b""
-        self._bytes_of_frame = 0
+        # How much has come since the heartbeat was told of anything.
+        self._silent_bytes = 0
         # How much is still to come of a frame that the library reads.
         self._library_bytes = 0
         self._awaited: asyncio.Future[None] | None = None
@@ -210,10 +211,11 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
             data = self._partial_head + data
             self._partial_head = b""
         parsed = self._take_frames(data)
-        self._bytes_of_frame = 0 if self._events else self._bytes_of_frame + len(data)
-        if self._heartbeat is not None and (self._events or self._bytes_of_frame >= _SIGN_OF_LIFE_BYTES):
-            self._bytes_of_frame = 0
-            self._heartbeat.heard_at = self.loop.time()
+        self._silent_bytes += len(data)
+        if self._events or self._silent_bytes >= _SIGN_OF_LIFE_BYTES:
+            self._silent_bytes = 0
+            if self._heartbeat is not None:
+                self._heartbeat.heard_at = self.loop.time()
         self._unparsed = data[parsed:]
         if self._unparsed:
             self.loop.call_soon(self._parse_on)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from bitrix_pull.connection.cursor import Cursor
 from bitrix_pull.events import MessageDropped, Notice, PullEvent
@@ -83,12 +83,8 @@ class Intake:
             newest: The highest mid that was seen before a replay.
         """
         now = asyncio.get_running_loop().time()
-        are_all_events = _ONLY_EVENTS.issuperset(map(type, messages))
-        events: Sequence[PullEvent[Any]] = (
-            cast("Sequence[PullEvent[Any]]", messages)
-            if are_all_events
-            else [message for message in messages if type(message) is PullEvent]
-        )
+        events = [message for message in messages if type(message) is PullEvent]
+        others_count = len(messages) - len(events)
         events = self._new(events, now)
         if from_history:
             events = [event for event in events if not self._is_too_old(event)]
@@ -99,12 +95,12 @@ class Intake:
         if events:
             self.received += len(events)
             self._sink.put(events)
-        if are_all_events:
+        if not others_count:
             return []
         others = [message for message in messages if type(message) is not PullEvent]
         return self._take_others(others, now, from_history=from_history)
 
-    def _new(self, events: Sequence[PullEvent[Any]], now: float) -> Sequence[PullEvent[Any]]:
+    def _new(self, events: list[PullEvent[Any]], now: float) -> list[PullEvent[Any]]:
         """Return those that are not known; now they are."""
         known = self.cursor.admit_all(list(map(_mid, events)), now, _kept_until_unix(events))
         self.duplicates += len(known)
@@ -162,4 +158,3 @@ def _kept_until_unix(events: Sequence[PullEvent[Any]]) -> Sequence[float]:
 
 
 _mid = attrgetter("mid")
-_ONLY_EVENTS = frozenset((PullEvent,))

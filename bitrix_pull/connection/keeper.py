@@ -27,8 +27,8 @@ class Keeper:
     """Keeps the resume point of one client in a store.
 
     Saving is a loop: whatever is settled while one save is under way, or shortly after, goes
-    into the next, so a slow disk makes saves rarer and nothing else. With a store that lives in memory
-    only, the point is saved at the end.
+    into the next, so a slow disk makes saves rarer and nothing else. With a store that lives
+    in memory only, the point is saved at the end.
     """
 
     def __init__(
