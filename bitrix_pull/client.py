@@ -14,8 +14,8 @@ import aiohttp
 from pydantic import BaseModel
 
 from bitrix_pull.connection.channels import ChannelManager
+from bitrix_pull.connection.checkpointer import Checkpointer, Start
 from bitrix_pull.connection.intake import Intake
-from bitrix_pull.connection.keeper import Keeper, Start
 from bitrix_pull.connection.states import Lifecycle
 from bitrix_pull.connection.stores import ResumeStore, as_store
 from bitrix_pull.connection.supervisor import Supervisor
@@ -176,7 +176,7 @@ class PullClient(Router):
     def _prepare(self) -> None:
         """Make what one run needs. Of an earlier run, maybe in another event loop, nothing stays."""
         self._channels = ChannelManager(ConfigFetcher(self._rest, self._mode))
-        self._keeper = Keeper(
+        self._checkpointer = Checkpointer(
             self._store,
             self._start_at,
             identity=f"{self._rest.identity} {self._mode}",
@@ -184,13 +184,13 @@ class PullClient(Router):
             unsettled=lambda: self._inbox.unsettled,
             acknowledge=lambda mids: self._supervisor.acknowledge(mids),
         )
-        self._inbox.settled = self._keeper.handled
-        self._intake = Intake(self._dispatcher, self._notices.post, self._keeper.settled)
+        self._inbox.settled = self._checkpointer.handled
+        self._intake = Intake(self._dispatcher, self._notices.post, self._checkpointer.settled)
         self._supervisor = Supervisor(
             channels=self._channels,
             transports=Transports(self._rest.http, self._options),
             intake=self._intake,
-            keeper=self._keeper,
+            checkpointer=self._checkpointer,
             lifecycle=self._lifecycle,
             options=self._options,
             announce=self._notices.post,
@@ -302,12 +302,12 @@ class PullClient(Router):
     async def _serve(self) -> None:
         """Everything between start and close."""
         try:
-            await self._keeper.open()
+            await self._checkpointer.open()
         except PullError as error:
             self._lifecycle.move(State.FAILED, error=error)
             raise
         handling = asyncio.create_task(self._dispatcher.run(), name="bitrix_pull handlers")
-        keeping = asyncio.create_task(self._keeper.run(), name="bitrix_pull keeper")
+        keeping = asyncio.create_task(self._checkpointer.run(), name="bitrix_pull checkpointer")
         try:
             await self._supervisor.run()
         finally:
@@ -319,9 +319,9 @@ class PullClient(Router):
             self._dispatcher.finish(self._failure())
             await self._watching.close()
             handling.cancel()
-            self._keeper.stop()
+            self._checkpointer.stop()
             await asyncio.wait({handling, keeping})
-            await self._keeper.close()
+            await self._checkpointer.close()
             await self._rest.close()
             if self.state is not State.FAILED:
                 self._closed()

@@ -101,7 +101,7 @@ class Cursor:
         self._known_up_to = ""
         # (time of receipt, newest mid then): the left one is the resume point, as the
         # next one is still within the overlap.
-        self._checkpoints: deque[tuple[float, str]] = deque()
+        self._marks: deque[tuple[float, str]] = deque()
         self._mark_at = -math.inf
         self._floor = START_OF_HISTORY
         self._holds: dict[str, str] = {}
@@ -197,7 +197,7 @@ class Cursor:
         """The mid to resume after, or None before the first connection."""
         if not self._connected:
             return None
-        point = self._checkpoints[0][1] if self._checkpoints else self._floor
+        point = self._marks[0][1] if self._marks else self._floor
         return min((point, *self._holds.values())) if self._holds else point
 
     def snapshot(self, unsettled: Collection[str]) -> ResumePoint:
@@ -229,7 +229,7 @@ class Cursor:
 
     def _turn_page(self) -> None:
         """Forget of the oldest mids what no resume can bring again."""
-        known, marks = self._known, self._checkpoints
+        known, marks = self._known, self._marks
         known.turn_page(self.resume_point or START_OF_HISTORY, self._latest)
         while known.packed > _OVERLAP_MAX and len(marks) > 1 and not self._holds:
             marks.popleft()
@@ -237,7 +237,7 @@ class Cursor:
 
     def _mark(self, now: float) -> None:
         """Note the newest mid now and then, so that the left note stays just out of the overlap."""
-        marks = self._checkpoints
+        marks = self._marks
         if not marks:
             # Until the first overlap has passed, only where we began is safe.
             marks.append((now, self._floor))

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bitrix_pull.connection.endings import Ended, Sign
+from bitrix_pull.connection.disconnects import Ended, Sign
 from bitrix_pull.connection.websocket import WebSocketConnection
 from bitrix_pull.errors import CallRefused, CallTimeout, PublishTooLarge, RouteUnavailable
 from bitrix_pull.redaction import quoted

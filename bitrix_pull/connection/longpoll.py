@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from bitrix_pull.connection.cursor import latest_mid
-from bitrix_pull.connection.endings import Ended, Sign, ended_by_close, ended_by_status
+from bitrix_pull.connection.disconnects import Ended, Sign, ended_by_close, ended_by_status
 from bitrix_pull.connection.frame_reader import FrameReader
 from bitrix_pull.connection.server_clock import date_of
 from bitrix_pull.errors import AnswerTooLarge, RouteUnavailable, Unreachable

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from bitrix_pull.connection.endings import Ended, Sign
+from bitrix_pull.connection.disconnects import Ended, Sign
 from bitrix_pull.connection.websocket import WebSocketConnection
 from bitrix_pull.errors import CallTimeout
 from bitrix_pull.wire.channel_ids import PublicChannel

@@ -8,7 +8,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
-from bitrix_pull.connection.endings import Ended, Sign
+from bitrix_pull.connection.disconnects import Ended, Sign
 from bitrix_pull.errors import Unreachable
 from bitrix_pull.wire.close_codes import refusal
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from bitrix_pull.connection.connector import Connection
 from bitrix_pull.connection.continuity import Resumption
-from bitrix_pull.connection.endings import Ended, Sign
+from bitrix_pull.connection.disconnects import Ended, Sign
 from bitrix_pull.connection.intake import Intake
 from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.portal.models import PullConfig

@@ -9,18 +9,18 @@ from typing import Any, NoReturn
 
 from bitrix_pull.connection.backoff import RESET_AFTER_S, Backoff
 from bitrix_pull.connection.channels import ChannelManager
+from bitrix_pull.connection.checkpointer import Checkpointer
+from bitrix_pull.connection.connection_limiter import ConnectionLimiter, limiter_of
 from bitrix_pull.connection.connector import Connection
 from bitrix_pull.connection.continuity import Resumption
 from bitrix_pull.connection.cursor import Beginning
-from bitrix_pull.connection.endings import TABLE, Action, Ended, Sign, Wait
+from bitrix_pull.connection.disconnects import TABLE, Action, Ended, Sign, Wait
 from bitrix_pull.connection.intake import Intake
 from bitrix_pull.connection.jsonrpc import JsonRpcConnection
-from bitrix_pull.connection.keeper import Keeper
 from bitrix_pull.connection.protobuf import ProtobufConnection
 from bitrix_pull.connection.states import Lifecycle
 from bitrix_pull.connection.stream import IN_FLIGHT_S, Stream, rest_of_frame
 from bitrix_pull.connection.transports import Transports
-from bitrix_pull.connection.turnstile import Turnstile, turnstile_of
 from bitrix_pull.errors import (
     NotRunning,
     PresenceUnavailable,
@@ -66,7 +66,7 @@ class Supervisor:
         channels: ChannelManager,
         transports: Transports,
         intake: Intake,
-        keeper: Keeper,
+        checkpointer: Checkpointer,
         lifecycle: Lifecycle,
         options: PullOptions,
         announce: Callable[[Notice], None],
@@ -75,7 +75,7 @@ class Supervisor:
         self._channels = channels
         self._transports = transports
         self._intake = intake
-        self._keeper = keeper
+        self._checkpointer = checkpointer
         self._lifecycle = lifecycle
         self._options = options
         self._announce = announce
@@ -84,7 +84,7 @@ class Supervisor:
         self._stream: Stream | None = None
         self._lost_at: float | None = None
         self._channel_ids: tuple[str, ...] = ()
-        self._turnstile: Turnstile | None = None
+        self._limiter: ConnectionLimiter | None = None
         self.connects = 0
         """Connections opened so far."""
 
@@ -128,12 +128,12 @@ class Supervisor:
         if not self._channels.known:
             self._lifecycle.move(State.CONFIGURING)
         config = await self._channels.config()
-        if not self._keeper.loaded:
-            self._intake.cursor = await self._keeper.load(config)
+        if not self._checkpointer.loaded:
+            self._intake.cursor = await self._checkpointer.load(config)
         self._lifecycle.move(State.CONNECTING)
-        self._turnstile = turnstile_of(config.websocket_url or config.polling_url or "")
-        self._turnstile.join(self)
-        async with self._turnstile.turn() if again else contextlib.nullcontext():
+        self._limiter = limiter_of(config.websocket_url or config.polling_url or "")
+        self._limiter.join(self)
+        async with self._limiter.turn() if again else contextlib.nullcontext():
             return await self._open(config, reconnect=True)
 
     async def _attend(self, stream: Stream) -> Ended:
@@ -230,7 +230,7 @@ class Supervisor:
         self._channels.accepted()
         portal_unix = self._channels.portal_now()
         cursor.connected(Beginning(connection.server_unix, portal_unix))
-        self._keeper.connected()
+        self._checkpointer.connected()
         if self._channels.end_at() > asyncio.get_running_loop().time():
             cursor.release(_CHANNELS)
         if config.channel_ids != self._channel_ids:

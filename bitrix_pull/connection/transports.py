@@ -5,7 +5,7 @@ import math
 import random
 
 from bitrix_pull.connection.connector import Connection
-from bitrix_pull.connection.endings import Ended, Sign
+from bitrix_pull.connection.disconnects import Ended, Sign
 from bitrix_pull.connection.jsonrpc import JsonRpcConnection
 from bitrix_pull.connection.longpoll import LongPollConnection
 from bitrix_pull.connection.protobuf import ProtobufConnection

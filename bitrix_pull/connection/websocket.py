@@ -9,7 +9,7 @@ from typing import Any, cast
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
 
-from bitrix_pull.connection.endings import Ended, Sign, ended_by_close, ended_by_status
+from bitrix_pull.connection.disconnects import Ended, Sign, ended_by_close, ended_by_status
 from bitrix_pull.connection.frame_reader import FrameReader
 from bitrix_pull.connection.frame_socket import FrameSocket
 from bitrix_pull.connection.sent_frames import SentFrames, require_open

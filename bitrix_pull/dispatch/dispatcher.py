@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
+from bitrix_pull.dispatch.concurrency import ConcurrentWorker
 from bitrix_pull.dispatch.inbox import Inbox
-from bitrix_pull.dispatch.lanes import LaneWorker
 from bitrix_pull.dispatch.policy import Policy
 from bitrix_pull.dispatch.router import Handler, Pattern, Router
 from bitrix_pull.dispatch.subscription import Subscription
@@ -199,7 +199,7 @@ class Dispatcher:
     def _worker(self, handler: Handler, tasks: TaskSet) -> Worker:
         if handler.policy == Policy():
             return Worker(handler, self._inbox, self._announce)
-        return LaneWorker(handler, self._inbox, self._announce, tasks.spawn)
+        return ConcurrentWorker(handler, self._inbox, self._announce, tasks.spawn)
 
     def _run(self, worker: Worker, tasks: TaskSet) -> None:
         task = tasks.spawn(worker.run(), f"bitrix_pull handler {worker.handler.name}")

@@ -30,7 +30,7 @@ from bitrix_pull.errors import (
 )
 from bitrix_pull.portal.http import HttpAnswer
 from bitrix_pull.redaction import quoted
-from bitrix_pull.wire.density import is_dense
+from bitrix_pull.wire.json_guard import is_dense
 from bitrix_pull.wire.messages import is_object
 
 

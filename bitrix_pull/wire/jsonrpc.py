@@ -8,7 +8,7 @@ import orjson
 
 from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.events import PullEvent
-from bitrix_pull.wire.density import BODY_GROWTH, FRAME_GROWTH, LIGHT_BYTES, TOO_DENSE, is_dense
+from bitrix_pull.wire.json_guard import BODY_GROWTH, FRAME_GROWTH, LIGHT_BYTES, TOO_DENSE, is_dense
 from bitrix_pull.wire.json_text import encode_json, has_too_long, parse_leniently, parser_for
 from bitrix_pull.wire.messages import (
     Control,

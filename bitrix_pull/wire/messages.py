@@ -15,7 +15,7 @@ from bitrix_pull.events import (
     Sender,
     SenderType,
 )
-from bitrix_pull.wire.density import LIGHT_BYTES, TOO_DENSE, is_dense
+from bitrix_pull.wire.json_guard import LIGHT_BYTES, TOO_DENSE, is_dense
 from bitrix_pull.wire.json_text import Parse, parser_for
 
 _CLIENT, _BACKEND = SenderType.CLIENT, SenderType.BACKEND

@@ -10,7 +10,7 @@ from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.events import BACKEND_SENDER, UNKNOWN_SENDER, Sender, SenderType
 from bitrix_pull.wire import push_pb2
 from bitrix_pull.wire.channel_ids import PublicChannel
-from bitrix_pull.wire.density import LIGHT_BYTES, refuse_crowded
+from bitrix_pull.wire.json_guard import LIGHT_BYTES, refuse_crowded
 from bitrix_pull.wire.json_text import parser_for
 from bitrix_pull.wire.messages import ChannelStatus, Incoming, read_message
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.events import UNKNOWN_SENDER, PullEvent
-from bitrix_pull.wire.density import FRAME_GROWTH, LIGHT_BYTES, TOO_DENSE, is_dense, refuse_dense
+from bitrix_pull.wire.json_guard import FRAME_GROWTH, LIGHT_BYTES, TOO_DENSE, is_dense, refuse_dense
 from bitrix_pull.wire.json_text import Parse, parser_for
 from bitrix_pull.wire.messages import (
     Incoming,

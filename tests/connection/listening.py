@@ -15,7 +15,7 @@ from bitrix_pull import (
     State,
     StateChanged,
 )
-from bitrix_pull.connection.keeper import Start
+from bitrix_pull.connection.checkpointer import Start
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.portal.auth import Caller, Credentials
 from tests.virtual_time import unix_time

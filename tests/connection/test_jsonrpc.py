@@ -9,7 +9,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.frames import Frame, Opcode
 
-from bitrix_pull.connection.endings import Ended, Sign
+from bitrix_pull.connection.disconnects import Ended, Sign
 from bitrix_pull.connection.jsonrpc import CALL_TIMEOUT_S, PING_DEADLINE_S, JsonRpcConnection
 from bitrix_pull.connection.websocket import WebSocketConnection
 from bitrix_pull.errors import CallRefused, CallTimeout

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from bitrix_pull.connection.endings import Ended
+from bitrix_pull.connection.disconnects import Ended
 from bitrix_pull.connection.protobuf import ANSWER_TIMEOUT_S, CHANNELS_PER_REQUEST, ProtobufConnection
 from bitrix_pull.connection.websocket import WebSocketConnection
 from bitrix_pull.errors import CallTimeout, Unreachable

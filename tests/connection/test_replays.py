@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from bitrix_pull import Continuity, State
-from bitrix_pull.connection.endings import Ended, Sign
+from bitrix_pull.connection.disconnects import Ended, Sign
 from tests import virtual_time
 from tests.connection.listening import Listener, running
 from tests.connection.stand_ins import (

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bitrix_pull import PullEvent, State, StateChanged
-from bitrix_pull.connection.endings import Ended, Sign
+from bitrix_pull.connection.disconnects import Ended, Sign
 from bitrix_pull.emulator import Emulator
 from tests import virtual_time
 from tests.connection.listening import Listener, emulator, running

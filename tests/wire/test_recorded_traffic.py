@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from bitrix_pull.connection.endings import Sign, ended_by_close, ended_by_status
+from bitrix_pull.connection.disconnects import Sign, ended_by_close, ended_by_status
 from bitrix_pull.events import BACKEND_SENDER, UNKNOWN_SENDER, EventKind, PullEvent, Sender, SenderType
 from bitrix_pull.wire import protobuf, text
 from bitrix_pull.wire.channel_ids import PublicChannel

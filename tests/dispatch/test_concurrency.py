@@ -257,4 +257,4 @@ async def test_keys_are_forgotten_with_their_last_event() -> None:
         await asyncio.sleep(0.001)
         gc.collect()
         assert len(rig.settled) == 400
-        assert len(keys) <= 3, "what the lanes did last"
+        assert len(keys) <= 3, "what was done last"

@@ -17,7 +17,7 @@ LEAST: Final = 20
 """How many may in any case, of both."""
 
 
-class Turnstile:
+class ConnectionLimiter:
     """Lets reconnects to one push server through, one after the other.
 
     A server that restarts loses all its clients at the same moment; a process that holds
@@ -25,7 +25,7 @@ class Turnstile:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Create it without clients; use ``turnstile_of`` instead."""
+        """Create it without clients; use ``limiter_of`` instead."""
         self.loop: Final = loop
         self._clients: WeakSet[object] = WeakSet()
         self._queue = asyncio.Lock()
@@ -59,13 +59,13 @@ class Turnstile:
 
 
 # Whoever uses one keeps it alive.
-_turnstiles: WeakValueDictionary[tuple[int, str], Turnstile] = WeakValueDictionary()
+_limiters: WeakValueDictionary[tuple[int, str], ConnectionLimiter] = WeakValueDictionary()
 
 
-def turnstile_of(server: str) -> Turnstile:
-    """Return the one turnstile for a push server, by its address, in the running event loop."""
+def limiter_of(server: str) -> ConnectionLimiter:
+    """Return the one limiter for a push server, by its address, in the running event loop."""
     loop = asyncio.get_running_loop()
-    turnstile = _turnstiles.get((id(loop), server))
-    if turnstile is None or turnstile.loop is not loop:
-        turnstile = _turnstiles[id(loop), server] = Turnstile(loop)
-    return turnstile
+    limiter = _limiters.get((id(loop), server))
+    if limiter is None or limiter.loop is not loop:
+        limiter = _limiters[id(loop), server] = ConnectionLimiter(loop)
+    return limiter

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from bitrix_pull.errors import MalformedFrame
-from bitrix_pull.wire.density import BODY_GROWTH, FRAME_GROWTH, LIGHT_BYTES, is_dense, refuse_crowded
 from bitrix_pull.wire.formats import READERS, WireFormat
+from bitrix_pull.wire.json_guard import BODY_GROWTH, FRAME_GROWTH, LIGHT_BYTES, is_dense, refuse_crowded
 from bitrix_pull.wire.messages import Malformed
 from tests.wire.test_codecs import WRITERS, Written, body, events, mid
 

@@ -23,7 +23,7 @@ PAUSE_S = 0.01
 """How long to wait after any other: of a fast stream it gathers what would be a save each."""
 
 
-class Keeper:
+class Checkpointer:
     """Keeps the resume point of one client in a store.
 
     Saving is a loop: whatever is settled while one save is under way, or shortly after, goes
@@ -41,7 +41,7 @@ class Keeper:
         unsettled: Callable[[], set[str]],
         acknowledge: Callable[[Sequence[str]], Awaitable[None]],
     ) -> None:
-        """Create a keeper.
+        """Create a checkpointer.
 
         Args:
             store: Where to keep the resume point.

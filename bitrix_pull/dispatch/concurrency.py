@@ -56,7 +56,7 @@ class Delivery:
 class Attempt:
     """What ``event.ack()`` and ``event.nack()`` of one call of a handler lead to."""
 
-    def __init__(self, worker: "LaneWorker", delivery: Delivery) -> None:
+    def __init__(self, worker: "ConcurrentWorker", delivery: Delivery) -> None:
         """Open an attempt at a delivery."""
         self._worker = worker
         self._delivery = delivery
@@ -78,18 +78,18 @@ class Attempt:
         return is_open
 
 
-class LaneWorker(Worker):
-    """Several lanes over one queue: run it as often as the handler may be called at once.
+class ConcurrentWorker(Worker):
+    """Several tasks over one queue: run it as often as the handler may be called at once.
 
     Events are begun in order. One that has failed is put aside until its next attempt, and
-    the lane goes on with the next. With ``key=`` an event holds its key until it is finished,
+    the task goes on with the next. With ``key=`` an event holds its key until it is finished,
     and later ones of the same key wait behind it, wherever it is.
     """
 
     def __init__(
         self, handler: Handler, inbox: Inbox, announce: Callable[[Notice], None], spawn: Spawn
     ) -> None:
-        """Create a worker; its lanes must be started by its owner."""
+        """Create a worker; its tasks must be started by its owner."""
         super().__init__(handler, inbox, announce)
         self._policy = handler.policy
         self._spawn = spawn
@@ -115,7 +115,7 @@ class LaneWorker(Worker):
             super().forgo()
 
     async def run(self) -> None:
-        """Handle events in one lane until cancelled."""
+        """Handle events in one task until cancelled."""
         while self._cut_short:
             self._failed(self._cut_short.pop(), cancelled_itself())
         turn = 0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bitrix_pull.connection.endings import TABLE, Ended, Sign, Wait, ended_by_close, ended_by_status
+from bitrix_pull.connection.disconnects import TABLE, Ended, Sign, Wait, ended_by_close, ended_by_status
 from bitrix_pull.errors import ConnectionLost
 from bitrix_pull.wire.close_codes import ClientClose, ServerClose
 
