@@ -65,13 +65,17 @@ same call can succeed later without anybody changing anything. No error text hol
 token, a webhook code, a channel id or a signature, nor more than one line.
 """
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from bitrix_pull.redaction import one_line
 
 
 class PullError(Exception):
     """Base of all errors of this library.
+
+    Each can be copied and pickled, with what it says, its attributes, and its cause where that
+    is one of these errors too.
 
     Attributes:
         retryable: True if the same call may succeed later as it is.
@@ -85,6 +89,20 @@ class PullError(Exception):
         if advice is not None:
             self.advice = advice
         super().__init__(one_line(f"{message.removesuffix('.')}. {self.advice}" if self.advice else message))
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...], dict[str, Any]]:
+        # Exceptions are pickled by calling the class with their text, which suits few classes
+        # here, and would join the advice to the text a second time.
+        state = dict(self.__dict__)
+        if isinstance(self.__cause__, PullError):
+            state["__cause__"] = self.__cause__
+        return _made_again, (type(self), self.args), state
+
+
+def _made_again(kind: type[PullError], args: tuple[object, ...]) -> PullError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class InvalidArgument(PullError, ValueError):  # noqa: N818 - reads as the field's term

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
@@ -141,6 +141,10 @@ class PullEvent(Acknowledgeable, Generic[P]):
     replayed: bool = False
     healed: bool = False
     size: int = field(default=0, repr=False)
+
+    def __getstate__(self) -> object:
+        # The message alone is copied and pickled: who takes a handler's word stays here.
+        return None, {each.name: getattr(self, each.name) for each in fields(self)}
 
     @property
     def created(self) -> datetime | None:

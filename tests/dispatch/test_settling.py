@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import copy
 import math
+import pickle
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import pairwise
 
 import pytest
@@ -217,6 +220,25 @@ class Desk:
     @property
     def numbers(self) -> list[int]:
         return [int(item.mid) for item in self.items]
+
+
+@pytest.mark.parametrize("travel", [copy.copy, copy.deepcopy, lambda item: pickle.loads(pickle.dumps(item))])
+async def test_a_manual_event_can_be_copied_and_pickled_and_only_itself_be_acked(
+    travel: Callable[[PullEvent], PullEvent],
+) -> None:
+    router, held = Router(), list[PullEvent]()
+    router.on("x", ack="manual")(held.append)
+    async with running(router) as rig:
+        rig.put(event(1, params={"n": [1]}))
+        await asyncio.sleep(0)
+        copied = travel(held[0])
+        assert asdict(copied) == asdict(held[0])
+        with pytest.raises(RuntimeError, match='ack="manual"'):
+            copied.ack()
+        assert rig.settled == []
+        held[0].ack()
+        await rig.idle()
+        assert rig.settled == mids(1)
 
 
 async def test_manual_settles_at_ack_whenever_that_comes() -> None:
