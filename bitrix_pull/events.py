@@ -119,7 +119,7 @@ class PullEvent(Acknowledgeable, Generic[P]):
         module_id: The sending module in lower case: "application", "im", "crm", …
         command: The kind of message within its module.
         params: The payload, as JSON values; with ``model=`` an instance of that model.
-            An empty map is ``{}``, also where the portal wrote PHP's ``[]``.
+            An empty map is ``{}``, however the portal's PHP wrote it (``[]``, ``false``, null).
         extra: What the portal adds: ``server_time``, ``server_name``, revisions.
         sender: Who published it.
         kind: "client" if another client sent it, "online" for presence, else "server".

@@ -143,9 +143,9 @@ class JsonRpcConnection:
             del self._calls[call_id]
 
     def _settle(self, reply: Reply) -> None:
-        answer = self._calls.get(reply.id)
+        answer = None if reply.id is None else self._calls.get(reply.id)
         if answer is None or answer.done():
-            return  # It came too late.
+            return  # It came too late, or is the answer to nothing of ours.
         if reply.error_code is None:
             answer.set_result(reply.result)
         else:

@@ -35,7 +35,8 @@ Read = Callable[[bytes], Iterable[Incoming]]
 
 READERS: dict[WireFormat, Read] = {
     WireFormat.TEXT: text.read,
-    WireFormat.JSON: text.read_json,
+    # Not every server heeds what it is asked for: which of the two came, the frame tells.
+    WireFormat.JSON: text.read,
     WireFormat.PROTOBUF: protobuf.read,
     WireFormat.JSONRPC: jsonrpc.read,
 }

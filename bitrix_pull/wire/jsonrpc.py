@@ -1,7 +1,7 @@
 """JSON-RPC 2.0 over WebSocket text frames, version 5 and up (protocol §4.3)."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import orjson
@@ -18,6 +18,7 @@ from bitrix_pull.wire.messages import (
     Reply,
     UnknownRequest,
     interpret,
+    is_nothing,
     is_object,
     read_json_text,
     read_sender,
@@ -25,6 +26,9 @@ from bitrix_pull.wire.messages import (
 
 PING = b"ping"
 PONG = b"pong"
+_BARE: Mapping[bytes, Sequence[Incoming]] = {PING: (Ping(),), PONG: (), b"": ()}
+"""Frames that are no JSON, and what they hold."""
+
 METHOD_NOT_FOUND = -32601
 
 REQUESTS_MAX = 100
@@ -35,6 +39,8 @@ _HEAD = re.compile(
 )
 """How the server begins a message."""
 
+_NUMBER = re.compile(r"[0-9]{1,18}")
+
 _SECOND = b',{"jsonrpc":'
 """How the second message of an array begins."""
 
@@ -42,11 +48,13 @@ _SECOND = b',{"jsonrpc":'
 def read(frame: bytes) -> Iterator[Incoming]:
     """Read a frame: the bare text ``ping``, or requests and replies, singly or in an array.
 
+    A bare ``pong`` and an empty frame say nothing but that the server is there.
+
     Raises:
-        MalformedFrame: The bytes are neither.
+        MalformedFrame: The bytes are none of these.
     """
-    if frame == PING:
-        yield Ping()
+    if len(frame) <= len(PING) and frame in _BARE:
+        yield from _BARE[frame]
         return
     is_array = frame.startswith(b"[")
     if len(frame) > LIGHT_BYTES and is_dense(frame, FRAME_GROWTH if is_array else BODY_GROWTH):
@@ -110,13 +118,19 @@ def _read_other(item: object) -> Incoming:
     identity = item.get("id")
     if "method" in item:
         return UnknownRequest(identity if isinstance(identity, int | str) else None)
-    if not isinstance(identity, int):
+    if "result" not in item and "error" not in item:
         return Malformed("", "a JSON-RPC message is neither request nor reply")
+    # Some write numbers as text; to a request that it could not read a server replies to nobody.
+    call_id = int(identity) if isinstance(identity, str) and _NUMBER.fullmatch(identity) else identity
+    if not isinstance(call_id, int):
+        call_id = None
     error: object = item.get("error")
+    if "result" in item and is_nothing(error):
+        return Reply(call_id, item["result"])
     if not is_object(error):
-        return Reply(identity, item.get("result"))
+        return Reply(call_id, None, 0, "" if is_nothing(error) else str(error))
     code = error.get("code")
-    return Reply(identity, None, code if isinstance(code, int) else 0, str(error.get("message", "")))
+    return Reply(call_id, None, code if isinstance(code, int) else 0, str(error.get("message", "")))
 
 
 def _unreadable(item: object) -> Malformed:

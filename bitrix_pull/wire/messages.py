@@ -63,9 +63,12 @@ class Ping:
 
 @dataclass(slots=True, frozen=True)
 class Reply:
-    """The answer to one of our own JSON-RPC calls: a result, or an error."""
+    """The answer to one of our own JSON-RPC calls: a result, or an error.
 
-    id: int
+    ``id`` is None where it names none of ours.
+    """
+
+    id: int | None
     result: Any = field(default=None, repr=False)
     error_code: int | None = None
     error_text: str = ""
@@ -76,6 +79,11 @@ class UnknownRequest:
     """A JSON-RPC request of the server that this client does not know."""
 
     id: int | str | None
+
+
+def is_nothing(value: object) -> bool:
+    """True for what PHP may write where there is no map and no text: null, ``false``, ``""``, ``[]``."""
+    return value is None or value is False or value == "" or value == [] or value == {}
 
 
 def is_object(value: object) -> TypeGuard[dict[str, Any]]:
@@ -133,8 +141,7 @@ def interpret(
     if type(module_id) is not str or type(command) is not str:
         return Malformed(mid, "the body has no module_id or no command")
     module_id = module_id.lower()
-    # PHP writes an empty map as an empty list.
-    if not params and (params is None or params == []):
+    if not params and is_nothing(params):
         params = dict[str, Any]()
     if type(extra) is not dict:
         extra = {}

@@ -1,14 +1,16 @@
 """The text formats: delimited JSON (version ≤ 3, or 4 without ``binaryMode``) and ``format=json``.
 
 A delimited frame is any number of ``#!NGINXNMS!#`` + JSON + ``#!NGINXNME!#``; the JSON may
-hold both marks inside its strings (protocol §4.1).
+hold both marks inside its strings. ``format=json`` is an array of the same objects, which only
+the cloud's servers know: those of a box answer delimited JSON to it. So what a frame is is told
+by its first bytes (protocol §4.1).
 """
 
 import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import repeat
-from typing import Any, cast
+from typing import Any
 
 from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.events import UNKNOWN_SENDER, PullEvent
@@ -26,6 +28,9 @@ from bitrix_pull.wire.messages import (
 
 OPENING = b"#!NGINXNMS!#"
 CLOSING = b"#!NGINXNME!#"
+
+_KEEP_ALIVES = (b"", b'""')
+"""Frames of a server of version 2 that say nothing but that it is there (protocol §4.1)."""
 
 SPOILT_MAX = 1_000
 """Messages of one frame that may be unreadable before the frame as a whole is."""
@@ -46,25 +51,25 @@ _BETWEEN = re.compile(rb',(?=\{"id":\d+,"mid":"\d{26}")')
 
 
 def read(frame: bytes) -> Iterable[Incoming]:
-    """Read a frame or poll body of delimited JSON, each message when it is asked for.
+    """Read a frame or poll body of either format, each message when it is asked for.
 
     Raises:
-        MalformedFrame: The bytes hold no delimited message at all.
+        MalformedFrame: The bytes are no JSON array and hold no delimited message.
     """
+    if frame.startswith(b"["):
+        return _read_array(frame)
     start = frame.find(OPENING)
-    if frame and start < 0:
-        raise MalformedFrame(f"a frame of {len(frame)} bytes holds no delimited message")
+    if start < 0 and frame not in _KEEP_ALIVES:
+        raise MalformedFrame(f"a frame of {len(frame)} bytes holds no message in text")
     return _read_envelopes(_envelopes(frame, start))
 
 
-def read_json(frame: bytes) -> Iterator[Incoming]:
-    """Read a frame or poll body of ``format=json``: an array of the same objects.
+def _read_array(frame: bytes) -> Iterator[Incoming]:
+    """Read an array of messages.
 
     Raises:
-        MalformedFrame: The bytes are no JSON array of messages.
+        MalformedFrame: The bytes are none.
     """
-    if not frame:
-        return
     if is_dense(frame, FRAME_GROWTH) and (head := _HEAD.match(frame, 1)):
         # Where one message ends and the next begins could only be told by reading it all.
         yield Malformed(head[1].decode(), TOO_DENSE)
@@ -72,13 +77,10 @@ def read_json(frame: bytes) -> Iterator[Incoming]:
     refuse_dense(frame)
     try:
         second = frame.find(_SECOND)
-        items: object = parser_for(frame, second if second > 0 else len(frame))(frame)
+        envelopes: list[object] = parser_for(frame, second if second > 0 else len(frame))(frame)
     except ValueError:
         yield from _read_envelopes(_pieces(frame))
         return
-    if not isinstance(items, list):
-        raise MalformedFrame(f"a frame of {len(frame)} bytes is no JSON array")
-    envelopes = cast("list[object]", items)
     # The share of the frame is close enough for what a message weighs in the inbox.
     size = len(frame) // max(len(envelopes), 1)
     yield from _read_envelopes(zip(envelopes, repeat(size)))

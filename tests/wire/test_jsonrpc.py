@@ -74,8 +74,20 @@ def test_params_that_are_no_map_stay_as_they_are() -> None:
         ({"id": 7, "result": {"1": 0}}, Reply(7, {"1": 0})),
         ({"id": 7, "result": None}, Reply(7)),
         ({"id": 7, "result": 1, "error": None}, Reply(7, 1)),
-        ({"id": 7, "error": {"code": -32601, "message": "No"}}, Reply(7, None, -32601, "No")),
         ({"id": 7, "error": {}}, Reply(7, None, 0, "")),
+        ({"id": 7, "error": []}, Reply(7, None, 0, "")),
+        ({"id": 7, "error": {"code": -32601, "message": "No"}}, Reply(7, None, -32601, "No")),
+        ({"id": 7, "result": 1, "error": False}, Reply(7, 1)),
+        ({"id": 7, "result": 1, "error": []}, Reply(7, 1)),
+        ({"id": 7, "result": 1, "error": ""}, Reply(7, 1)),
+        ({"id": 7, "error": {"message": "No"}}, Reply(7, None, 0, "No")),
+        ({"id": 7, "error": "No"}, Reply(7, None, 0, "No")),
+        ({"id": "7", "result": 1}, Reply(7, 1)),
+        ({"id": "7", "error": {"code": -32601, "message": "No"}}, Reply(7, None, -32601, "No")),
+        # What answers nothing of ours is nobody's message either.
+        ({"id": "seven", "result": 1}, Reply(None, 1)),
+        ({"id": "9" * 5_000, "result": 1}, Reply(None, 1)),
+        ({"id": None, "error": {"code": -32700, "message": "No"}}, Reply(None, None, -32700, "No")),
     ],
 )
 def test_answers_to_our_calls(answer: dict[str, Any], reply: Reply) -> None:
@@ -92,7 +104,12 @@ def test_whatever_else_it_holds_a_frame_loses_only_that() -> None:
     assert [type(item) for item in received] == [Malformed, PullEvent, Malformed, Malformed, PullEvent]
 
 
-@pytest.mark.parametrize("frame", [b"pong", b"ping ", b"mack:1", b"\xff", b"{"])
+@pytest.mark.parametrize("frame", [b"", b"pong"])
+def test_what_only_shows_that_the_server_is_there_holds_nothing(frame: bytes) -> None:
+    assert list(jsonrpc.read(frame)) == []
+
+
+@pytest.mark.parametrize("frame", [b"ping ", b"mack:1", b"\xff", b"{"])
 def test_what_is_no_json_is_a_malformed_frame(frame: bytes) -> None:
     with pytest.raises(MalformedFrame):
         list(jsonrpc.read(frame))

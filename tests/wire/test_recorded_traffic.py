@@ -1,4 +1,4 @@
-"""What a real push server sent (tests/reference/traffic.json), read and written by the codecs."""
+"""What a real push server sent (tests/reference/traffic*.json), read and written by the codecs."""
 
 import base64
 import dataclasses
@@ -13,13 +13,14 @@ from bitrix_pull.events import BACKEND_SENDER, UNKNOWN_SENDER, EventKind, PullEv
 from bitrix_pull.wire import protobuf, text
 from bitrix_pull.wire.channel_ids import PublicChannel
 from bitrix_pull.wire.close_codes import ServerClose, describe, read_refusal
+from bitrix_pull.wire.formats import READERS, format_of
 from bitrix_pull.wire.messages import ChannelStatus, Incoming
 from bitrix_pull.wire.protobuf import Publication, encode_publications, encode_status_request
 from bitrix_pull.wire.urls import publication_url
 
-TRAFFIC: dict[str, Any] = json.loads(
-    (Path(__file__).parents[1] / "reference" / "traffic.json").read_text(encoding="utf-8")
-)
+REFERENCE = Path(__file__).parents[1] / "reference"
+TRAFFIC: dict[str, Any] = json.loads((REFERENCE / "traffic.json").read_text(encoding="utf-8"))
+MORE_TRAFFIC: dict[str, Any] = json.loads((REFERENCE / "traffic_more.json").read_text(encoding="utf-8"))
 EXCHANGES: dict[str, dict[str, Any]] = {item["name"]: item for item in TRAFFIC["exchanges"]}
 
 EXTRA = {
@@ -201,6 +202,18 @@ def test_each_exchange_means_what_the_server_meant(name: str) -> None:
         case Nothing():
             assert exchange["close"] is None
             assert exchange["note"] == "no answer"
+
+
+BOX = [item for item in MORE_TRAFFIC["exchanges"] if "published" in item.get("request", ())]
+
+
+@pytest.mark.parametrize("exchange", BOX, ids=[item["name"] for item in BOX])
+def test_a_server_of_a_box_is_understood_whatever_it_was_asked_for(exchange: dict[str, Any]) -> None:
+    frame: str = exchange.get("body") or exchange["frame_text"]
+    (event,) = READERS[format_of(4, protobuf=False)](frame.encode())
+    assert isinstance(event, PullEvent)
+    assert (event.module_id, event.command, event.params) == ("application", "tick", {"n": 1})
+    assert len(event.mid) == 26
 
 
 def test_no_expectation_is_left_over() -> None:

@@ -93,9 +93,21 @@ def test_an_envelope_that_is_no_object_is_malformed(envelope: bytes) -> None:
 
 def test_an_array_that_holds_something_else_loses_only_that() -> None:
     inner = message().removeprefix(OPENING).removesuffix(CLOSING)
-    received = list(text.read_json(b"[7,%s,[]]" % inner))
+    received = list(text.read(b"[7,%s,[]]" % inner))
     assert [type(item) for item in received] == [Malformed, PullEvent, Malformed]
 
 
 def test_an_empty_array_holds_nothing() -> None:
-    assert list(text.read_json(b"[]")) == []
+    assert list(text.read(b"[]")) == []
+
+
+def test_the_first_bytes_tell_which_of_the_two_it_is() -> None:
+    inner = message().removeprefix(OPENING).removesuffix(CLOSING)
+    for frame in (message() + message(), b"[%s,%s]" % (inner, inner)):
+        received = list(text.read(frame))
+        assert [item.params for item in received if isinstance(item, PullEvent)] == [{"n": 1}, {"n": 1}]
+
+
+@pytest.mark.parametrize("frame", [b"", b'""'])
+def test_a_keep_alive_of_an_old_server_holds_nothing(frame: bytes) -> None:
+    assert list(text.read(frame)) == []
