@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bitrix_pull import errors
-    from bitrix_pull.client import Health, PullClient
+    from bitrix_pull.client import PullClient
     from bitrix_pull.connection.stores import FileStore, MemoryStore, ResumeStore, SqliteStore
     from bitrix_pull.dispatch.router import Router
     from bitrix_pull.dispatch.subscription import Subscription
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         State,
         StateChanged,
     )
+    from bitrix_pull.health import Health
     from bitrix_pull.options import PullOptions, RateLimit
     from bitrix_pull.portal.auth import AccessToken, Webhook
     from bitrix_pull.portal.oauth import OAuth
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from bitrix_pull.portal.tokens import Tokens
     from bitrix_pull.presence.status import Presence, PresenceChanged
     from bitrix_pull.presence.watch import PresenceWatch
+    from bitrix_pull.program import run
     from bitrix_pull.publish.batch import Batch
     from bitrix_pull.publish.message import Message
     from bitrix_pull.publish.receipt import Fate, Receipt
@@ -81,6 +83,7 @@ __all__ = [
     "Tokens",
     "Webhook",
     "errors",
+    "run",
 ]
 
 logging.getLogger("bitrix_pull").addHandler(logging.NullHandler())
@@ -95,7 +98,7 @@ _HOMES = {
     "FileTokenStore": "portal.token_files",
     "Gap": "events",
     "HandlerFailed": "events",
-    "Health": "client",
+    "Health": "health",
     "MemoryStore": "connection.stores",
     "MemoryTokenStore": "portal.token_stores",
     "Message": "publish.message",
@@ -124,6 +127,7 @@ _HOMES = {
     "TokenStore": "portal.token_stores",
     "Tokens": "portal.tokens",
     "Webhook": "portal.auth",
+    "run": "program",
 }
 
 if not TYPE_CHECKING:

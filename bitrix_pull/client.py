@@ -1,85 +1,42 @@
-"""``PullClient``: wires the rooms together, and is the only class that most users meet."""
+"""``PullClient``: what users call. Most meet no other class."""
 
 import asyncio
-import contextlib
-import math
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, get_args, overload
 
 import aiohttp
 from pydantic import BaseModel
 
-from bitrix_pull.connection.channels import ChannelManager
-from bitrix_pull.connection.checkpointer import Checkpointer, Start
-from bitrix_pull.connection.intake import Intake
+from bitrix_pull.connection.checkpointer import Start
 from bitrix_pull.connection.states import Lifecycle
 from bitrix_pull.connection.stores import ResumeStore, as_store
-from bitrix_pull.connection.supervisor import Supervisor
-from bitrix_pull.connection.transports import Transports
 from bitrix_pull.dispatch.dispatcher import Dispatcher
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.notices import NoticeBoard
 from bitrix_pull.dispatch.router import M, Router
 from bitrix_pull.dispatch.subscription import Subscription
-from bitrix_pull.dispatch.tasks import TaskSet
-from bitrix_pull.errors import InvalidArgument, NotRunning, PullError, StartTimeout
+from bitrix_pull.errors import InvalidArgument, NotRunning
 from bitrix_pull.events import Notice, State
+from bitrix_pull.health import Health
 from bitrix_pull.options import PullOptions, check_number
 from bitrix_pull.portal.auth import Caller, Credentials, Mode
-from bitrix_pull.portal.config import ConfigFetcher
-from bitrix_pull.portal.public_channels import PublicChannels
 from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.portal.user_ids import check_user_ids
 from bitrix_pull.presence.extension import check_tags, extend_watch
-from bitrix_pull.presence.lookup import PresenceLookup
 from bitrix_pull.presence.status import Presence
 from bitrix_pull.presence.watch import CHANGE_COMMAND, CHANGE_MODULE, PresenceWatch, watch_presence
 from bitrix_pull.publish.batch import Batch
 from bitrix_pull.publish.message import Message
 from bitrix_pull.publish.notifications import notify
-from bitrix_pull.publish.publisher import Publisher, Route
+from bitrix_pull.publish.publisher import Route
 from bitrix_pull.publish.receipt import Receipt
 from bitrix_pull.publish.retrying import Retry
+from bitrix_pull.redaction import naming
+from bitrix_pull.running import Block, Run
 from bitrix_pull.wire.channel_ids import PublicChannel
-
-_AWAITED = {
-    State.CONFIGURING: "the portal has not answered",
-    State.CONNECTING: "the push server has not answered",
-}
-_LIVE_STATES = {State.LIVE, State.RENEWING}
-
-
-@dataclass(slots=True, frozen=True)
-class Health:
-    """How a client is doing, as counted since it was last started.
-
-    Attributes:
-        state: The state of the connection.
-        live: True if the connection is open and was heard from within the deadline.
-        connects: Connections that were opened.
-        received: Events handed to dispatch.
-        duplicates: Messages that the server sent again and that were dropped.
-        malformed: Messages that could not be read.
-        dropped: Events that were dropped because handlers were too slow; see ``overflow``.
-        waiting: Events that handlers have not finished with.
-        waiting_bytes: Bytes of those events' bodies.
-        last_error: What the last failure was, in words; "" if there was none.
-    """
-
-    state: State
-    live: bool
-    connects: int
-    received: int
-    duplicates: int
-    malformed: int
-    dropped: int
-    waiting: int
-    waiting_bytes: int
-    last_error: str
 
 
 class PullClient(Router):
@@ -110,6 +67,7 @@ class PullClient(Router):
         start: Start = "resume",
         options: PullOptions | None = None,
         http: aiohttp.ClientSession | None = None,
+        name: str | None = None,
     ) -> None:
         """Create a client; nothing is sent yet.
 
@@ -124,6 +82,7 @@ class PullClient(Router):
                 nothing; "latest" begins now, "earliest" with all that the server still has.
             options: Timeouts, limits and policies.
             http: A session to use for REST and publishing; it is not closed.
+            name: What to call the portal in notices and log records; None: by its host.
 
         Raises:
             InvalidArgument: An argument cannot work; the text says why.
@@ -137,12 +96,15 @@ class PullClient(Router):
             raise InvalidArgument(f"options must be PullOptions, not {type(options).__name__}")
         if http is not None and not isinstance(http, aiohttp.ClientSession):
             raise InvalidArgument(f"http must be an aiohttp.ClientSession, not {type(http).__name__}")
+        if name is not None and not (isinstance(name, str) and name):
+            raise InvalidArgument("name must be text that names the portal")
         self._options = options or PullOptions()
         self._rest = RestClient(auth, options=self._options, http=http)
         self._mode: Mode = mode or self._rest.default_mode
         self._store = as_store(resume)
         self._start_at: Start = start
-        self._notices = NoticeBoard()
+        self._portal = name or self._rest.portal
+        self._notices = NoticeBoard(self._portal)
         self._lifecycle = Lifecycle(self._notices.post)
         self._inbox = Inbox(
             max_events=self._options.inbox_max_events,
@@ -150,84 +112,53 @@ class PullClient(Router):
             overflow=self._options.overflow,
         )
         self._dispatcher = Dispatcher(self, self._inbox, self._notices.post)
-        self._watching = TaskSet()
-        self._serving: asyncio.Task[None] | None = None
-        self._closing = False
-        self._drain_s = 0.0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._in_use = False
-        self._prepare()
+        self._run = self._new_run()
+        self._block: Block | None = None
 
-    def _join_loop(self) -> None:
-        """Begin anew in another event loop than before: what was made in that one is of no use here.
-
-        Raises:
-            RuntimeError: The client is still in use in that one.
-        """
-        loop = asyncio.get_running_loop()
-        if self._loop not in (None, loop):
-            if self._in_use and not self._loop.is_closed():
-                raise RuntimeError(
-                    "this client is in use in another event loop: close() it there, or create another one"
-                )
-            self._prepare()
-        self._loop, self._in_use = loop, True
-
-    def _prepare(self) -> None:
-        """Make what one run needs. Of an earlier run, maybe in another event loop, nothing stays."""
-        self._channels = ChannelManager(ConfigFetcher(self._rest, self._mode))
-        self._checkpointer = Checkpointer(
-            self._store,
-            self._start_at,
-            identity=f"{self._rest.identity} {self._mode}",
-            known_mids=self._options.known_mids,
-            unsettled=lambda: self._inbox.unsettled,
-            acknowledge=lambda mids: self._supervisor.acknowledge(mids),
-        )
-        self._inbox.settled = self._checkpointer.handled
-        self._intake = Intake(self._dispatcher, self._notices.post, self._checkpointer.settled)
-        self._supervisor = Supervisor(
-            channels=self._channels,
-            transports=Transports(self._rest.http, self._options),
-            intake=self._intake,
-            checkpointer=self._checkpointer,
-            lifecycle=self._lifecycle,
-            options=self._options,
-            announce=self._notices.post,
-        )
-        self._public_channels = PublicChannels(
-            self._rest, self._mode, config=self._channels.current, now=self._channels.portal_now
-        )
-        self._presence = PresenceLookup(
-            self._supervisor, config=self._channels.current, public_channels=self._public_channels
-        )
-        self._publisher = Publisher(
+    def _new_run(self) -> Run:
+        return Run(
+            portal=self._portal,
             rest=self._rest,
             mode=self._mode,
-            config=self._channels.current,
-            refuse_config=self._channels.refuse,
-            public_channels=self._public_channels,
-            require_connection=self._supervisor.require_connection,
-            send=self._supervisor.send,
-            call=self._supervisor.call,
+            store=self._store,
+            start=self._start_at,
             options=self._options,
+            lifecycle=self._lifecycle,
+            notices=self._notices,
+            inbox=self._inbox,
+            dispatcher=self._dispatcher,
         )
+
+    def _present_run(self) -> Run:
+        """Return the run that calls go through: a new one after ``close``, of which nothing stays.
+
+        Raises:
+            RuntimeError: The client is still in use in another event loop.
+        """
+        if self._run.over:
+            self._run = self._new_run()
+        self._run.join_loop()
+        return self._run
 
     # -- life -----------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         """Connect, and return when live.
 
+        Should the client fail for good later on, the block is cancelled and the error raised
+        in its place, as a ``TaskGroup`` does.
+
         Raises:
             PullError: It cannot become live: what a person must change, or what kept
                 failing until ``options.start_timeout_s`` (as the cause of a StartTimeout).
         """
-        self._start()
+        serving = self._start()
         try:
-            await self._wait_live(self._options.start_timeout_s)
+            await self._run.wait_live(self._options.start_timeout_s)
         except BaseException:
             await self.close(drain=0)
             raise
+        self._block = Block(serving)
         return self
 
     async def __aexit__(
@@ -236,8 +167,14 @@ class PullClient(Router):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close the client; what was received is still handled for 5 s at most."""
+        """Close the client; what was received is still handled for ``options.close_drain_s``."""
+        block, self._block = self._block, None
+        assert block is not None
+        failure = block.leave(exc_value)
         await self.close()
+        if failure is not None:
+            # Not in the context of the cancellation, which only brought us here.
+            raise failure from failure.__cause__
 
     async def run(self) -> None:
         """Serve until cancelled or closed, through every outage. For a background task.
@@ -258,79 +195,35 @@ class PullClient(Router):
             if self.state is not State.FAILED:
                 await self.close(drain=0)
 
-    async def close(self, drain: float = 5.0) -> None:
+    async def close(self, drain: float | None = None) -> None:
         """End the connection and stop. May be called at any time, and again.
 
         A handler may call it too: it then returns when the handler is cancelled, and drains
         nothing, as the handler would wait for itself.
 
         Args:
-            drain: Seconds for handlers to finish what was already received. What they do
-                not finish comes again with the next start.
+            drain: Seconds for handlers to finish what was already received; None:
+                ``options.close_drain_s``. What they do not finish comes again with the next
+                start.
         """
-        serving = self._serving
-        if serving is not None and not serving.done():
-            if not self._closing:
-                self._closing = True
-                self._drain_s = 0.0 if self._dispatcher.runs_current_task() else drain
-                serving.cancel()
-            await asyncio.wait({serving})
-        await self._watching.close()
-        await self._rest.close()
-        self._closed()
-        self._in_use = False
-
-    def _closed(self) -> None:
-        if self.state not in (State.IDLE, State.CLOSED):
-            self._lifecycle.move(State.CLOSING)
-            self._lifecycle.move(State.CLOSED)
+        await self._run.close(self._options.close_drain_s if drain is None else drain)
+        self._lifecycle.close()
 
     def _start(self) -> "asyncio.Task[None]":
-        if self._serving is not None and not self._serving.done():
+        if self._run.serving:
             raise RuntimeError("this client is running already; create another one for another stream")
-        self._join_loop()
-        self._closed()
-        self._prepare()
-        self._lifecycle.move(State.CONFIGURING)
-        self._closing = False
-        self._drain_s = 0.0
-        self._serving = asyncio.create_task(self._serve(), name="bitrix_pull client")
-        # Whoever waits gets the error; without anybody it stands in health() and the log.
-        self._serving.add_done_callback(lambda task: task.cancelled() or task.exception())
-        return self._serving
-
-    async def _serve(self) -> None:
-        """Everything between start and close."""
-        try:
-            await self._checkpointer.open()
-        except PullError as error:
-            self._lifecycle.move(State.FAILED, error=error)
-            raise
-        handling = asyncio.create_task(self._dispatcher.run(), name="bitrix_pull handlers")
-        keeping = asyncio.create_task(self._checkpointer.run(), name="bitrix_pull checkpointer")
-        try:
-            await self._supervisor.run()
-        finally:
-            # It ends by itself now: to cancel it again would only cut this short.
-            self._closing = True
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._drain_s):
-                    await self._dispatcher.idle()
-            self._dispatcher.finish(self._failure())
-            await self._watching.close()
-            handling.cancel()
-            self._checkpointer.stop()
-            await asyncio.wait({handling, keeping})
-            await self._checkpointer.close()
-            await self._rest.close()
-            if self.state is not State.FAILED:
-                self._closed()
-
-    def _failure(self) -> Exception | None:
-        change = self._lifecycle.last_change
-        return change.error if change is not None and change.state is State.FAILED else None
+        if self._run.started:
+            self._run = self._new_run()
+        run = self._present_run()
+        self._lifecycle.close()
+        return run.start()
 
     # -- state ----------------------------------------------------------------
+
+    @property
+    def portal(self) -> str:
+        """What the portal is called in notices and log records: ``name``, or else its host."""
+        return self._portal
 
     @property
     def state(self) -> State:
@@ -350,48 +243,13 @@ class PullClient(Router):
         """
         # Whoever has just created a task of run() means that one.
         await asyncio.sleep(0)
-        if self._serving is None or self._serving.done():
-            if (error := self._failure()) is not None:
-                raise error
-            raise NotRunning("the client is not running")
-        await self._wait_live(timeout)
-
-    async def _wait_live(self, timeout: float | None) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = math.inf if timeout is None else loop.time() + timeout
-        reason: Exception | None = None
-        try:
-            async with asyncio.timeout(timeout):
-                while self.state not in _LIVE_STATES:
-                    change = self._lifecycle.last_change
-                    reason = change.error or reason if change is not None else reason
-                    if self.state is State.FAILED and reason is not None:
-                        raise reason
-                    if self.state in (State.CLOSING, State.CLOSED):
-                        raise NotRunning("the client was closed before it was live")
-                    retry_in_s = (change.retry_in_s if change is not None else None) or 0.0
-                    if loop.time() + retry_in_s > deadline:
-                        raise TimeoutError  # Waiting for an attempt that comes too late helps nobody.
-                    await self._lifecycle.changed()
-        except TimeoutError:
-            told = str(reason) if reason is not None else _AWAITED.get(self.state, self.state)
-            raise StartTimeout(f"not live within {timeout:g} s: {told}") from reason
+        if not self._run.serving:
+            raise self._lifecycle.failure or NotRunning("the client is not running")
+        await self._run.wait_live(timeout)
 
     def health(self) -> Health:
         """Return how the client is doing."""
-        error = self._lifecycle.last_error
-        return Health(
-            state=self.state,
-            live=self.state in _LIVE_STATES,
-            connects=self._supervisor.connects,
-            received=self._intake.received,
-            duplicates=self._intake.duplicates,
-            malformed=self._intake.malformed,
-            dropped=self._inbox.dropped,
-            waiting=len(self._inbox),
-            waiting_bytes=self._inbox.size,
-            last_error=str(error) if error is not None else "",
-        )
+        return self._run.health()
 
     def notices(self) -> AsyncIterator[Notice]:
         """Return an iterator over what happens to the connection, from its first step on.
@@ -526,8 +384,10 @@ class PullClient(Router):
             NotRunning: The socket was asked for, and the client is not started.
             PullError: The portal did not tell where to publish to. Nothing was sent.
         """
-        self._join_loop()
-        return await self._publisher.publish(messages, route=route, retry=retry, timeout_s=timeout)
+        with naming(self._portal):
+            return await self._present_run().publisher.publish(
+                messages, route=route, retry=retry, timeout_s=timeout
+            )
 
     def batch(self, *, route: Route = "auto", retry: Retry = "never", timeout: float | None = None) -> Batch:
         """Return a batch: it collects events in an ``async with`` block and sends them at its end.
@@ -560,8 +420,9 @@ class PullClient(Router):
             PortalError: The portal refused it: AccessDenied, EmptyAppName, …
             Unreachable: Nothing answered; its ``unsent`` says whether it was sent.
         """
-        self._join_loop()
-        await notify(self._rest, self._mode, users, text, avatar)
+        self._present_run()
+        with naming(self._portal):
+            await notify(self._rest, self._mode, users, text, avatar)
 
     # -- presence -------------------------------------------------------------
 
@@ -591,8 +452,8 @@ class PullClient(Router):
             ConnectionLost: It broke before the answer came.
             CallTimeout: No answer came within 5 s.
         """
-        self._join_loop()
-        return await self._presence.of_users(check_user_ids(users))
+        with naming(self._portal):
+            return await self._present_run().presence.of_users(check_user_ids(users))
 
     def watch_online(
         self, users: int | Iterable[int], *, interval_s: float = 60.0
@@ -621,9 +482,9 @@ class PullClient(Router):
         check_number("interval_s", interval_s)
         return watch_presence(
             check_user_ids(users),
-            lambda: self._presence,
+            lambda: self._run.presence,
             events=self.subscribe(CHANGE_COMMAND, module=CHANGE_MODULE),
-            spawn=self._watching.spawn,
+            spawn=self._spawn,
             interval_s=interval_s,
         )
 
@@ -645,4 +506,8 @@ class PullClient(Router):
             InvalidArgument: These are no tags.
             PullError: On entering, where only a person can help.
         """
-        return extend_watch(check_tags(tags), self._rest, spawn=self._watching.spawn)
+        return extend_watch(check_tags(tags), self._rest, spawn=self._spawn)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+        """Run what a context of the user's needs, until the run ends."""
+        return self._run.companions.spawn(coroutine, name)

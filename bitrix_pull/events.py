@@ -178,7 +178,18 @@ class State(StrEnum):
 
 
 @dataclass(slots=True, frozen=True)
-class StateChanged:
+class _OfClient:
+    """What all notices have.
+
+    Attributes:
+        portal: What the client's portal is called: its ``name``, or else its host.
+    """
+
+    portal: str = field(default="", kw_only=True, compare=False)
+
+
+@dataclass(slots=True, frozen=True)
+class StateChanged(_OfClient):
     """The connection moved from one state to another.
 
     Attributes:
@@ -193,7 +204,7 @@ class StateChanged:
 
 
 @dataclass(slots=True, frozen=True)
-class MessageDropped:
+class MessageDropped(_OfClient):
     """A message that cannot be read was left out; the others around it were delivered.
 
     Attributes:
@@ -208,7 +219,7 @@ class MessageDropped:
 
 
 @dataclass(slots=True, frozen=True)
-class HandlerFailed:
+class HandlerFailed(_OfClient):
     """A handler failed for good on an event, which then counts as settled.
 
     Attributes:
@@ -225,7 +236,7 @@ class HandlerFailed:
 
 
 @dataclass(slots=True, frozen=True)
-class EventsDropped:
+class EventsDropped(_OfClient):
     """Handlers are too slow and the inbox is full: events are being dropped, as the options say.
 
     There is one such notice until handlers have caught up with half of the inbox.
@@ -242,7 +253,7 @@ class EventsDropped:
 
 
 @dataclass(slots=True, frozen=True)
-class Continuity:
+class Continuity(_OfClient):
     """What a reconnect has brought back. Comes before the first event after it.
 
     Attributes:

@@ -56,6 +56,8 @@ class PullOptions:
         poll_timeout_s: Deadline of one long poll; the server answers after 40 s at the latest.
         catch_up_s: Seconds after a reconnect in which what arrives counts as replayed history.
         close_timeout_s: Deadline for closing a connection politely.
+        close_drain_s: How long ``close()``, and leaving ``async with``, wait for handlers to
+            finish what was already received.
         inbox_max_events: Events taken from the server and not yet handled, from which on
             ``overflow`` says what happens.
         inbox_max_bytes: The same in bytes of message bodies.
@@ -94,6 +96,7 @@ class PullOptions:
     poll_timeout_s: float = 60.0
     catch_up_s: float = 0.5
     close_timeout_s: float = 1.0
+    close_drain_s: float = 5.0
     inbox_max_events: int = 10_000
     inbox_max_bytes: int = 8 * 1024 * 1024
     overflow: Overflow = "pause"

@@ -6,10 +6,12 @@ They know a secret by its shape. Where a server's words are taken in, ``quoted``
 out the secrets that it was sent.
 """
 
+import contextlib
 import logging
 import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from urllib.parse import quote
 
 HIDDEN = "***"
@@ -72,9 +74,27 @@ def quoted(text: object, secrets: Iterable[str] = (), limit: int = _LONGEST_QUOT
     return line if len(line) <= limit else f"{line[:limit]}…"
 
 
+PORTAL: ContextVar[str] = ContextVar("bitrix_pull.portal", default="")
+"""What the portal is called on whose behalf the present task runs; "" outside of any client."""
+
+
+@contextlib.contextmanager
+def naming(portal: str) -> Iterator[None]:
+    """Name the portal in the log records of a block."""
+    token = PORTAL.set(portal)
+    try:
+        yield
+    finally:
+        PORTAL.reset(token)
+
+
 def get_logger(room: str) -> logging.Logger:
-    """Return the logger ``bitrix_pull.ROOM``. What its records say is fit to be shown."""
+    """Return the logger ``bitrix_pull.ROOM``. What its records say is fit to be shown.
+
+    Each record of a client's opens with the portal's name, and has it as ``record.portal``.
+    """
     made = logging.getLogger(f"bitrix_pull.{room}")
+    made.addFilter(_named)
     made.addFilter(_clean)
     return made
 
@@ -88,6 +108,15 @@ def quiet_logger(room: str) -> logging.Logger:
     made.parent = logging.getLogger("bitrix_pull")
     made.addFilter(_clean)
     return made
+
+
+def _named(record: logging.LogRecord) -> bool:
+    """Put the portal's name before a record, once."""
+    if not hasattr(record, "portal"):
+        record.portal = portal = PORTAL.get()
+        if portal:
+            record.msg, record.args = f"{portal}: {record.getMessage()}", None
+    return True
 
 
 def _clean(record: logging.LogRecord) -> bool:

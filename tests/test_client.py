@@ -1,6 +1,7 @@
 """A client's life: started, live, closed, started again; and what it must never leave behind."""
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import Mapping
 from itertools import pairwise
@@ -457,6 +458,94 @@ def test_failed_is_final_says_why_and_asks_no_more() -> None:
             await notices.aclose()  # type: ignore[attr-defined]
 
     virtual_time.run(main)
+
+
+def test_what_fails_for_good_ends_the_block_in_the_place_of_whatever_it_waits_for() -> None:
+    async def wait(emu: Emulator) -> None:
+        async with Listener(emu):
+            emu.portal.expire_token(emu.token)
+            emu.portal.rotate()
+            await asyncio.sleep(86_400)
+
+    async def main() -> None:
+        async with emulator() as emu:
+            with pytest.raises(PullError, match="expired") as caught:
+                await wait(emu)
+            assert now() < 600
+            assert caught.value.__suppress_context__
+            task = asyncio.current_task()
+            assert task is not None
+            assert task.cancelling() == 0
+            assert await others() == set()
+
+    virtual_time.run(main)
+
+
+def test_the_blocks_own_error_and_a_cancellation_from_outside_come_before_the_clients() -> None:
+    async def fail(emu: Emulator) -> None:
+        async with Listener(emu):
+            emu.portal.expire_token(emu.token)
+            emu.portal.rotate()
+            try:
+                await asyncio.sleep(86_400)
+            finally:
+                raise LookupError("the block's own")
+
+    async def wait(emu: Emulator) -> None:
+        async with Listener(emu) as pull:
+            failing = asyncio.ensure_future(pull.reached(State.FAILED))
+            task = asyncio.current_task()
+            assert task is not None
+            failing.add_done_callback(lambda _: task.cancel())
+            emu.portal.expire_token(emu.token)
+            emu.portal.rotate()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(86_400)
+            await asyncio.sleep(86_400)
+
+    async def main() -> None:
+        async with emulator() as emu:
+            with pytest.raises(LookupError):
+                await fail(emu)
+        async with emulator() as emu:
+            waiting = asyncio.create_task(wait(emu))
+            await asyncio.wait({waiting})
+            assert waiting.cancelled()
+
+    virtual_time.run(main)
+
+
+def test_the_log_tells_the_life_of_a_client_once_each_under_the_portals_name(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        async with emulator() as emu:
+            pull = PullClient(AccessToken(emu.portal_url, emu.token), name="acme")
+            task = await start(pull)
+            assert pull.portal == "acme"
+            await pull.publish("x", {})
+            await emu.push.disconnect_all()
+            await pull.wait_live()
+            await asyncio.sleep(10)
+            await pull.publish("x", {})
+            emu.portal.expire_token(emu.token)
+            emu.portal.rotate()
+            with pytest.raises(PullError):
+                await task
+            await pull.close()
+
+    caplog.set_level("INFO", "bitrix_pull")
+    virtual_time.run(main)
+
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert all(text.startswith("acme: ") for _, text in told)
+    assert {record.portal for record in caplog.records} == {"acme"}  # type: ignore[attr-defined]
+    assert [text for level, text in told if level == "ERROR"] == [
+        text for _, text in told if "failed for good" in text
+    ]
+    assert sum(text == "acme: live" for _, text in told) == 2
+    assert "expired" in told[-1][1]
+    assert len(told) < 8
 
 
 async def test_waiting_for_a_client_that_does_not_run_is_an_error() -> None:

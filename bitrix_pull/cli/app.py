@@ -14,7 +14,7 @@ from typing import Annotated, cast
 import typer
 
 from bitrix_pull.cli import streams
-from bitrix_pull.cli.exits import Exit
+from bitrix_pull.exits import Exit
 from bitrix_pull.redaction import HIDDEN
 
 app = typer.Typer(

@@ -1,7 +1,6 @@
 """Runs one command from its start to an exit code, through errors and signals."""
 
 import asyncio
-import contextlib
 import logging
 import signal
 import sys
@@ -9,8 +8,9 @@ from collections.abc import Coroutine
 from typing import Any
 
 from bitrix_pull.cli import streams
-from bitrix_pull.cli.exits import Exit, exit_code
 from bitrix_pull.errors import PullError
+from bitrix_pull.exits import Exit, exit_code
+from bitrix_pull.program import stop_signals
 
 
 def run(work: Coroutine[Any, Any, None], *, verbose: bool, serves: bool = False) -> int:
@@ -45,7 +45,6 @@ def run(work: Coroutine[Any, Any, None], *, verbose: bool, serves: bool = False)
 
 
 async def _stoppable(work: Coroutine[Any, Any, None], stopped_by: list[int]) -> None:
-    loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
 
@@ -53,11 +52,8 @@ async def _stoppable(work: Coroutine[Any, Any, None], stopped_by: list[int]) -> 
         stopped_by.append(signal_number)
         task.cancel()
 
-    # Windows has none of this; there, asyncio itself makes a cancellation of Ctrl-C.
-    with contextlib.suppress(NotImplementedError):
-        for signal_number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(signal_number, stop, signal_number)
-    await work
+    with stop_signals(stop):
+        await work
 
 
 def _show_log() -> None:

@@ -57,6 +57,18 @@ class Lifecycle:
         self._moved = asyncio.Event()
         self._announce(change)
 
+    def close(self) -> None:
+        """Leave whatever state it is in for CLOSED; one that was never left stays IDLE."""
+        if self._state not in (State.IDLE, State.CLOSED):
+            self.move(State.CLOSING)
+            self.move(State.CLOSED)
+
+    @property
+    def failure(self) -> Exception | None:
+        """What made it FAILED; None if it is not."""
+        change = self.last_change
+        return change.error if change is not None and self._state is State.FAILED else None
+
     async def changed(self) -> None:
         """Wait for the next change."""
         await self._moved.wait()

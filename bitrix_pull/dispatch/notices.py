@@ -3,8 +3,12 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
-from bitrix_pull.events import Notice
+from bitrix_pull.events import Continuity, Gap, Notice, State, StateChanged
+from bitrix_pull.redaction import get_logger
+
+logger = get_logger("client")
 
 _BACKLOG_MAX = 1_000
 """Notices kept for a listener that does not read; the oldest are dropped."""
@@ -13,12 +17,15 @@ _BACKLOG_MAX = 1_000
 class NoticeBoard:
     """Hands each notice to every open iterator. Posting never waits."""
 
-    def __init__(self) -> None:
-        """Create a board that nobody listens to."""
+    def __init__(self, portal: str = "") -> None:
+        """Create a board that nobody listens to, for the client of a portal."""
+        self._portal = portal
         self._listeners: list[_Listener] = []
 
     def post(self, notice: Notice) -> None:
-        """Give a notice to whoever listens now."""
+        """Give a notice to whoever listens now, and write down what nobody should miss."""
+        _log(notice)
+        notice = replace(notice, portal=self._portal)
         for listener in self._listeners:
             listener.backlog.append(notice)
             listener.arrived.set()
@@ -35,6 +42,23 @@ class NoticeBoard:
                     yield listener.backlog.popleft()
         finally:
             self._listeners.remove(listener)
+
+
+def _log(notice: Notice) -> None:
+    """Log how the connection fares; other notices are logged where they arise, with more detail."""
+    match notice:
+        case StateChanged(state=State.FAILED, error=error):
+            logger.error("failed for good, and receives nothing any more: %s", error)
+        case StateChanged(state=State.LIVE, previous=State.CONNECTING | State.CATCHING_UP):
+            logger.info("live")
+        case Gap():
+            logger.warning(
+                "the push server's history is gone: events may be lost. Fetch the state anew over REST"
+            )
+        case Continuity(recovered="yes", replayed=replayed, duplicates=duplicates):
+            logger.info("recovered: messages missed %d, known already %d", replayed, duplicates)
+        case _:
+            pass
 
 
 class _Listener:

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -108,6 +109,16 @@ class RestClient:
     def default_mode(self) -> Mode:
         """Whose channels the credentials reach: a webhook is a user, all else an application."""
         return self._auth.mode if isinstance(self._auth, Credentials) else "application"
+
+    @property
+    def portal(self) -> str:
+        """The portal's host, as far as it is known: a user's own client may not tell."""
+        if isinstance(self._auth, Credentials):
+            return urlsplit(self._auth.endpoint).netloc
+        portal = getattr(self._auth, "portal", None)
+        if isinstance(portal, str):
+            return urlsplit(portal_origin(portal)).netloc
+        return type(self._auth).__name__
 
     @property
     def identity(self) -> str:

@@ -55,6 +55,9 @@ class Running:
         await self._process.stdin.drain()
         self._process.stdin.close()
 
+    def send_signal(self, signal_number: signal.Signals) -> None:
+        self._process.send_signal(signal_number)
+
     async def stop(self, with_signal: signal.Signals = signal.SIGINT) -> Outcome:
         """Send a signal and wait for the end."""
         self._process.send_signal(with_signal)

@@ -132,7 +132,7 @@ async def test_the_log_is_shown_when_asked_for_and_holds_no_secret(
 ) -> None:
     outcome = await run("publish", "x", "--verbose", env=account)
 
-    assert "bitrix_pull.portal: pull.application.event.add: HTTP 200" in outcome.err
+    assert ": pull.application.event.add: HTTP 200" in outcome.err
     assert emulator.token not in outcome.err
 
 

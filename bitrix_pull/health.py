@@ -1,0 +1,34 @@
+"""How a client is doing, in figures."""
+
+from dataclasses import dataclass
+
+from bitrix_pull.events import State
+
+
+@dataclass(slots=True, frozen=True)
+class Health:
+    """How a client is doing, as counted since it was last started.
+
+    Attributes:
+        state: The state of the connection.
+        live: True if the connection is open and was heard from within the deadline.
+        connects: Connections that were opened.
+        received: Events handed to dispatch.
+        duplicates: Messages that the server sent again and that were dropped.
+        malformed: Messages that could not be read.
+        dropped: Events that were dropped because handlers were too slow; see ``overflow``.
+        waiting: Events that handlers have not finished with.
+        waiting_bytes: Bytes of those events' bodies.
+        last_error: What the last failure was, in words; "" if there was none.
+    """
+
+    state: State
+    live: bool
+    connects: int
+    received: int
+    duplicates: int
+    malformed: int
+    dropped: int
+    waiting: int
+    waiting_bytes: int
+    last_error: str

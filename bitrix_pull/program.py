@@ -1,0 +1,114 @@
+"""``bitrix_pull.run``: a client as a whole program, with a log, signals and an exit code."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from bitrix_pull.errors import InvalidArgument, PullError
+from bitrix_pull.exits import exit_code
+from bitrix_pull.redaction import get_logger
+
+logger = get_logger("program")
+
+_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
+
+
+class Service(Protocol):
+    """What runs until it is closed, such as a ``PullClient``."""
+
+    async def run(self) -> None:
+        """Serve until closed."""
+        ...
+
+    async def close(self, drain: float | None = None) -> None:
+        """Finish what was begun, and end ``run``."""
+        ...
+
+
+def run(service: Service, *, log_level: int | str = "INFO") -> None:
+    """Run a client until Ctrl-C or SIGTERM, as the whole of a program.
+
+    Logging goes to stderr from ``log_level`` on, unless the program has set up logging
+    itself: what you have configured stays as it is. The first signal ends the client as
+    ``close()`` does: handlers may finish within ``options.close_drain_s``. A second one ends
+    it at once.
+
+    Example:
+        pull = PullClient(AccessToken("acme.bitrix24.com", "…"))
+
+        @pull.on("order_update")
+        async def handle(event: PullEvent) -> None:
+            print(event.params)
+
+        bitrix_pull.run(pull)
+
+    Args:
+        service: What to run.
+        log_level: A level of ``logging``, by name or number.
+
+    Raises:
+        InvalidArgument: There is no such level.
+        SystemExit: The client failed for good; the log says why. The code is that of the
+            command line: 3 if a person must act, 2 if an argument cannot work, else 1.
+    """
+    _set_up_logging(log_level)
+    try:
+        asyncio.run(_until_stopped(service))
+    except PullError as error:
+        # A failure of the stream stands in the log already.
+        raise SystemExit(exit_code(error)) from None
+    except KeyboardInterrupt:
+        # Where the loop takes no signal handlers, as on Windows.
+        return
+
+
+async def _until_stopped(service: Service) -> None:
+    serving = asyncio.ensure_future(service.run())
+    closing: list[asyncio.Task[None]] = []
+
+    def stop(signal_number: int) -> None:
+        if not closing:
+            logger.info("%s: finishing; again to end at once", signal.Signals(signal_number).name)
+        # Whoever asks twice has waited long enough for the handlers.
+        closing.append(asyncio.ensure_future(service.close(drain=0 if closing else None)))
+
+    with stop_signals(stop):
+        await serving
+        await asyncio.gather(*closing)
+
+
+@contextlib.contextmanager
+def stop_signals(stop: Callable[[int], None]) -> Iterator[None]:
+    """Call ``stop`` with the number of each SIGINT and SIGTERM, in the event loop.
+
+    On Windows, and in other threads than the main one, nothing is changed.
+    """
+    loop = asyncio.get_running_loop()
+    handled: list[signal.Signals] = []
+    with contextlib.suppress(NotImplementedError, RuntimeError):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop, number)
+            handled.append(number)
+    try:
+        yield
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
+
+
+def _set_up_logging(level: int | str) -> None:
+    """Show the log on stderr, unless the program has said where its log goes."""
+    try:
+        level = logging.Handler(level.upper() if isinstance(level, str) else level).level
+    except (ValueError, TypeError):
+        raise InvalidArgument(
+            f"there is no log level {level!r:.40}", advice='Name one of logging\'s, such as "INFO".'
+        ) from None
+    ours = logging.getLogger("bitrix_pull").handlers
+    if not any(not isinstance(handler, logging.NullHandler) for handler in ours):
+        # It does nothing where the root logger has a handler.
+        logging.basicConfig(level=level, format=_FORMAT, stream=sys.stderr)
