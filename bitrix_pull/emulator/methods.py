@@ -1,58 +1,23 @@
 """The REST methods of the portal (protocol §2)."""
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 import orjson
 
 from bitrix_pull.emulator import json_values, rest_errors
 from bitrix_pull.emulator.channels import Audience
+from bitrix_pull.emulator.deal_methods import DEAL_METHODS
+from bitrix_pull.emulator.event_methods import EVENT_METHODS
 from bitrix_pull.emulator.php import as_php_writes
 from bitrix_pull.emulator.portal import Notification, Portal
+from bitrix_pull.emulator.rest_caller import Caller, Method
 from bitrix_pull.emulator.rest_errors import RestError
 
 _COMMAND = re.compile(r"[A-Za-z0-9_:|.-]+")
 _USER_ID = re.compile(r"[0-9]{1,18}")
 _MODULE_ID = re.compile(r"[a-z0-9._]+")
-
-Credentials = Literal["application", "webhook"]
-
-
-@dataclass(slots=True, frozen=True)
-class Caller:
-    """Who calls a method: a user, through the application or through an inbound webhook."""
-
-    user_id: int
-    credentials: Credentials
-
-
-@dataclass(slots=True, frozen=True)
-class Method:
-    """What a REST method needs, and what it does.
-
-    Attributes:
-        scope: The permission that it needs, or None.
-        only: The one kind of credentials that it takes, or None for any.
-    """
-
-    call: Callable[[Portal, Caller, Mapping[str, Any]], Any]
-    scope: str | None = None
-    only: Credentials | None = None
-
-    def check(self, portal: Portal, caller: Caller) -> None:
-        """Refuse who may not call it.
-
-        Raises:
-            RestError: The scope does not suffice, or these are the wrong credentials.
-        """
-        is_application = caller.credentials == "application"
-        scope = portal.application_scope if is_application else portal.webhook_scope
-        if self.scope is not None and self.scope not in scope:
-            raise RestError(*rest_errors.INSUFFICIENT_SCOPE)
-        if self.only is not None and self.only != caller.credentials:
-            raise RestError(*(rest_errors.USER_ONLY if is_application else rest_errors.APPLICATION_ONLY))
 
 
 def _application_config(portal: Portal, caller: Caller, params: Mapping[str, Any]) -> Any:
@@ -163,4 +128,6 @@ METHODS: Mapping[str, Method] = {
     "pull.channel.public.get": Method(_public_channel, "pull_channel"),
     "pull.channel.public.list": Method(_list_public_channels, "pull_channel"),
     "server.time": Method(_server_time),
+    **EVENT_METHODS,
+    **DEAL_METHODS,
 }

@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
@@ -18,8 +19,10 @@ from bitrix_pull.emulator.channels import (
 )
 from bitrix_pull.emulator.faults import PortalFaults
 from bitrix_pull.emulator.history import MAX_EXPIRY_S, NO_ADDITIONS, Additions
+from bitrix_pull.emulator.offline_queue import OfflineQueue
 from bitrix_pull.emulator.php import as_php_writes
 from bitrix_pull.emulator.push_server import CLIENT_PUBLISH_PATH, SUBSCRIBE_PATHS, PushServer
+from bitrix_pull.emulator.records import Deals
 from bitrix_pull.emulator.rest_limits import RestLimits
 from bitrix_pull.emulator.tokens import Tokens
 
@@ -101,6 +104,9 @@ class Portal:
         token_life_s: How long an access token that a refresh gives is good for.
         token_requests: The refreshes that were asked for, the oldest first.
         notifications: What was sent to mobile phones, the oldest first.
+        features: What the portal's plan includes, as ``feature.get`` tells it: "Y" or "N".
+        offline: The queue of its own events, and what the application has bound.
+        deals: Its deals.
         calls: How often each REST method was called.
     """
 
@@ -113,7 +119,7 @@ class Portal:
         channel_life_s: float = CHANNEL_LIFE_S,
     ) -> None:
         self.admins = {1}
-        self.application_scope = {"pull"}
+        self.application_scope = {"crm", "pull", "task", "telephony", "user"}
         self.webhook_scope = {"pull", "pull_channel"}
         self.application_name = "Emulated application"
         self.push_configured = True
@@ -134,6 +140,11 @@ class Portal:
         self.token_life_s = TOKEN_LIFE_S
         self.token_requests: list[TokenRequest] = []
         self.notifications: list[Notification] = []
+        self.features = {"rest_offline_extended": "Y", "rest_auth_connector": "Y"}
+        self.offline = OfflineQueue(self.now)
+        self.deals = Deals(self._deal_changed, lambda: self.atom(self.now()))
+        self._actor: tuple[int, str | None] | None = None
+        self._queued = Counter[str]()
         self.calls = Counter[str]()
         self._push = push
         self._clock = clock
@@ -201,6 +212,45 @@ class Portal:
         user = {"id": user_id, "status": status, "last_activity_date": self.atom(self.now())}
         params = {"users": {str(user_id): user}}
         return self.send("user_status", params, module="online", audience="user", expiry_s=STATUS_EXPIRY_S)
+
+    def change(
+        self, name: str, data: Any = False, *, user_id: int | None = 1, connector: str | None = None
+    ) -> None:
+        """Let something have happened: queue it for offline handlers, and announce that (protocol §10).
+
+        Args:
+            name: The event, such as "ONCRMDEALUPDATE"; in any case.
+            data: What it says, such as ``{"FIELDS": {"ID": "7"}}``.
+            user_id: Who did it; None: nobody, as an agent.
+            connector: The exchange channel of the application through which it was done,
+                whose own handlers do not get it; None if somebody else did it.
+        """
+        for bound, handlers_connector in self.offline.bindings:
+            if bound == name.upper() and handlers_connector != connector:
+                self.offline.add(bound, data, user_id, handlers_connector)
+                self._queued[handlers_connector] += 1
+        if self._actor is None:
+            self._announce_queued()
+
+    @contextmanager
+    def acting(self, user_id: int, connector: str | None) -> Iterator[None]:
+        """Let what changes meanwhile be the doing of one request, and announce it together."""
+        self._actor = (user_id, connector)
+        try:
+            yield
+        finally:
+            self._actor = None
+            self._announce_queued()
+
+    def _deal_changed(self, event: str, deal_id: int) -> None:
+        user_id, connector = self._actor or (1, None)
+        self.change(event, {"FIELDS": {"ID": str(deal_id)}}, user_id=user_id, connector=connector)
+
+    def _announce_queued(self) -> None:
+        queued, self._queued = self._queued, Counter[str]()
+        if queued and not self.faults.lose_announcements:
+            counts = [{"connector_id": connector, "count": count} for connector, count in queued.items()]
+            self.send("event_offline", counts, module="rest")
 
     # -- what becomes of its channels -----------------------------------------------
 

@@ -10,9 +10,12 @@ from aiohttp import web
 
 from bitrix_pull.emulator import json_values, rest_errors
 from bitrix_pull.emulator.faults import RestFailure
-from bitrix_pull.emulator.methods import METHODS, Caller
+from bitrix_pull.emulator.methods import METHODS
+from bitrix_pull.emulator.paging import Page
 from bitrix_pull.emulator.php import read_form
 from bitrix_pull.emulator.portal import Portal, TokenRequest
+from bitrix_pull.emulator.rest_batch import BATCH, run_batch
+from bitrix_pull.emulator.rest_caller import Caller
 from bitrix_pull.emulator.rest_errors import RestError
 
 PORTAL_PATHS = ("/rest/", "/oauth/")
@@ -44,7 +47,9 @@ class RestApi:
             self._portal.limits.take(request.remote or "", _name(request))
             params = await _read_params(request)
             caller = self._authenticate(request, params)
-            result = self._call(_name(request), caller, params)
+            self._portal.calls[_name(request)] += 1
+            with self._portal.acting(caller.user_id, caller.own_connector):
+                result = self._call(_name(request), caller, params)
         except RestError as error:
             return _answer_error(error)
         duration = time.perf_counter() - started
@@ -58,7 +63,9 @@ class RestApi:
             "operating_reset_at": int(start) + 600,
             "operating": 0,
         }
-        answered = _answer_json({"result": result, "time": times})
+        beside = result.beside if isinstance(result, Page) else {}
+        result = result.items if isinstance(result, Page) else result
+        answered = _answer_json({"result": result, **beside, "time": times})
         return answered if failure is None else _answer_failure(failure)
 
     def _authenticate(self, request: web.Request, params: dict[str, Any]) -> Caller:
@@ -77,10 +84,14 @@ class RestApi:
             raise RestError(*rest_errors.NO_AUTH_FOUND)
         if grant.expired:
             raise RestError(*rest_errors.EXPIRED_TOKEN)
-        return Caller(grant.user_id, "application")
+        connector = str(params.pop("auth_connector", None) or "")
+        if connector and portal.features.get("rest_auth_connector") == "N":
+            raise RestError(*rest_errors.NO_CONNECTORS)
+        return Caller(grant.user_id, "application", connector)
 
     def _call(self, name: str, caller: Caller, params: Mapping[str, Any]) -> Any:
-        self._portal.calls[name] += 1
+        if name == BATCH:
+            return run_batch(params, lambda method, given: self._call(method, caller, given))
         method = METHODS.get(name)
         if method is None:
             raise RestError(*rest_errors.METHOD_NOT_FOUND)

@@ -64,6 +64,30 @@ NOTIFICATION_TEXT: Final = (400, "TEXT_ERROR", "Text can't be empty")
 APPLICATION_NAME: Final = (400, "EMPTY_APP_NAME", "Application name can't be empty")
 INVALID_FORMAT: Final = (400, "INVALID_FORMAT", "Wrong format of the parameters")
 
+AUTH_TYPE_DENIED: Final = (403, "WRONG_AUTH_TYPE", "Current authorization type is denied for this method")
+ACCESS_DENIED: Final = (403, "ACCESS_DENIED", "Access denied!")
+OFFLINE_BINDING_ACCESS: Final = (
+    403,
+    "ACCESS_DENIED",
+    "Access denied! Offline events binding requires administrator access rights",
+)
+EVENT_NOT_FOUND: Final = (400, "ERROR_EVENT_NOT_FOUND", "Event not found")
+EVENT_NOT_OFFLINE: Final = (400, "ERROR_CORE", "Offline event cannot be registered for event ONOFFLINEEVENT")
+ALREADY_BOUND: Final = (400, "ERROR_CORE", "Unable to set event handler: Handler already binded")
+NO_RESERVATION: Final = (
+    403,
+    "WRONG_LICENSE",
+    "This feature is not enabled for the current license: extended offline events handling",
+)
+NO_CONNECTORS: Final = (
+    403,
+    "WRONG_LICENSE",
+    "This feature is not enabled for the current license: auth_connector",
+)
+INTERNAL: Final = (500, "INTERNAL_SERVER_ERROR", "Internal server error")
+BATCH_TOO_LONG: Final = (400, "ERROR_BATCH_LENGTH_EXCEEDED", "Max batch length exceeded")
+NOT_IN_BATCH: Final = (405, "ERROR_BATCH_METHOD_NOT_ALLOWED", "Method is not allowed for batch usage")
+
 INVALID_OAUTH_REQUEST: Final = (400, "invalid_request", "The request is malformed")
 WRONG_CLIENT: Final = (200, "wrong_client", "No application with this client_id is installed")
 INVALID_CLIENT: Final = (400, "invalid_client", "The client_secret is wrong")

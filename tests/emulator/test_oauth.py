@@ -37,7 +37,7 @@ async def test_a_refresh_token_is_traded_for_new_tokens(
         "server_endpoint": f"{emulator.portal_url}/rest/",
         "domain": emulator.portal.address,
         "member_id": emulator.portal.member_id,
-        "scope": "pull",
+        "scope": "crm,pull,task,telephony,user",
         "status": "L",
         "user_id": 1,
     }

@@ -23,9 +23,11 @@ class PortalFaults:
 
     Attributes:
         delay_s: Seconds that every REST call and token request waits before it is served.
+        lose_announcements: True to queue offline events without saying so on the stream.
     """
 
     delay_s: float = 0.0
+    lose_announcements: bool = False
     _failures: deque[RestFailure] = field(default_factory=deque[RestFailure])
 
     def fail_rest(
