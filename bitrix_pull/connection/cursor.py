@@ -60,6 +60,21 @@ class Beginning:
 
 
 @dataclass(slots=True, frozen=True)
+class Kept:
+    """A message that the push server has to keep: whether its history is whole is told by it.
+
+    Attributes:
+        mid: The message.
+        stamp: What tells it from another one with the same mid; see ``ResumePoint.stamps``.
+        until_unix: Until when it is kept, by the push server's clock.
+    """
+
+    mid: str
+    stamp: float
+    until_unix: float
+
+
+@dataclass(slots=True, frozen=True)
 class ResumePoint:
     """Up to where a client has come, as it is written down between two runs.
 
@@ -67,11 +82,20 @@ class ResumePoint:
         mid: Everything up to this message is settled. Resume after it.
         settled: Later messages that are settled too, so that they are not handled again.
         began: What is older than this is not wanted; None: everything is.
+        server: ``HOST:PORT`` of the push server whose mids these are, as those of two servers
+            do not compare; "" where nobody has written that down.
+        stamps: For each of ``settled`` what tells it from another message with the same mid, as
+            a server that has lost its counter hands mids out again; 0.0 where nothing does.
+            Empty where nobody has written that down.
+        kept: The newest message that the server had to keep, or None if there was none.
     """
 
     mid: str
     settled: tuple[str, ...] = ()
     began: Beginning | None = None
+    server: str = ""
+    stamps: tuple[float, ...] = ()
+    kept: Kept | None = None
 
 
 class Cursor:
