@@ -2,9 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import looptime
+
+from bitrix_pull.portal import portal_clock
 
 T = TypeVar("T")
 
@@ -12,16 +16,41 @@ BEGINNING = 1_800_000_000.0
 """Unix time when a virtual clock starts."""
 
 
-def run(main: Callable[[], Coroutine[Any, Any, T]], *, limit_s: float = 400 * 86_400) -> T:
+@dataclass
+class _Machine:
+    """What sets the clocks of the machine under test apart."""
+
+    slept_s: float = 0.0
+    """Time that passed for everybody else while its monotonic clock stood still."""
+    wall_off_s: float = 0.0
+    """By how much its wall clock is wrong."""
+
+
+_machine = _Machine()
+
+
+def run(
+    main: Callable[[], Coroutine[Any, Any, T]], *, limit_s: float = 400 * 86_400, naps: bool = False
+) -> T:
     """Run a coroutine function in virtual time; sockets on loopback work as ever.
 
     Args:
         main: What to run.
         limit_s: Virtual seconds after which everything that still waits fails.
+        naps: True if the machine sleeps or its clock is set: only then are its clocks
+            compared as often as in real life, which would take most of a virtual day.
     """
+    global _machine  # noqa: PLW0603
+    _machine = _Machine()
     loop = looptime.patch_event_loop(asyncio.SelectorEventLoop(), end=limit_s, idle_step=0.01)
+    every_s = portal_clock.COMPARE_EVERY_S if naps else 6 * 3600.0
     try:
-        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        with (
+            # The wall clock is as virtual as the loop's, and known in every thread.
+            patch("time.time", lambda: BEGINNING + loop.time() + _machine.slept_s + _machine.wall_off_s),
+            patch.object(portal_clock, "COMPARE_EVERY_S", every_s),
+            asyncio.Runner(loop_factory=lambda: loop) as runner,
+        ):
             return runner.run(main())
     finally:
         # The runner has set None as the thread's loop and closed ours.
@@ -29,5 +58,21 @@ def run(main: Callable[[], Coroutine[Any, Any, T]], *, limit_s: float = 400 * 86
 
 
 def unix_time() -> float:
-    """Return the unix time that the running virtual clock shows."""
-    return BEGINNING + asyncio.get_running_loop().time()
+    """Return the true unix time in the running virtual loop."""
+    return BEGINNING + asyncio.get_running_loop().time() + _machine.slept_s
+
+
+def fall_asleep(seconds: float) -> None:
+    """Let so much time pass for everybody but this machine's monotonic clock, at once."""
+    _machine.slept_s += seconds
+
+
+def set_wall_clock(off_s: float) -> None:
+    """Let this machine's wall clock be wrong by so much."""
+    _machine.wall_off_s = off_s
+
+
+def stop_the_clocks(seconds: float) -> None:
+    """Let so much time pass for everybody while both clocks of this machine stand still."""
+    _machine.slept_s += seconds
+    _machine.wall_off_s -= seconds

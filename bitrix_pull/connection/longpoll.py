@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from bitrix_pull.connection.cursor import latest_mid
 from bitrix_pull.connection.disconnects import Ended, Sign, ended_by_close, ended_by_status
 from bitrix_pull.connection.frame_reader import FrameReader
-from bitrix_pull.connection.server_clock import date_of
 from bitrix_pull.errors import AnswerTooLarge, RouteUnavailable, Unreachable
 from bitrix_pull.events import PullEvent
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.http import HttpAnswer, HttpSession
+from bitrix_pull.portal.portal_clock import date_of
 from bitrix_pull.wire.close_codes import read_refusal
 from bitrix_pull.wire.formats import Read
 from bitrix_pull.wire.messages import Control, Incoming, Malformed, Position

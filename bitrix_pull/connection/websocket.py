@@ -13,11 +13,11 @@ from bitrix_pull.connection.disconnects import Ended, Sign, ended_by_close, ende
 from bitrix_pull.connection.frame_reader import FrameReader
 from bitrix_pull.connection.frame_socket import FrameSocket
 from bitrix_pull.connection.sent_frames import SentFrames, require_open
-from bitrix_pull.connection.server_clock import date_of
 from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.destinations import AddressRefused
 from bitrix_pull.portal.http import HttpSession
+from bitrix_pull.portal.portal_clock import date_of
 from bitrix_pull.redaction import quiet_logger
 from bitrix_pull.wire.formats import Read
 from bitrix_pull.wire.messages import Incoming, Ping
@@ -102,6 +102,8 @@ class WebSocketConnection:
             sign = Sign.UNANSWERED if cut else Sign.SERVER_TROUBLE
             raise Ended(sign, f"the WebSocket handshake failed ({type(error).__name__})") from None
         assert isinstance(socket, FrameSocket)
+        if socket.response is not None:
+            http.note_date(url, socket.response.headers)
         return cls(socket, read, options)
 
     async def receive(self) -> list[Incoming]:

@@ -18,6 +18,7 @@ from bitrix_pull.errors import AnswerTooLarge, InvalidArgument, Unreachable
 from bitrix_pull.options import PullOptions, check_proxy
 from bitrix_pull.portal.addresses import is_loopback
 from bitrix_pull.portal.destinations import AddressRefused, CheckedResolver, Destinations
+from bitrix_pull.portal.portal_clock import PortalClock, date_of
 from bitrix_pull.redaction import get_logger
 
 _log = get_logger("portal")
@@ -64,6 +65,7 @@ class HttpSession:
     Attributes:
         destinations: The same, to be asked before something is sent past this session.
         tls: What is trusted, for connections past this session.
+        clock: The portal's clock, which hears the ``Date`` of every answer.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class HttpSession:
         self._own: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.tls = options.ssl or _default_tls()
+        self.clock = PortalClock()
         goes_along = options.proxy is not None or options.transport == "long_polling"
         if given is not None and not goes_along and _has_own_way(given):
             _log.warning(
@@ -190,12 +193,20 @@ class HttpSession:
                     content += chunk
                     if len(content) > max_bytes:
                         raise AnswerTooLarge(f"the answer of {host} is larger than {max_bytes} bytes")
+                self.note_date(url, response.headers)
                 return HttpAnswer(response.status, response.headers, bytes(content))
         except (aiohttp.ClientError, OSError) as error:
             # aiohttp's errors can hold the address with its query: keep a cause of our own.
             raise Unreachable(
                 f"{host} did not answer: {self._cause(error, timeout_s)}", unsent=isinstance(error, _UNSENT)
             ) from None
+
+    def note_date(self, url: str, headers: Mapping[str, str]) -> None:
+        """Let the clock hear what an answer says of the time."""
+        if (unix := date_of(headers)) is not None:
+            parts = urlsplit(url)
+            # Behind one host may be several servers, each with a clock of its own.
+            self.clock.hear(f"{parts.netloc}{parts.path}", unix)
 
     def _cause(self, error: Exception, timeout_s: float) -> str:
         match error:

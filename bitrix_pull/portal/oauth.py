@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
@@ -20,6 +19,7 @@ from bitrix_pull.portal.answers import read_token_answer
 from bitrix_pull.portal.auth import Credentials
 from bitrix_pull.portal.foreign_errors import described
 from bitrix_pull.portal.http import HttpSession
+from bitrix_pull.portal.portal_clock import Moment
 from bitrix_pull.portal.token_files import DiskTokenStore, FileTokenStore
 from bitrix_pull.portal.token_stores import (
     LockedStore,
@@ -54,7 +54,7 @@ class _Refusal:
 
     refresh_token: str = field(repr=False)
     error: PortalError
-    until: float
+    at: Moment
 
 
 class OAuth(Credentials):
@@ -127,12 +127,12 @@ class OAuth(Credentials):
     # -- what calls are made with -----------------------------------------------
 
     async def token(self, http: HttpSession, options: PullOptions) -> str:
-        """Return an access token that has not expired, by this machine's clock."""
+        """Return an access token that has not expired, by the portal's clock."""
         if self._tokens is None:
             loaded = await self._store.load()
             # Another call may have renewed them meanwhile.
             self._tokens = self._tokens or loaded
-        if self._tokens.expired(time.time()):
+        if self._tokens.expired(http.clock.now()):
             return await self.renew(self._tokens.access_token, http, options)
         return self._tokens.access_token
 
@@ -184,7 +184,7 @@ class OAuth(Credentials):
     async def _renew(self, refused: str, http: HttpSession, options: PullOptions) -> Tokens:
         async with self._store.lock(options.rest_timeout_s) as store:
             stored = await self._stored(store)
-            if stored.access_token != refused and not stored.expired(time.time()):
+            if stored.access_token != refused and not stored.expired(http.clock.now()):
                 # Somebody else has renewed what is in the store.
                 self._tokens = stored
                 return stored
@@ -228,7 +228,7 @@ class OAuth(Credentials):
         )
         _log.debug("OAuth refresh: HTTP %d", answer.status, extra={"status": answer.status})
         try:
-            renewed = spent.renewed(read_token_answer(answer, self.secrets), time.time())
+            renewed = spent.renewed(read_token_answer(answer, self.secrets), http.clock.now())
         except PortalError as error:
             return await self._renewed_by_others(spent, store, error)
         await self._keep(spent, renewed, store)
@@ -257,7 +257,7 @@ class OAuth(Credentials):
                 if stored.refresh_token != spent.refresh_token:
                     return stored
         if error.code and not error.retryable:
-            self._refusal = _Refusal(spent.refresh_token, error, time.monotonic() + _REFUSED_FOR_S)
+            self._refusal = _Refusal(spent.refresh_token, error, Moment.now())
         raise error
 
     def _raise_refusal(self, tokens: Tokens) -> None:
@@ -265,7 +265,7 @@ class OAuth(Credentials):
         refusal = self._refusal
         if refusal is None or refusal.refresh_token != tokens.refresh_token:
             return
-        if time.monotonic() < refusal.until:
+        if refusal.at.elapsed_s < _REFUSED_FOR_S:
             raise refusal.error.with_traceback(None)
 
     # -- what tokens say about addresses --------------------------------------------

@@ -145,7 +145,7 @@ class PublicChannels:
         return found
 
     async def _ask(self, users: Sequence[int]) -> dict[int, PublicChannel]:
-        if asyncio.get_running_loop().time() < self._denied_until:
+        if self._now() < self._denied_until:
             raise self._denied()
         params: dict[str, Any] = {"USERS": list(users)}
         if self._mode == "application":
@@ -153,7 +153,7 @@ class PublicChannels:
         try:
             answer = read_public_channels(await self._rest.call(METHOD, params), METHOD)
         except (InsufficientScope, AccessDenied, MethodNotFound, WrongAuthType) as error:
-            self._denied_until = asyncio.get_running_loop().time() + DENIED_S
+            self._denied_until = self._now() + DENIED_S
             logger.warning("the portal does not tell the public channels of users: %s", error)
             raise self._denied() from None
         found = {user: _channel(answer[user]) for user in users if user in answer}

@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 
 from bitrix_pull.errors import OperationTimeLimit, RateLimited
 from bitrix_pull.options import RateLimit, RestLimit
+from bitrix_pull.portal.portal_clock import Moment
 
 PAUSE_MAX_S = 3600.0
 """The longest pause that is kept, however long a portal, or a proxy before it, asks for."""
@@ -36,7 +37,7 @@ class LeakyBucket:
         self._level = 0.0
         self._pause_s = 0.0
         self._method_pauses_s: dict[str, float] = {}
-        self._drained_at = 0.0
+        self._drained_at: Moment | None = None
         self._queue: list[_Waiter] = []
 
     async def admit(self, method: str, deadline: float, *, first: bool = False) -> None:
@@ -113,9 +114,9 @@ class LeakyBucket:
 
     def _drain(self) -> None:
         """Let go of what has drained since the last time."""
-        now = asyncio.get_running_loop().time()
-        elapsed_s = max(0.0, now - self._drained_at)
-        self._drained_at = now
+        # Time in which this machine slept counts: the portal's bucket has drained meanwhile.
+        elapsed_s = 0.0 if self._drained_at is None else self._drained_at.elapsed_s
+        self._drained_at = Moment.now()
         if self.limit is not None:
             self._level = max(0.0, self._level - elapsed_s * self.limit.per_s)
         self._pause_s = max(0.0, self._pause_s - elapsed_s)

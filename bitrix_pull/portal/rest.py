@@ -25,6 +25,7 @@ from bitrix_pull.portal.auth import Caller, Credentials, Mode, check_credentials
 from bitrix_pull.portal.destinations import Destinations
 from bitrix_pull.portal.foreign_errors import is_failure
 from bitrix_pull.portal.http import HttpSession
+from bitrix_pull.portal.portal_clock import date_of
 from bitrix_pull.portal.rate_limits import LeakyBucket, bucket_for
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.json_text import encode_json
@@ -247,7 +248,13 @@ class RestClient:
             duration_s,
             extra={"method": method, "status": answer.status, "duration_s": duration_s},
         )
-        return read_rest_answer(answer, method, auth.secrets)
+        # Refusals tell the time too.
+        if (unix := date_of(answer.headers)) is not None:
+            self.http.clock.learn(unix)
+        told = read_rest_answer(answer, method, auth.secrets)
+        if told.server_time is not None:
+            self.http.clock.learn(told.server_time.timestamp())
+        return told
 
     async def close(self) -> None:
         """Wait for a token refresh under way, and close the session if it was made here."""

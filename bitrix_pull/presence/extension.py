@@ -68,7 +68,7 @@ async def _keep_extending(rest: RestClient, call: dict[str, list[str]], *, exten
     retry_s = first_s
     wait_s = EXTEND_EVERY_S if extended else retry_s
     while True:
-        await asyncio.sleep(wait_s)
+        await rest.http.clock.sleep(wait_s)
         try:
             await rest.call(_METHOD, call)
         except PullError as error:

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -71,15 +70,13 @@ def test_a_portal_whose_clock_is_an_hour_off(off_s: float) -> None:
 
 
 @pytest.mark.parametrize("jump_s", [-86_400.0, 86_400.0])
-def test_a_local_clock_that_jumps_by_a_day(jump_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = time.time
-
+def test_a_local_clock_that_jumps_by_a_day(jump_s: float) -> None:
     async def main() -> None:
         async with emulator() as emu, running(Listener(emu, ping_interval_s=QUIET_S)) as listener:
             emu.push.ping_interval_s = 1e9
             await listener.reached(State.LIVE)
             await stream_for(emu, listener, 0.7, seed=3)
-            monkeypatch.setattr(time, "time", lambda: real() + jump_s)
+            virtual_time.set_wall_clock(jump_s)
             listener.events.clear()
             await stream_for(emu, listener, 2, seed=4)
             assert emu.portal.calls["pull.application.config.get"] <= 13

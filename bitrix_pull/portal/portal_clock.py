@@ -1,0 +1,182 @@
+"""The portal's clock: by it ends whatever the portal has given, however this machine has slept.
+
+A channel, a token or a watch ends at a moment of the portal's day (protocol §3). The event
+loop's clock stands still while a machine is suspended, and the wall clock may be set; so
+neither alone says how much time has passed, and now and then both are compared.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Final
+from weakref import WeakValueDictionary
+
+COMPARE_EVERY_S = 2.0
+"""How often this machine's clocks are compared, while somebody waits for the portal's."""
+
+APART_S = 2.0
+"""By how much they must have come apart to say that one of them jumped."""
+
+WHOLE_SECOND_S = 1.5
+"""An HTTP ``Date`` is cut to whole seconds, and it took a moment to come here."""
+
+
+def date_of(headers: Mapping[str, str]) -> float | None:
+    """Return the ``Date`` of an HTTP answer as unix time, or None if it has none."""
+    try:
+        return parsedate_to_datetime(headers["Date"]).timestamp()
+    except (LookupError, ValueError, OverflowError):
+        return None
+
+
+@dataclass(slots=True, frozen=True)
+class Moment:
+    """A moment by both of this machine's clocks."""
+
+    wall: float
+    loop: float
+
+    @classmethod
+    def now(cls) -> "Moment":
+        """Return the present one. Needs a running event loop; those of all threads agree."""
+        return cls(time.time(), asyncio.get_running_loop().time())
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since then, also those in which one of the clocks stood still or was set back."""
+        now = Moment.now()
+        return max(now.wall - self.wall, now.loop - self.loop, 0.0)
+
+
+class PortalClock:
+    """Shows the portal's time, and wakes who waits for it.
+
+    It goes by what the portal told last. To be early costs a question too many, and the
+    answer puts it right; to be late would be deafness. So of two clocks that disagree the
+    faster one counts.
+    """
+
+    def __init__(self) -> None:
+        """Begin with this machine's own time, until the portal tells its."""
+        self._told: float | None = None
+        self._told_at: Moment | None = None
+        self._heard: dict[str, tuple[float, Moment]] = {}
+        self._waiting: set[asyncio.Future[bool]] = set()
+
+    def now(self) -> float:
+        """Return the portal's present time (unix); this machine's where it has told none."""
+        if self._told is None or self._told_at is None:
+            return time.time()
+        return self._told + self._told_at.elapsed_s
+
+    def learn(self, unix: float) -> None:
+        """Take over the portal's time, as an answer of its told it just now."""
+        if not math.isfinite(unix):
+            return
+        off_s = unix - self.now()
+        known = self._told is not None
+        if known and float(unix).is_integer() and abs(off_s) <= WHOLE_SECOND_S:
+            return  # What is known is at least as exact.
+        self._told, self._told_at = unix, Moment.now()
+        if abs(off_s) > APART_S:
+            self._wake(jumped=False)
+
+    def hear(self, server: str, unix: float) -> None:
+        """Take note of another server's time, whose clock may be hours off, but runs as fast.
+
+        Where more time has passed by it than by ours, both of ours stood still.
+
+        Args:
+            server: Tells it from others.
+            unix: What it told just now.
+        """
+        heard = self._heard.get(server)
+        self._heard[server] = unix, Moment.now()
+        if heard is None:
+            return
+        slept_s = unix - heard[0] - heard[1].elapsed_s
+        if slept_s > APART_S:
+            self._told, self._told_at = self.now() + slept_s, Moment.now()
+            self._wake(jumped=True)
+
+    async def until(self, unix: float) -> bool:
+        """Wait until it shows a time.
+
+        Returns:
+            True, and maybe earlier, if the clocks of this machine came apart meanwhile: it
+            has slept, or one of them was set.
+        """
+        loop = asyncio.get_running_loop()
+        comparison = _comparison_in(loop)
+        while (left_s := unix - self.now()) > 0:
+            woken: asyncio.Future[bool] = loop.create_future()
+            self._waiting.add(woken)
+            comparison.add(woken)
+            try:
+                await asyncio.wait({woken}, timeout=None if math.isinf(left_s) else left_s)
+                if woken.done() and woken.result():
+                    return True
+            finally:
+                self._waiting.discard(woken)
+                comparison.discard(woken)
+        return False
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait so long; time in which this machine slept counts."""
+        end = self.now() + seconds
+        while self.now() < end:
+            await self.until(end)
+
+    def _wake(self, *, jumped: bool) -> None:
+        for woken in self._waiting:
+            if not woken.done():
+                woken.set_result(jumped)
+
+
+class _Comparison:
+    """Compares the clocks for all who wait in one event loop: one timer, while there are any."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop: Final = loop
+        self._waiting: set[asyncio.Future[bool]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._apart_s = 0.0
+
+    def add(self, woken: asyncio.Future[bool]) -> None:
+        """Let the result be True when the clocks have come apart."""
+        self._waiting.add(woken)
+        if self._timer is None:
+            self._apart_s = self._measure_s()
+            self._timer = self.loop.call_later(COMPARE_EVERY_S, self._compare)
+
+    def discard(self, woken: asyncio.Future[bool]) -> None:
+        """Leave it alone."""
+        self._waiting.discard(woken)
+        if not self._waiting and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _measure_s(self) -> float:
+        return time.time() - self.loop.time()
+
+    def _compare(self) -> None:
+        before_s, self._apart_s = self._apart_s, self._measure_s()
+        self._timer = self.loop.call_later(COMPARE_EVERY_S, self._compare)
+        if abs(self._apart_s - before_s) > APART_S:
+            for woken in self._waiting:
+                if not woken.done():
+                    woken.set_result(True)
+
+
+# Whoever waits keeps it alive.
+_comparisons: WeakValueDictionary[int, _Comparison] = WeakValueDictionary()
+
+
+def _comparison_in(loop: asyncio.AbstractEventLoop) -> _Comparison:
+    comparison = _comparisons.get(id(loop))
+    if comparison is None or comparison.loop is not loop:
+        comparison = _comparisons[id(loop)] = _Comparison(loop)
+    return comparison
