@@ -12,12 +12,12 @@ from bitrix_pull.wire.channel_ids import PublicChannel
 from bitrix_pull.wire.close_codes import ServerClose
 
 CHANNEL_LIFE_S = 43_205.0
+REMOVED_AFTER_S = 13 * 3_600.0
+"""Age at which the portal's hourly agent removes a channel that nobody has asked for since its end."""
 MAX_CHANNELS = 100
 
 Audience = Literal["application", "user"]
 """Whose channels: an application's own, or the portal-wide ones of user mode."""
-
-AUDIENCES: dict[str, Audience] = {"application": "application", "user": "user"}
 
 Rotation = Literal["at_expiry", "on_request", "never"]
 """When a portal makes new channels.
@@ -224,6 +224,15 @@ class ChannelBook:
         """End the life of the owner's channel now, as if its end had come: nobody is told yet."""
         if owner in self._channels:
             self._channels[owner] = replace(self._channels[owner], end=math.floor(self._clock()))
+
+    def remove(self, *owners: Owner) -> list[PortalChannel]:
+        """Forget the owners' channels and return them; the next request makes new ones."""
+        return [self._channels.pop(owner) for owner in owners if owner in self._channels]
+
+    def outlived(self) -> list[Owner]:
+        """Return whose channels are so old that the portal's agent removes them."""
+        now = self._clock()
+        return [owner for owner, channel in self._channels.items() if now - channel.start >= REMOVED_AFTER_S]
 
     def _renew(self, owner: Owner) -> PortalChannel:
         known = self._channels.get(owner)

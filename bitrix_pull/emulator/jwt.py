@@ -10,7 +10,6 @@ from typing import Any, cast
 import orjson
 
 from bitrix_pull.emulator.channels import (
-    AUDIENCES,
     Owner,
     PortalChannel,
     Refused,
@@ -24,9 +23,14 @@ _HEADER = b'{"typ":"JWT","alg":"HS256"}'
 
 @dataclass(slots=True, frozen=True)
 class Session:
-    """What a sound token admits to: a user's own channel, and a shared one."""
+    """What a sound token admits to: all that is a user's own, and the shared channel that it names.
 
-    owner: Owner
+    The token says nothing about an application: one that connects with it gets its user's
+    portal-wide events too (protocol §1).
+    """
+
+    user_id: int
+    shared: Subscription
     channels: tuple[Subscription, ...]
 
 
@@ -36,14 +40,13 @@ class JwtSigner:
     def __init__(self, security_key: str) -> None:
         self._key = security_key
 
-    def issue(self, owner: Owner, shared: PortalChannel, issuer: str) -> str:
+    def issue(self, user_id: int, shared: PortalChannel, issuer: str) -> str:
         """Return the token of a user. It ends with the shared channel that it names."""
         claims = {
             "iss": issuer,
             "iat": int(shared.start),
             "exp": int(shared.end),
-            "sub": str(owner.user_id),
-            "aud": owner.audience,
+            "sub": str(user_id),
             "chan": shared.id,
         }
         content = f"{_encode(_HEADER)}.{_encode(orjson.dumps(claims))}"
@@ -65,17 +68,27 @@ class JwtSigner:
         claims = cast("dict[str, Any]", orjson.loads(_decode(content.partition(".")[2])))
         if claims["exp"] <= now:
             raise Refused(ServerClose.WRONG_CHANNEL)
-        owner = Owner(AUDIENCES[claims["aud"]], int(claims["sub"]))
+        user_id = int(claims["sub"])
         shared = Subscription(bytes.fromhex(claims["chan"]))
-        return Session(owner, (self.subscription(owner), shared))
+        return Session(user_id, shared, (*self.subscriptions(user_id), shared))
 
-    def subscription(self, owner: Owner) -> Subscription:
-        """Return the channel of a user, which version 5 knows by the user's id."""
-        private, public = channel_ids(self._key, owner)
-        return Subscription(bytes.fromhex(private), bytes.fromhex(public))
+    def subscriptions(self, user_id: int) -> tuple[Subscription, Subscription]:
+        """Return the channels of a user, the portal-wide one first: version 5 knows them by the id."""
+        portal_wide, applications = (
+            channel_ids(self._key, Owner(audience, user_id)) for audience in ("user", "application")
+        )
+        return _subscription(*portal_wide), _subscription(*applications)
+
+    def address(self, user_id: int) -> bytes:
+        """Return the raw public id under which a user is reached, and publishes."""
+        return self.subscriptions(user_id)[0].ids[-1]
 
     def _signature(self, content: str) -> bytes:
         return hmac.digest(self._key.encode(), content.encode(), hashlib.sha256)
+
+
+def _subscription(private: str, public: str) -> Subscription:
+    return Subscription(bytes.fromhex(private), bytes.fromhex(public))
 
 
 def _encode(raw: bytes) -> str:

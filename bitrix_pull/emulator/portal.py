@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any, Literal
+from typing import Any
 
 from bitrix_pull.emulator import json_values
 from bitrix_pull.emulator.channels import (
@@ -58,24 +58,6 @@ class TokenRequest:
     granted: bool
 
 
-@dataclass(slots=True)
-class ExpireNotice:
-    """How ``channel_expire`` looks (protocol §5). None: as live portals write it.
-
-    Attributes:
-        action: What the client shall do. Live: "reconnect"; "get_config" in version 5,
-            where no channel can take the place of a token.
-        new_channel: Whether it brings the new channel. Live: with "reconnect", but not
-            for the private channel of an application.
-        type: The type of channel that it names. Live: the client id of an application,
-            else "private" or "shared".
-    """
-
-    action: Literal["reconnect", "get_config"] | None = None
-    new_channel: bool | None = None
-    type: str | None = None
-
-
 class Portal:
     """A portal with one application installed. Every positive number is the id of a user.
 
@@ -88,11 +70,13 @@ class Portal:
         application_name: Without one, no notification is taken.
         push_configured: False: the portal answers that Push & Pull is not configured.
         server_time_in_config: Some portals tell their time there, some do not.
-        public_channels_in_config: Some portals name the user's own there; those on a
-            shared push server do not.
+        public_channels_in_config: Some portals name the user's own there, which is the
+            portal-wide one whatever the configuration is for; those on a shared push
+            server do not. Before version 4 there is ``false`` in its place.
         clock_offset_s: How far its clock is ahead of the push server's. What it tells and
             what expires on it goes by its own.
-        expire_notice: How it announces that a channel has been replaced.
+        is_older: It announces replaced channels as portals did some years ago: always
+            "reconnect", and the new channel for all but the private ones of an application.
         limits: How many REST calls it takes.
         faults: How it misbehaves.
         client_id: The application's id on the OAuth server.
@@ -126,7 +110,7 @@ class Portal:
         self.server_time_in_config = False
         self.public_channels_in_config = push.mode == "personal"
         self.clock_offset_s = 0.0
-        self.expire_notice = ExpireNotice()
+        self.is_older = False
         self.limits = RestLimits(self.now)
         self.faults = PortalFaults()
         self.client_id = f"local.{derive(security_key, 'client id')[:8].hex()}"
@@ -268,6 +252,21 @@ class Portal:
         for owner in owners or self.channels.owners:
             self.channels.expire(owner)
 
+    def remove(self, *owners: Owner) -> None:
+        """Remove channels as the hourly agent does with those that outlived their end.
+
+        Nothing takes their place before somebody asks. Who still listens on the private
+        channel of user mode is told to fetch the configuration; everyone else, on an
+        application's private channel too, to go on with the portal's own shared channel
+        (protocol §3).
+        """
+        for removed in self.channels.remove(*owners):
+            self._announce_removal(removed)
+
+    def run_agent(self) -> None:
+        """Remove the channels that are 13 hours old, as the portal's agent does every hour."""
+        self.remove(*self.channels.outlived())
+
     def restart_notice(self) -> None:
         """Tell everyone who is connected that the push server restarts (``server_restart``)."""
         self._tell_all("server_restart")
@@ -283,23 +282,41 @@ class Portal:
             self._publish(dict.fromkeys(channel.id.hex() for channel in listened), "pull", command, {}, 0)
 
     def _announce(self, old: PortalChannel, new: PortalChannel) -> None:
-        """Tell who still listens on an expired channel what to do (protocol §5)."""
-        notice = self.expire_notice
-        is_application = old.owner.audience == "application"
-        kind = notice.type or (self.client_id if is_application else _kind(old))
-        action = notice.action or ("get_config" if self._push.version >= 5 else "reconnect")
-        brings_new = notice.new_channel
-        if brings_new is None:
-            brings_new = action == "reconnect" and not (is_application and old.owner.user_id)
-        params: dict[str, Any] = {"action": action, "channel": {"id": old.id, "type": kind}}
-        if brings_new:
+        """Tell who still listens on a channel that was replaced in use (protocol §3)."""
+        is_shared = old.owner.user_id is None
+        is_applications = old.owner.audience == "application"
+        if self.is_older:
+            self._tell_expired(old, "reconnect", new if is_shared or not is_applications else None)
+        else:
+            action = "reconnect" if is_shared and not is_applications else "get_config"
+            self._tell_expired(old, action, new if is_shared else None)
+
+    def _announce_removal(self, old: PortalChannel) -> None:
+        """Tell who still listens on a channel that the agent has removed (protocol §3)."""
+        if self._label(old) == "private":
+            self._tell_expired(old, "get_config")
+        else:
+            self._tell_expired(old, "reconnect", self.channels.current(Owner("user")), by_agent=True)
+
+    def _tell_expired(
+        self, old: PortalChannel, action: str, new: PortalChannel | None = None, *, by_agent: bool = False
+    ) -> None:
+        label = self._label(old)
+        channel = {"id": self._push.signer.sign(old.subscribed), "type": label}
+        params: dict[str, Any] = {"action": action, "channel": channel}
+        if new is not None:
             params["new_channel"] = {
                 "id": self._push.signer.sign(new.subscribed),
-                "start": self.atom(new.start),
+                # The agent reads it from the table as it is, without making ATOM time of it.
+                "start": int(new.start) if by_agent else self.atom(new.start),
                 "end": self.atom(new.end),
-                "type": kind,
+                "type": label,
             }
         self._publish([old.subscribed], "pull", "channel_expire", params, MAX_EXPIRY_S)
+
+    def _label(self, channel: PortalChannel) -> str:
+        """Return the type that the portal's table has for a channel."""
+        return self.client_id if channel.owner.audience == "application" else _kind(channel)
 
     def _publish(
         self,
@@ -348,25 +365,27 @@ class Portal:
                 "websocket": websocket,
                 "websocket_secure": websocket,
                 "publish_enabled": version >= 4,
-                "publish": publish,
-                "publish_secure": publish,
+                "publish": publish if version >= 4 else "",
+                "publish_secure": publish if version >= 4 else "",
                 "config_timestamp": 1_774_886_062,
             },
             "api": {"revision_web": REVISION_WEB, "revision_mobile": REVISION_MOBILE},
-            "channels": {"shared": self._channel(shared)},
         }
-        owner = Owner(audience, user_id)
-        if version >= 5:
-            config["jwt"] = self._push.jwt.issue(owner, shared, issuer=self.address)
-            config["exp"] = shared.end
-        else:
-            config["channels"]["private"] = self._channel(self.channels.requested(owner))
-            if self._push.mode == "personal":
-                config["exp"] = int(now) + 86_400
+        channels = {"shared": shared, "private": self.channels.requested(Owner(audience, user_id))}
+        for missing in self.faults.next_locked_channels():
+            del channels[missing]
+        if channels:
+            config["channels"] = {kind: self._channel(channel) for kind, channel in channels.items()}
         if self._push.mode == "shared":
             config["clientId"] = self._push.client_id
+        elif version >= 5:
+            config["jwt"] = self._push.jwt.issue(user_id, shared, issuer=self.address)
+            config["exp"] = shared.end
+        elif version == 4:
+            config["exp"] = int(now) + 86_400
         named = [user_id] if self.public_channels_in_config else []
-        config["publicChannels"] = as_php_writes(self.public_channels(audience, named))
+        public = as_php_writes(self.public_channels("user", named))
+        config["publicChannels"] = public if version >= 4 else False
         if self.server_time_in_config:
             config["serverTime"] = self.atom(now)
         return config
@@ -392,6 +411,8 @@ class Portal:
         if channel.public_id is not None:
             public = self._push.signer.sign_public(channel.public_id)
             described["public_id"] = ".".join(filter(None, (channel.public_id, public.signature.hex())))
+        elif channel.owner.user_id is not None:
+            described["public_id"] = ""
         return described | {
             "start": self.atom(channel.start),
             "end": self.atom(channel.end),

@@ -81,6 +81,8 @@ class PushServer:
     ) -> None:
         if version not in VERSIONS:
             raise ValueError(f"there is no version {version}, only {VERSIONS}")
+        if mode == "shared" and version != 4:
+            raise ValueError("in shared mode the version is always 4")
         self.version = version
         self.mode: Mode = mode
         self.client_id = derive(security_key, "push client id")[:16].hex() if mode == "shared" else ""

@@ -8,9 +8,9 @@ import orjson
 from aiohttp import web
 
 from bitrix_pull.emulator import json_values
-from bitrix_pull.emulator.channels import Owner, Subscription
 from bitrix_pull.emulator.faults import Line
 from bitrix_pull.emulator.frames import join, text_frame
+from bitrix_pull.emulator.jwt import Session
 from bitrix_pull.emulator.presence import Presence
 from bitrix_pull.emulator.push_server import PushServer
 from bitrix_pull.emulator.subscribers import WebSocketSubscriber
@@ -36,21 +36,20 @@ class RpcSubscriber(WebSocketSubscriber):
     """A WebSocket that speaks JSON-RPC. It is pinged with text, and dropped if it is silent.
 
     Attributes:
-        owner: The user whose token it came with.
+        session: What the token that it came with admits to.
         watched: Ids of the users whose coming and going it wants to know.
     """
 
     def __init__(
         self,
-        channels: Sequence[Subscription],
-        owner: Owner,
+        session: Session,
         line: Line,
         websocket: web.WebSocketResponse,
         gather_s: float,
         ping_interval_s: float,
     ) -> None:
-        super().__init__(channels, WireFormat.JSONRPC, line, websocket, gather_s)
-        self.owner = owner
+        super().__init__(session.channels, WireFormat.JSONRPC, line, websocket, gather_s)
+        self.session = session
         self.watched: set[int] = set()
         self._ping_interval_s = ping_interval_s
         self._ponged = True
@@ -91,13 +90,13 @@ class RpcServer:
 
     def welcome(self, subscriber: RpcSubscriber) -> None:
         """Count the subscriber's user in."""
-        if self._presence.arrive(subscriber.owner):
-            self._tell_watchers(subscriber.owner, online=True)
+        if self._presence.arrive(subscriber.session.user_id):
+            self._tell_watchers(subscriber.session.user_id, online=True)
 
     def see_off(self, subscriber: RpcSubscriber) -> None:
         """Count the subscriber's user out."""
-        if self._presence.leave(subscriber.owner):
-            self._tell_watchers(subscriber.owner, online=False)
+        if self._presence.leave(subscriber.session.user_id):
+            self._tell_watchers(subscriber.session.user_id, online=False)
 
     def receive(self, subscriber: RpcSubscriber, frame: str | bytes) -> None:
         """Do what a frame says: ``pong``, ``mack:MID``, a call or an array of them."""
@@ -142,9 +141,7 @@ class RpcServer:
 
     def _publish(self, subscriber: RpcSubscriber, params: Mapping[str, Any]) -> Any:
         push = self._push
-        audience = subscriber.owner.audience
-        users = [Owner(audience, user_id) for user_id in _user_ids(params.get("userList", []))]
-        receivers = [push.jwt.subscription(owner).ids[-1] for owner in users]
+        receivers = [push.jwt.address(user_id) for user_id in _user_ids(params.get("userList", []))]
         receivers += self._public_channels(params.get("channelList", []))
         if not 0 < len(receivers) <= push.limits.receivers:
             raise _InvalidParams
@@ -154,7 +151,7 @@ class RpcServer:
         names = [cast("dict[str, Any]", body).get(name) for name in ("module_id", "command")]
         if not all(isinstance(name, str) for name in names):
             raise _InvalidParams
-        own = push.jwt.subscription(subscriber.owner).ids[-1]
+        own = push.jwt.address(subscriber.session.user_id)
         push.send(receivers, json_values.dumps(body), expiry_s, Sender(SenderType.CLIENT, own.hex()))
         return {}
 
@@ -170,8 +167,8 @@ class RpcServer:
         return [channel.id for channel in channels]
 
     def _last_seen(self, subscriber: RpcSubscriber, params: Mapping[str, Any]) -> Any:
-        owners = [Owner(subscriber.owner.audience, user_id) for user_id in _user_ids(params.get("userList"))]
-        return {str(owner.user_id): seconds for owner, seconds in self._presence.last_seen_s(owners).items()}
+        found = self._presence.last_seen_s(_user_ids(params.get("userList")))
+        return {str(user_id): seconds for user_id, seconds in found.items()}
 
     def _watch(self, subscriber: RpcSubscriber, params: Mapping[str, Any]) -> Any:
         subscriber.watched.update(_user_ids([params.get("userId")]))
@@ -182,25 +179,26 @@ class RpcServer:
         return {}
 
     def _list_channels(self, subscriber: RpcSubscriber, params: Mapping[str, Any]) -> Any:
-        private, shared = subscriber.channels
-        return [{"id": private.id.hex(), "type": "private"}, {"id": shared.id.hex(), "type": "shared"}]
+        session = subscriber.session
+        return [
+            {"id": channel.id.hex(), "type": "shared" if channel is session.shared else "private"}
+            for channel in session.channels
+        ]
 
     def _pong(self, subscriber: RpcSubscriber, params: Mapping[str, Any]) -> Any:
         return {}
 
-    def _tell_watchers(self, owner: Owner, *, online: bool) -> None:
+    def _tell_watchers(self, user_id: int, *, online: bool) -> None:
         content = {
             "module_id": "online",
             "command": "userStatusChange",
-            "params": {"user_id": owner.user_id, "online": online},
+            "params": {"user_id": user_id, "online": online},
             "extra": {"server_time_unix": self._push.now()},
         }
         watchers = [
             subscriber
             for subscriber in self._push.connections
-            if isinstance(subscriber, RpcSubscriber)
-            and subscriber.owner.audience == owner.audience
-            and owner.user_id in subscriber.watched
+            if isinstance(subscriber, RpcSubscriber) and user_id in subscriber.watched
         ]
         if watchers:
             self._push.tell(watchers, orjson.dumps(content))

@@ -69,7 +69,7 @@ class Emulator:
             clock: Unix time for everything that expires, and for the ``Date`` of all answers.
 
         Raises:
-            ValueError: There is no such version.
+            ValueError: There is no such version, or not in shared mode.
         """
         key = secrets.token_hex(16) if security_key is None else security_key
         self.push = PushServer(key, clock, version=version, mode=mode)

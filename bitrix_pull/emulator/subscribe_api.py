@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from aiohttp import WSMessage, WSMsgType, web
 
 from bitrix_pull.emulator.answers import CORS, answer
-from bitrix_pull.emulator.channels import Owner, Refused, Subscription
+from bitrix_pull.emulator.channels import Refused, Subscription
 from bitrix_pull.emulator.faults import Line
+from bitrix_pull.emulator.jwt import Session
 from bitrix_pull.emulator.publications import read_untrusted
 from bitrix_pull.emulator.push_server import SUBSCRIBE_PATHS, PushServer
 from bitrix_pull.emulator.rpc import RpcServer, RpcSubscriber, is_call
@@ -26,13 +27,13 @@ class _Wish:
     """What a client asks for in its subscribe address.
 
     Attributes:
-        owner: Whose token it is, where there is one.
+        session: What its token admits to, where there is one.
     """
 
     channels: tuple[Subscription, ...]
     wire_format: WireFormat
     resume_after: str | None
-    owner: Owner | None
+    session: Session | None
 
 
 class SubscribeApi:
@@ -82,7 +83,7 @@ class SubscribeApi:
         resume_after = mid if _MID.fullmatch(mid) else None
         if push.version >= 5:
             session = push.jwt.open(query.get("token", ""), push.now())
-            return _Wish(session.channels, WireFormat.JSONRPC, resume_after, session.owner)
+            return _Wish(session.channels, WireFormat.JSONRPC, resume_after, session)
         channels = push.signer.read_all(query.get("CHANNEL_ID", ""))
         return _Wish(channels, _wire_format(query, push.version), resume_after, None)
 
@@ -100,13 +101,11 @@ class SubscribeApi:
         await websocket.prepare(request)
         line.faults = push.faults.next_connection()
         push.counters.websockets += 1
-        if wish.owner is None:
+        if wish.session is None:
             subscriber = WebSocketSubscriber(wish.channels, wish.wire_format, line, websocket, push.gather_s)
             await self._converse(subscriber, wish.resume_after, websocket)
             return websocket
-        rpc_subscriber = RpcSubscriber(
-            wish.channels, wish.owner, line, websocket, push.gather_s, push.rpc_ping_interval_s
-        )
+        rpc_subscriber = RpcSubscriber(wish.session, line, websocket, push.gather_s, push.rpc_ping_interval_s)
         self._rpc.welcome(rpc_subscriber)
         try:
             await self._converse(rpc_subscriber, wish.resume_after, websocket)

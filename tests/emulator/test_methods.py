@@ -41,6 +41,17 @@ async def test_config_has_the_shape_of_a_live_one(emulator: Emulator, call: Call
     assert shape(body["result"]) == shape(live)
 
 
+async def test_an_application_is_told_the_portal_wide_public_channel_of_its_user(
+    emulator: Emulator, call: Call, call_webhook: Call
+) -> None:
+    told = (await call("pull.application.config.get"))[1]["result"]
+    users = (await call_webhook("pull.config.get"))[1]["result"]
+    assert told["publicChannels"] == users["publicChannels"]
+    public_id = told["publicChannels"]["1"]["public_id"]
+    assert users["channels"]["private"]["public_id"].startswith(public_id)
+    assert not told["channels"]["private"]["public_id"].startswith(public_id)
+
+
 async def test_config_leads_to_the_emulator_itself(emulator: Emulator, call: Call) -> None:
     server = (await call("pull.application.config.get"))[1]["result"]["server"]
     assert server["long_polling"] == server["long_pooling_secure"] == emulator.sub_url

@@ -2,12 +2,11 @@ from typing import Any
 
 import pytest
 
-from bitrix_pull.emulator import Emulator, Owner
+from bitrix_pull.emulator import Emulator
 from bitrix_pull.emulator.channels import Audience
 from bitrix_pull.events import PullEvent
-from bitrix_pull.wire.messages import Control
 from bitrix_pull.wire.protobuf import read
-from tests.emulator.conftest import Clock, frame, subscribe
+from tests.emulator.conftest import frame, subscribe
 
 
 async def received(emulator: Emulator, channel: str, mid: str) -> list[Any]:
@@ -50,45 +49,6 @@ async def test_params_go_out_as_they_are_but_for_empty_maps(
     (event,) = await received(emulator, channel(emulator, "application", 1, "shared"), start)
     assert isinstance(event, PullEvent)
     assert event.params == sent
-
-
-async def test_a_replaced_channel_is_announced_on_the_old_one(emulator: Emulator, clock: Clock) -> None:
-    old = channel(emulator, "user", 1, "private")
-    start = emulator.portal.send("start")
-    clock.now += 43_205
-    emulator.portal.send("late", audience="user", users=[1])
-    (expired,) = await received(emulator, old, start)
-    new = channel(emulator, "user", 1, "private")
-    assert new != old
-    assert isinstance(expired, Control)
-    assert expired.command == "channel_expire"
-    assert expired.params == {
-        "action": "reconnect",
-        "channel": {"id": old[:32], "type": "private"},
-        "new_channel": {
-            "id": new,
-            "start": "2027-01-15T23:00:05+03:00",
-            "end": "2027-01-16T11:00:10+03:00",
-            "type": "private",
-        },
-    }
-    # The event is on the new channel, where nobody listened when it came.
-    (event,) = await received(emulator, new, start)
-    assert event.command == "late"
-
-
-async def test_channels_of_an_application_are_announced_in_their_own_way(emulator: Emulator) -> None:
-    private, shared = (channel(emulator, "application", 1, kind) for kind in ("private", "shared"))
-    start = emulator.portal.send("start")
-    emulator.portal.channels.expire(Owner("application", 1))
-    emulator.portal.channels.expire(Owner("application"))
-    (expired,) = await received(emulator, private, start)
-    kind = emulator.portal.client_id
-    assert expired.params == {"action": "reconnect", "channel": {"id": private[:32], "type": kind}}
-    (expired,) = await received(emulator, shared, start)
-    new = channel(emulator, "application", 1, "shared")
-    assert expired.params["channel"] == {"id": shared[:32], "type": kind}
-    assert (expired.params["new_channel"]["id"], expired.params["new_channel"]["type"]) == (new, kind)
 
 
 async def test_additions_are_merged_into_the_params_by_the_portal(emulator: Emulator) -> None:

@@ -4,6 +4,9 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+
+ChannelKind = Literal["private", "shared"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -24,11 +27,15 @@ class PortalFaults:
     Attributes:
         delay_s: Seconds that every REST call and token request waits before it is served.
         lose_announcements: True to queue offline events without saying so on the stream.
+        locked_channels: Which channels every configuration leaves out, as if the portal
+            could not lock its table of channels (protocol §2); with both, all of ``channels``.
     """
 
     delay_s: float = 0.0
     lose_announcements: bool = False
+    locked_channels: frozenset[ChannelKind] = frozenset()
     _failures: deque[RestFailure] = field(default_factory=deque[RestFailure])
+    _locks: deque[frozenset[ChannelKind]] = field(default_factory=deque[frozenset[ChannelKind]])
 
     def fail_rest(
         self,
@@ -52,6 +59,14 @@ class PortalFaults:
         """
         failure = RestFailure(status, body, content_type, applied, headers or {})
         self._failures.extend([failure] * times)
+
+    def fail_locks(self, times: int, *channels: ChannelKind) -> None:
+        """Let the next configurations leave channels out, both of them if none are named."""
+        self._locks.extend([frozenset(channels or ("private", "shared"))] * times)
+
+    def next_locked_channels(self) -> frozenset[ChannelKind]:
+        """Return the channels that the present configuration leaves out."""
+        return self._locks.popleft() if self._locks else self.locked_channels
 
     async def meet_call(self) -> None:
         """Be as slow as told."""
