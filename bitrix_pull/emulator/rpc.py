@@ -1,7 +1,7 @@
 """JSON-RPC over WebSockets, as the push server speaks it from version 5 on (protocol §4.3)."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import orjson
