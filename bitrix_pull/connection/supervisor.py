@@ -3,21 +3,21 @@
 import asyncio
 import contextlib
 import math
-import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
-from bitrix_pull.connection.backoff import RESET_AFTER_S, Backoff
+from bitrix_pull.connection.backoff import RESET_AFTER_S
 from bitrix_pull.connection.channels import ChannelManager
 from bitrix_pull.connection.checkpointer import Checkpointer
 from bitrix_pull.connection.connection_limiter import ConnectionLimiter, limiter_of
 from bitrix_pull.connection.connector import Connection
 from bitrix_pull.connection.continuity import Resumption
 from bitrix_pull.connection.cursor import Beginning
-from bitrix_pull.connection.disconnects import TABLE, Action, Ended, Sign, Wait
+from bitrix_pull.connection.disconnects import TABLE, Ended, Sign
 from bitrix_pull.connection.intake import Intake
 from bitrix_pull.connection.jsonrpc import JsonRpcConnection
 from bitrix_pull.connection.protobuf import ProtobufConnection
+from bitrix_pull.connection.recovery import Recovery
 from bitrix_pull.connection.states import Lifecycle
 from bitrix_pull.connection.stream import IN_FLIGHT_S, Stream, rest_of_frame
 from bitrix_pull.connection.transports import Transports
@@ -37,12 +37,6 @@ from bitrix_pull.wire.close_codes import ClientClose
 from bitrix_pull.wire.messages import Control, Incoming
 
 logger = get_logger("connection")
-
-EVICTED_WAIT_S = (60.0, 75.0)
-"""Least and longest wait after the server closed with 4029 (protocol §8)."""
-
-SPREAD_WAIT_S = (10.0, 120.0)
-"""Least and longest wait after ``config_expire`` and ``server_restart`` (protocol §5)."""
 
 CLOCK_SLACK_S = 10.0
 """How much earlier than by the portal's clock a channel is taken to have ended."""
@@ -79,8 +73,7 @@ class Supervisor:
         self._lifecycle = lifecycle
         self._options = options
         self._announce = announce
-        self._backoff = Backoff()
-        self._last_sign: Sign | None = None
+        self._recovery = Recovery()
         self._stream: Stream | None = None
         self._lost_at: float | None = None
         self._channel_ids: tuple[str, ...] = ()
@@ -154,8 +147,7 @@ class Supervisor:
             self._lost_at = asyncio.get_running_loop().time()
             code = TABLE[ended.sign].close_code
             if stream.age_s >= RESET_AFTER_S:
-                self._backoff.reset()
-                self._last_sign = None
+                self._recovery.reset()
             return ended
         finally:
             self._stream = None
@@ -197,11 +189,13 @@ class Supervisor:
         try:
             new = await self._open(await self._channels.config(), prefer=transport, reconnect=False)
         except PullError as error:
-            action = self._action(error)
+            step = self._recovery.aside(error)
+            if step.new_config:
+                self._channels.refuse()
             logger.warning("the connection could not be replaced and goes on as it is: %s", error)
             self._lifecycle.move(State.LIVE)
             if transport == "auto":
-                await asyncio.wait({old.reader}, timeout=self._delay_s(action.wait_again))
+                await asyncio.wait({old.reader}, timeout=step.delay_s)
             return old
         try:
             await new.caught_up()
@@ -290,55 +284,21 @@ class Supervisor:
             case _:
                 logger.info("the push server sent the control message %.40r", control.command)
 
-    # -- what to do about failures --------------------------------------------
-
     async def _back_off(self, failure: PullError) -> None:
         """Wait as the failure demands.
 
         Raises:
             PullError: The failure itself, if waiting does not help.
         """
-        sign = failure.sign if isinstance(failure, Ended) else None
-        action = self._action(failure)
-        again = sign is not None and sign is self._last_sign
-        self._last_sign = sign
-        wait = action.wait_again if again else action.wait
-        delay = 0.0 if self._transports.has_just_switched() else self._delay_s(wait)
-        if delay:
-            logger.warning("not connected, next attempt in %.1f s: %s", delay, failure)
-            self._lifecycle.move(State.BACKOFF, error=failure, retry_in_s=delay)
-            await asyncio.sleep(delay)
+        step = self._recovery.after(failure)
+        if step.new_config:
+            self._channels.refuse()
+        if step.delay_s and not self._transports.has_just_switched():
+            logger.warning("not connected, next attempt in %.1f s: %s", step.delay_s, failure)
+            self._lifecycle.move(State.BACKOFF, error=failure, retry_in_s=step.delay_s)
+            await asyncio.sleep(step.delay_s)
         else:
             logger.warning("not connected, reconnecting at once: %s", failure)
-
-    def _action(self, failure: PullError) -> Action:
-        """Return what the table says, and take note if the configuration is no good.
-
-        Raises:
-            PullError: The failure itself, if only a person can help.
-        """
-        if not failure.retryable:
-            raise failure
-        if not isinstance(failure, Ended):
-            wait = Wait.LADDER_UNANSWERED if isinstance(failure, Unreachable) else Wait.LADDER
-            return Action(wait, wait)
-        action = TABLE[failure.sign]
-        if action.new_config:
-            self._channels.refuse()
-        return action
-
-    def _delay_s(self, wait: Wait) -> float:
-        match wait:
-            case Wait.NONE:
-                return 0.0
-            case Wait.LADDER:
-                return self._backoff.next_delay_s(answered=True)
-            case Wait.LADDER_UNANSWERED:
-                return self._backoff.next_delay_s(answered=False)
-            case Wait.LONG:
-                return random.uniform(*EVICTED_WAIT_S)
-            case Wait.SPREAD:
-                return random.uniform(*SPREAD_WAIT_S)
 
     async def acknowledge(self, mids: Sequence[str]) -> None:
         """Tell the server that messages are safe with us, if it is connected and wants to know."""
