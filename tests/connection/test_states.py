@@ -7,7 +7,7 @@ import pytest
 from bitrix_pull.connection.states import TRANSITIONS, Lifecycle
 from bitrix_pull.events import State, StateChanged
 
-LEGAL = [(start, end) for start in State for end in TRANSITIONS[start]]
+LEGAL = [(start, end) for start in State for end in State if end in TRANSITIONS[start]]
 ILLEGAL = [
     (start, end) for start in State for end in State if end is not start and end not in TRANSITIONS[start]
 ]
