@@ -1,8 +1,9 @@
 """``PullClient``: what users call. Most meet no other class."""
 
 import asyncio
+import contextlib
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self, get_args, overload
@@ -175,6 +176,31 @@ class PullClient(Router):
         if failure is not None:
             # Not in the context of the cancellation, which only brought us here.
             raise failure from failure.__cause__
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncGenerator[Self]:
+        """Serve in the background of a block, and close at its end. For the life of a web service.
+
+        Unlike ``async with pull``, it does not wait until the client is live, so an outage of
+        the portal keeps no service from starting; and a client that fails for good leaves the
+        block alone: an ``ERROR`` record, a notice and ``health().alive`` tell.
+
+        Example:
+            @contextlib.asynccontextmanager
+            async def lifespan(app: FastAPI):
+                async with pull.serving():
+                    yield
+
+        Raises:
+            PullError: Before the block: the resume store cannot be used.
+            RuntimeError: The client is running already.
+        """
+        self._start()
+        try:
+            await self._run.opened()
+            yield self
+        finally:
+            await self.close()
 
     async def run(self) -> None:
         """Serve until cancelled or closed, through every outage. For a background task.

@@ -12,6 +12,11 @@ class Health:
     Attributes:
         state: The state of the connection.
         live: True if the connection is open and was heard from within the deadline.
+        ready: For a readiness probe: True if what is sent now reaches a handler soon, that
+            is, if it is live and the inbox has room. It becomes so again by itself.
+        alive: For a liveness probe: True while it runs and helps itself through whatever
+            happens. False before the start, after the end, and if it is FAILED, when a person
+            must act and the client must be started again.
         connects: Connections that were opened.
         received: Events handed to dispatch.
         duplicates: Messages that the server sent again and that were dropped.
@@ -24,6 +29,8 @@ class Health:
 
     state: State
     live: bool
+    ready: bool
+    alive: bool
     connects: int
     received: int
     duplicates: int

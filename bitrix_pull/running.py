@@ -34,6 +34,7 @@ _AWAITED = {
     State.CONNECTING: "the push server has not answered",
 }
 _LIVE_STATES = {State.LIVE, State.RENEWING}
+_DEAD_STATES = {State.IDLE, State.FAILED, State.CLOSING, State.CLOSED}
 
 
 class Run:
@@ -121,6 +122,7 @@ class Run:
         self._drain_s: float | None = None
         self._draining: asyncio.Timeout | None = None
         self._closed = False
+        self._opened = asyncio.Event()
 
     # -- life -----------------------------------------------------------------
 
@@ -190,6 +192,8 @@ class Run:
         except PullError as error:
             self._lifecycle.move(State.FAILED, error=error)
             raise
+        finally:
+            self._opened.set()
         handling = asyncio.create_task(self._dispatcher.run(), name="bitrix_pull handlers")
         saving = asyncio.create_task(self._checkpointer.run(), name="bitrix_pull checkpointer")
         try:
@@ -212,6 +216,17 @@ class Run:
             # FAILED stays to be seen.
             if self._lifecycle.state is not State.FAILED:
                 self._lifecycle.close()
+
+    async def opened(self) -> None:
+        """Wait until it has what it needs of this machine.
+
+        Raises:
+            PullError: The resume store cannot be used.
+        """
+        await self._opened.wait()
+        assert self._serving is not None
+        if self._serving.done() and not self._serving.cancelled():
+            self._serving.result()
 
     async def _acknowledge(self, mids: Sequence[str]) -> None:
         await self._supervisor.acknowledge(mids)
@@ -244,9 +259,12 @@ class Run:
     def health(self) -> Health:
         """Return how it is doing."""
         error = self._lifecycle.last_error
+        state = self._lifecycle.state
         return Health(
-            state=self._lifecycle.state,
-            live=self._lifecycle.state in _LIVE_STATES,
+            state=state,
+            live=state in _LIVE_STATES,
+            ready=state in _LIVE_STATES and not self._inbox.full,
+            alive=state not in _DEAD_STATES,
             connects=self._supervisor.connects,
             received=self._intake.received,
             duplicates=self._intake.duplicates,

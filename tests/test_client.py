@@ -556,6 +556,46 @@ async def test_waiting_for_a_client_that_does_not_run_is_an_error() -> None:
         await pull.publish("x", users=[1], route="socket")
 
 
+def test_serving_waits_for_no_portal_and_closes_at_the_end_of_the_block() -> None:
+    async def main() -> None:
+        emu = emulator()
+        await emu.start()
+        await emu.close()
+        pull = Listener(emu)
+        async with pull.serving() as same:
+            assert same is pull
+            assert state_of(pull) is not State.LIVE
+            await emu.start()
+            await pull.wait_live(timeout=60)
+            emu.portal.send("x", {"n": 1})
+            await pull.received(1)
+        assert state_of(pull) is State.CLOSED
+        await emu.close()
+        assert await others() == set()
+
+    virtual_time.run(main)
+
+
+def test_serving_leaves_the_block_alone_when_the_client_fails_for_good() -> None:
+    async def main() -> None:
+        async with emulator() as emu, Listener(emu).serving() as pull:
+            await pull.wait_live()
+            emu.portal.expire_token(emu.token)
+            emu.portal.rotate()
+            await asyncio.sleep(600)
+            assert state_of(pull) is State.FAILED
+            assert not pull.health().alive
+
+    virtual_time.run(main)
+
+
+async def test_serving_raises_what_the_store_says_before_the_block(tmp_path: Path) -> None:
+    async with Emulator() as emu, Listener(emu, resume=str(tmp_path / "point")):
+        with pytest.raises(InvalidArgument, match="in use"):
+            async with Listener(emu, resume=str(tmp_path / "point")).serving():
+                pytest.fail("the block was entered")
+
+
 def test_wait_live_waits_as_long_as_it_is_told() -> None:
     async def main() -> None:
         pull = PullClient(AccessToken("http://127.0.0.1:1", "token-of-nobody"))
