@@ -40,7 +40,7 @@ def run(
         naps: True if the machine sleeps or its clock is set: only then are its clocks
             compared as often as in real life, which would take most of a virtual day.
     """
-    global _machine  # noqa: PLW0603
+    global _machine
     _machine = _Machine()
     loop = looptime.patch_event_loop(asyncio.SelectorEventLoop(), end=limit_s, idle_step=0.01)
     every_s = portal_clock.COMPARE_EVERY_S if naps else 6 * 3600.0
