@@ -24,6 +24,7 @@ from bitrix_pull.events import Notice, State
 from bitrix_pull.health import Health
 from bitrix_pull.options import PullOptions, check_number
 from bitrix_pull.portal.auth import Caller, Credentials, Mode
+from bitrix_pull.portal.batches import call_batch, pages
 from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.portal.user_ids import check_user_ids
 from bitrix_pull.presence.extension import check_tags, extend_watch
@@ -449,6 +450,98 @@ class PullClient(Router):
         self._present_run()
         with naming(self._portal):
             await notify(self._rest, self._mode, users, text, avatar)
+
+    # -- any REST method ------------------------------------------------------
+
+    async def call(
+        self, method: str, params: Mapping[str, Any] | None = None, *, timeout: float | None = None
+    ) -> Any:
+        """Call any REST method, and return what stands under ``result``.
+
+        With this client's credentials, whose expired token is refreshed, within the limits
+        of the portal, and through ``options.connector``: what it changes does not come back
+        as an event of the portal. Works on a client that is not started too; ``close()`` it
+        after the last call. No call is repeated whose answer was lost.
+
+        Example:
+            deal = await pull.call("crm.deal.get", {"id": 7})
+
+        Args:
+            method: As in "crm.deal.get".
+            params: JSON values.
+            timeout: Seconds for all of it; None: ``options.rest_timeout_s``.
+
+        Raises:
+            InvalidArgument: It cannot be sent; nothing was.
+            PortalError: The portal refused it; see its subclasses.
+            Unreachable: Nothing answered; its ``unsent`` says whether the call left.
+        """
+        self._present_run()
+        with naming(self._portal):
+            return await self._rest.call(method, self._through_connector(params), timeout_s=timeout)
+
+    async def batch_call(
+        self, calls: Iterable[tuple[str, Mapping[str, Any]]], *, timeout: float | None = None
+    ) -> list[Any]:
+        """Make up to 50 calls in one request (``batch``): one after the other, whatever becomes of each.
+
+        Example:
+            calls = [("crm.deal.get", {"id": id}) for id in (7, 8)]
+            for deal in await pull.batch_call(calls):
+                if isinstance(deal, PullError):
+                    ...
+
+        Args:
+            calls: Method and parameters of each.
+            timeout: See ``call``.
+
+        Returns:
+            What each gave, in order: what stands under its ``result``, or its error as a
+            ``PortalError``, which is not raised.
+
+        Raises:
+            InvalidArgument: They are too many, or one cannot be sent; nothing was.
+            PullError: The request as a whole failed, as ``call`` may.
+        """
+        self._present_run()
+        with naming(self._portal):
+            return await call_batch(self._rest, calls, self._through_connector(None), timeout_s=timeout)
+
+    async def fetch_all(
+        self, method: str, params: Mapping[str, Any] | None = None, *, timeout: float | None = None
+    ) -> AsyncGenerator[Any]:
+        """Yield every row of a list, asking for its pages as they are needed.
+
+        Rows that come and go meanwhile move the pages, so one may come twice or not at all;
+        an order by ID makes that rare.
+
+        Example:
+            async for deal in pull.fetch_all("crm.deal.list", {"select": ["ID", "TITLE"]}):
+                ...
+
+        Args:
+            method: One whose answers hold a list, and ``next`` where the next page begins.
+            params: See ``call``.
+            timeout: Seconds for each page; see ``call``.
+
+        Raises:
+            InvalidArgument: The method answers no list.
+            PullError: As ``call`` may.
+        """
+        self._present_run()
+        found = pages(self._rest, method, self._through_connector(params), timeout_s=timeout)
+        while True:
+            # Not around what the caller does between two rows.
+            with naming(self._portal):
+                page = await anext(found, None)
+            if page is None:
+                return
+            for row in page:
+                yield row
+
+    def _through_connector(self, params: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        connector = self._options.connector
+        return {"auth_connector": connector, **(params or {})} if connector else params or {}
 
     # -- presence -------------------------------------------------------------
 

@@ -24,6 +24,8 @@
     │   ├── PortalMoved                 the portal answers at another address
     │   ├── NotAPortal                  the answer is no Bitrix24 REST answer
     │   ├── MethodNotFound
+    │   ├── WrongLicense                the portal's plan does not include it
+    │   ├── EventNotFound               the portal has no such event, or the application not its scope
     │   ├── RateLimited                 wait, then repeat
     │   │   └── OperationTimeLimit
     │   ├── PortalUnavailable           5xx: wait, then repeat
@@ -297,6 +299,23 @@ class MethodNotFound(PortalError):  # noqa: N818
 
     codes = ("error_method_not_found",)
     advice = "The portal may lack the Push & Pull module, or the credentials lack its scope."
+
+
+class WrongLicense(PortalError):  # noqa: N818
+    """The portal's plan does not include what was asked for."""
+
+    codes = ("wrong_license",)
+    advice = "Do without it, or extend the portal's plan."
+
+
+class EventNotFound(PortalError):  # noqa: N818
+    """The portal does not know the event, or the application may not bind it."""
+
+    codes = ("error_event_not_found",)
+    advice = (
+        "Check its name: `bitrix-pull events` lists those that this application may bind. "
+        'Others need a scope, such as "crm".'
+    )
 
 
 class RateLimited(PortalError):  # noqa: N818

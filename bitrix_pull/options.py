@@ -1,5 +1,6 @@
 """Every timeout, limit and policy of a client, in one place."""
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from ssl import SSLContext
@@ -66,6 +67,12 @@ class PullOptions:
             time as the last of them still goes in. "drop_oldest" drops the
             event that waits longest for a handler, "drop_newest" the one that arrives; an
             ``EventsDropped`` notice says so.
+        connector: Names the application's own exchange channel (``auth_connector``) for the
+            portal's events: what is changed through it, by ``call`` and its like, does not come
+            back as an event. Its events are bound and queued apart from those of others. Not
+            in every plan; "" for none. Latin letters, digits and ``_ . -``.
+        portal_events_interval_s: Seconds between two looks into the portal's queue of events
+            where nothing is announced: how late an event comes whose announcement was lost.
         known_mids: How many message ids are remembered to drop duplicates.
         max_frame_bytes: Largest WebSocket frame that is accepted.
         max_replay_bytes: Largest frame that is accepted instead where it may hold all that was
@@ -100,6 +107,8 @@ class PullOptions:
     inbox_max_events: int = 10_000
     inbox_max_bytes: int = 8 * 1024 * 1024
     overflow: Overflow = "pause"
+    connector: str = ""
+    portal_events_interval_s: float = 300.0
     known_mids: int = 10_000
     max_frame_bytes: int = 1024 * 1024 + 64 * 1024
     max_replay_bytes: int = 16 * 1024 * 1024
@@ -116,6 +125,8 @@ class PullOptions:
             raise InvalidArgument("ssl must be an ssl.SSLContext")
         if self.proxy is not None:
             check_proxy(self.proxy, "proxy")
+        if not isinstance(self.connector, str) or not _CONNECTOR.fullmatch(self.connector):
+            raise InvalidArgument("connector must be text of letters, digits and _ . -, or empty")
         for name, choices in (("transport", get_args(Transport)), ("overflow", get_args(Overflow))):
             if getattr(self, name) not in choices:
                 raise InvalidArgument(f"{name} must be one of {choices}, not {getattr(self, name)!r:.40}")
@@ -125,6 +136,7 @@ class PullOptions:
             )
 
 
+_CONNECTOR = re.compile(r"[A-Za-z0-9_.-]{0,100}")
 _LARGEST_NUMBER = 2**31 - 1
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter, eq, ge, gt, le, lt
-from typing import Any
+from typing import Any, cast
 
 from bitrix_pull.emulator import json_values
 from bitrix_pull.emulator.php import as_php_writes
@@ -115,15 +115,9 @@ class Selection:
         Raises:
             WrongSelection: One of them names what cannot be asked for.
         """
-        if not isinstance(filtered, dict | list) or (isinstance(filtered, list) and filtered):
-            raise WrongSelection("The filter is not an array.")
-        if not isinstance(order, dict | list) or (isinstance(order, list) and order):
-            raise WrongSelection("The order is not an array.")
-        conditions = [
-            _condition(str(name), value, fields) for name, value in (dict[Any, Any](filtered)).items()
-        ]
-        directions = dict[Any, Any](order) or {default_order: "ASC"}
-        return cls(conditions, [_direction(str(name), way, fields) for name, way in directions.items()])
+        conditions = [_condition(name, value, fields) for name, value in _array("filter", filtered).items()]
+        directions = _array("order", order) or {default_order: "ASC"}
+        return cls(conditions, [_direction(name, way, fields) for name, way in directions.items()])
 
     def of(self, records: Iterable[Record]) -> list[Record]:
         """Return those that are meant."""
@@ -133,6 +127,15 @@ class Selection:
         for key, descending in reversed(self.order):
             found.sort(key=key, reverse=descending)
         return found
+
+
+def _array(what: str, value: object) -> Mapping[str, object]:
+    """Return an array of PHP's with names as keys, of which an empty one is a list in JSON."""
+    if value == []:
+        return {}
+    if not isinstance(value, dict):
+        raise WrongSelection(f"The {what} is not an array.")
+    return {str(name): item for name, item in cast("dict[object, object]", value).items()}
 
 
 def _condition(name: str, value: object, fields: Sequence[str]) -> Callable[[Record], bool]:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -217,7 +217,7 @@ class Portal:
             self._announce_queued()
 
     @contextmanager
-    def acting(self, user_id: int, connector: str | None) -> Iterator[None]:
+    def acting(self, user_id: int, connector: str | None) -> Generator[None]:
         """Let what changes meanwhile be the doing of one request, and announce it together."""
         self._actor = (user_id, connector)
         try:

@@ -63,7 +63,7 @@ class RestApi:
             "operating_reset_at": int(start) + 600,
             "operating": 0,
         }
-        beside = result.beside if isinstance(result, Page) else {}
+        beside: Mapping[str, int] = result.beside if isinstance(result, Page) else {}
         result = result.items if isinstance(result, Page) else result
         answered = _answer_json({"result": result, **beside, "time": times})
         return answered if failure is None else _answer_failure(failure)

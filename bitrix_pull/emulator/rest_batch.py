@@ -1,7 +1,7 @@
 """``batch``: up to 50 calls in one request. References between them (``$result``) are not modelled."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl
 
 from bitrix_pull.emulator import rest_errors
@@ -24,9 +24,9 @@ def run_batch(params: Mapping[str, Any], call: Callable[[str, Mapping[str, Any]]
         RestError: They are too many.
     """
     given: Any = params.get("cmd") or {}
-    commands: Mapping[str, Any] = (
-        {str(index): command for index, command in enumerate(given)} if isinstance(given, list) else given
-    )
+    if isinstance(given, list):
+        given = {str(index): command for index, command in enumerate(cast("list[object]", given))}
+    commands: Mapping[str, Any] = given
     if len(commands) > MAX_COMMANDS:
         raise RestError(*rest_errors.BATCH_TOO_LONG)
     answer: dict[str, dict[str, Any]] = {

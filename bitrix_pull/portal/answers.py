@@ -78,10 +78,12 @@ class RestAnswer:
     Attributes:
         result: What stands under ``result``, as JSON values.
         server_time: The portal's clock when it answered (UTC), or None where unknown.
+        next: Where the next page of a list begins; None if there is none.
     """
 
     result: Any = field(repr=False)
     server_time: datetime | None = None
+    next: int | None = None
 
 
 def read_rest_answer(answer: HttpAnswer, method: str, secrets: Iterable[str]) -> RestAnswer:
@@ -99,7 +101,31 @@ def read_rest_answer(answer: HttpAnswer, method: str, secrets: Iterable[str]) ->
     _raise_for_code(content, answer, method, secrets, BY_CODE)
     if 300 <= answer.status < 400 or not is_object(content) or "result" not in content:
         raise _error_by_status(answer, method)
-    return RestAnswer(content["result"], _server_time(content.get("time"), answer))
+    return RestAnswer(
+        content["result"], _server_time(content.get("time"), answer), _next_page(content.get("next"))
+    )
+
+
+def refusal(content: object, method: str, secrets: Iterable[str]) -> PortalError:
+    """Return the error that a portal answered to one call of a batch.
+
+    Args:
+        content: ``error`` and ``error_description``; the error is the portal's own word.
+        method: The REST method, for the error's text.
+        secrets: Texts that the portal may echo and no error text may hold.
+    """
+    try:
+        _raise_for_code(content, HttpAnswer(200, {}, b""), method, secrets, BY_CODE)
+    except PortalError as error:
+        return error
+    return PortalError(f"{method}: the portal refused it, and did not say why", method=method)
+
+
+def _next_page(value: object) -> int | None:
+    """Return a page's beginning, which is a number or its text."""
+    if isinstance(value, str) and value.isdecimal() and len(value) < 19:
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def read_token_answer(answer: HttpAnswer, secrets: Iterable[str]) -> dict[str, Any]:
@@ -139,18 +165,24 @@ def _raise_for_code(
     if not is_object(content):
         return
     code = content.get("error")
-    if not isinstance(code, str) or not code:
+    if isinstance(code, int) and not isinstance(code, bool):
+        code = str(code)
+    if not isinstance(code, str):
         return
     secrets = tuple(secrets)
     code = quoted(code, secrets)
     description = quoted(content.get("error_description"), secrets)
     kind = classes.get(code.lower(), PortalError)
+    if not code:
+        # So crm.* says that there is no such record; others say nothing at all.
+        if not description or answer.status == 429 or answer.status >= 500:
+            return
+        kind = BY_STATUS.get(answer.status, PortalError)
     if kind is NotConfigured and description and "not configured" not in description.lower():
         # SERVER_ERROR is also what any failed PHP call may be called.
         kind = PortalUnavailable if answer.status >= 500 else PortalError
-    text = (
-        f"{description} ({code}, HTTP {answer.status})" if description else f"{code} (HTTP {answer.status})"
-    )
+    where = f"{code}, HTTP {answer.status}" if code and description else f"HTTP {answer.status}"
+    text = f"{description or code} ({where})"
     if not issubclass(kind, RateLimited):
         told = advice.get(code.lower())
         raise kind(f"{method}: {text}", code=code, status=answer.status, method=method, advice=told)

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -122,6 +122,16 @@ class RestClient:
         return type(self._auth).__name__
 
     @property
+    def sees_whole_answers(self) -> bool:
+        """True if an answer tells what stands beside the result; a user's own client may not."""
+        return isinstance(self._auth, Credentials)
+
+    @property
+    def secrets(self) -> Iterable[str]:
+        """Texts that no error may show, should the portal echo them."""
+        return self._auth.secrets if isinstance(self._auth, Credentials) else ()
+
+    @property
     def identity(self) -> str:
         """Names portal and application for a person to read; holds no secret."""
         return self._auth.identity if isinstance(self._auth, Credentials) else type(self._auth).__name__
@@ -165,8 +175,7 @@ class RestClient:
             timeout_s: See ``call``.
             first: True to go before all calls that wait for the portal's limits.
         """
-        if _METHOD.fullmatch(method) is None:
-            raise InvalidArgument("a REST method is named by letters, digits, dots and underscores")
+        check_method(method)
         params = dict(params or {})
         encode_json(params)  # Refuses what cannot be sent before anything is.
         timeout_s = self._options.rest_timeout_s if timeout_s is None else timeout_s
@@ -261,6 +270,16 @@ class RestClient:
         if isinstance(self._auth, Credentials):
             await self._auth.close()
         await self.http.close()
+
+
+def check_method(method: object) -> None:
+    """Refuse what can name no REST method.
+
+    Raises:
+        InvalidArgument: It can be none.
+    """
+    if not isinstance(method, str) or _METHOD.fullmatch(method) is None:
+        raise InvalidArgument("a REST method is named by letters, digits, dots and underscores")
 
 
 def _destinations(auth: Credentials | Caller, options: PullOptions) -> Destinations:
