@@ -17,10 +17,11 @@ from bitrix_pull.connection.stores import ResumeStore, as_store
 from bitrix_pull.dispatch.dispatcher import Dispatcher
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.notices import NoticeBoard
+from bitrix_pull.dispatch.patterns import StreamPattern
 from bitrix_pull.dispatch.router import M, Router
 from bitrix_pull.dispatch.subscription import Subscription
 from bitrix_pull.errors import InvalidArgument, NotRunning
-from bitrix_pull.events import Notice, State
+from bitrix_pull.events import Notice, PullEvent, State
 from bitrix_pull.health import Health
 from bitrix_pull.options import PullOptions, check_number
 from bitrix_pull.portal.auth import Caller, Credentials, Mode
@@ -108,12 +109,12 @@ class PullClient(Router):
         self._portal = name or self._rest.portal
         self._notices = NoticeBoard(self._portal)
         self._lifecycle = Lifecycle(self._notices.post)
-        self._inbox = Inbox(
+        self._inbox = Inbox[PullEvent[Any]](
             max_events=self._options.inbox_max_events,
             max_bytes=self._options.inbox_max_bytes,
             overflow=self._options.overflow,
         )
-        self._dispatcher = Dispatcher(self, self._inbox, self._notices.post)
+        self._dispatcher = Dispatcher(PullEvent, self._registry, self._inbox, self._notices.post)
         self._run = self._new_run()
         self._block: Block | None = None
 
@@ -289,14 +290,14 @@ class PullClient(Router):
 
     @overload
     def subscribe(
-        self, command: str | None = ..., *, module: str | None = ..., model: type[M]
+        self, *commands: str | None, module: str | None = ..., model: type[M]
     ) -> Subscription[M]: ...
     @overload
     def subscribe(
-        self, command: str | None = ..., *, module: str | None = ..., model: None = ...
+        self, *commands: str | None, module: str | None = ..., model: None = ...
     ) -> Subscription[Any]: ...
     def subscribe(
-        self, command: str | None = None, *, module: str | None = None, model: type[BaseModel] | None = None
+        self, *commands: str | None, module: str | None = None, model: type[BaseModel] | None = None
     ) -> Subscription[Any]:
         """Return events as an async iterator; the arguments mean what they mean to ``on``.
 
@@ -305,7 +306,7 @@ class PullClient(Router):
                 async for event in events:
                     ...
         """
-        return self._dispatcher.subscribe(self.pattern(command, module, model), model)
+        return Subscription(self._dispatcher, StreamPattern.of(commands, module, None), model)
 
     # -- publishing -----------------------------------------------------------
 

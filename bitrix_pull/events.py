@@ -2,11 +2,12 @@
 
 import asyncio
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, cast
 
 from typing_extensions import TypeVar as DefaultedTypeVar
 
@@ -57,16 +58,64 @@ class Settlement(Protocol):
         ...
 
 
-class Acknowledgeable:
-    """What a handler says itself about its event, if it is registered to do so."""
+class Event:
+    """What handlers get, of whatever kind: a message of the stream, a record of a queue.
 
-    # No field of the dataclass below, and unset for all others: millions of events never need it.
-    __slots__ = ("_settlement",)
+    A kind of event is a dataclass over this, with fields of its own. What stands here is
+    what dispatch needs to know of it.
+    """
+
+    # No fields of the dataclasses below, and unset as long as they are: most events never need them.
+    __slots__ = ("_attempts", "_settlement")
+    _attempts: int
     _settlement: Settlement
 
-    def settled_by(self, settlement: Settlement) -> None:
-        """Say who takes the handler's word; for the dispatcher."""
-        self._settlement = settlement
+    topic_of: ClassVar[Callable[[Any], Hashable]]
+    """Returns what handlers are chosen by."""
+
+    size: int
+    """Bytes that it takes, about."""
+
+    @property
+    def reference(self) -> str:
+        """What it is called where it came from."""
+        raise NotImplementedError
+
+    @property
+    def label(self) -> str:
+        """What it is and which one, for a log. Never its content."""
+        raise NotImplementedError
+
+    def with_model(self, model: "type[BaseModel]") -> Self:
+        """Return a copy whose payload is an instance of a model.
+
+        Raises:
+            pydantic.ValidationError: It does not fit; a model's own code may raise others.
+        """
+        raise NotImplementedError
+
+    @property
+    def attempts(self) -> int:
+        """How often the handler was called with it, this time included."""
+        return getattr(self, "_attempts", 1)
+
+    def __getstate__(self) -> object:
+        # The event alone is copied and pickled: who takes a handler's word stays here.
+        return None, {each.name: getattr(self, each.name) for each in fields(cast("Any", self))}
+
+    def for_attempt(self, number: int, settlement: Settlement | None = None) -> Self:
+        """Return a copy for one more call of a handler; for the dispatcher.
+
+        Args:
+            number: Which one it is, from 1 on.
+            settlement: Takes the handler's word, if that acknowledges its events itself.
+        """
+        # The kinds are dataclasses, each with fields of its own.
+        made = cast("Self", replace(cast("Any", self)))
+        made._attempts = number
+        if settlement is not None:
+            made._settlement = settlement
+        return made
 
     def ack(self) -> None:
         """Say that the event is handled, in a handler registered with ``ack="manual"`` or later.
@@ -111,7 +160,7 @@ class Acknowledgeable:
 
 
 @dataclass(slots=True, eq=False)
-class PullEvent(Acknowledgeable, Generic[P]):
+class PullEvent(Event, Generic[P]):
     """One message of the realtime stream. Handlers share it: treat it as read-only.
 
     Attributes:
@@ -142,9 +191,17 @@ class PullEvent(Acknowledgeable, Generic[P]):
     healed: bool = False
     size: int = field(default=0, repr=False)
 
-    def __getstate__(self) -> object:
-        # The message alone is copied and pickled: who takes a handler's word stays here.
-        return None, {each.name: getattr(self, each.name) for each in fields(self)}
+    topic_of: ClassVar[Callable[[Any], Hashable]] = attrgetter("module_id", "command")
+
+    @property
+    def reference(self) -> str:
+        """The mid."""
+        return self.mid
+
+    @property
+    def label(self) -> str:
+        """Its module, command and mid."""
+        return f"{self.module_id}.{self.command} (mid {self.mid})"
 
     @property
     def created(self) -> datetime | None:
@@ -160,6 +217,10 @@ class PullEvent(Acknowledgeable, Generic[P]):
             pydantic.ValidationError: The params do not fit the model.
         """
         return model.model_validate(self.params)
+
+    def with_model(self, model: "type[BaseModel]") -> "PullEvent[P]":
+        """Return a copy whose ``params`` are an instance of a model, as ``parse`` makes it."""
+        return replace(self, params=cast("P", self.parse(model)))
 
 
 class State(StrEnum):
@@ -229,7 +290,7 @@ class HandlerFailed(_OfClient):
         attempts: How many were made.
     """
 
-    event: PullEvent
+    event: Event
     handler: str
     error: Exception
     attempts: int = 1

@@ -5,6 +5,7 @@ import contextlib
 import contextvars
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from bitrix_pull.connection.channels import ChannelManager
 from bitrix_pull.connection.checkpointer import Checkpointer, Start
@@ -18,7 +19,7 @@ from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.notices import NoticeBoard
 from bitrix_pull.dispatch.tasks import TaskSet
 from bitrix_pull.errors import NotRunning, PullError, StartTimeout
-from bitrix_pull.events import State
+from bitrix_pull.events import PullEvent, State
 from bitrix_pull.health import Health
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.auth import Mode
@@ -54,8 +55,8 @@ class Run:
         options: PullOptions,
         lifecycle: Lifecycle,
         notices: NoticeBoard,
-        inbox: Inbox,
-        dispatcher: Dispatcher,
+        inbox: Inbox[PullEvent[Any]],
+        dispatcher: Dispatcher[PullEvent[Any]],
     ) -> None:
         """Put the parts together; nothing is sent, and no event loop is needed yet.
 
@@ -83,7 +84,7 @@ class Run:
             start,
             identity=f"{rest.identity} {mode}",
             known_mids=options.known_mids,
-            unsettled=lambda: inbox.unsettled,
+            unsettled=lambda: {event.mid for event in inbox.unsettled},
             acknowledge=self._acknowledge,
         )
         inbox.settled = self._checkpointer.handled

@@ -6,6 +6,7 @@ from typing import Any, assert_type
 from pydantic import BaseModel
 
 from bitrix_pull import AccessToken, PullClient, PullEvent, Router, Subscription
+from bitrix_pull.dispatch.router import registry_of
 
 
 class Order(BaseModel):
@@ -38,7 +39,7 @@ def test_a_model_types_the_handlers_params() -> None:
         assert_type(event.params.text, str)
 
     router.on("order_update", model=Order)(of_message)  # type: ignore[arg-type]
-    assert [handler.model for handler in router.handlers()] == [Order, Order, Order]
+    assert [handler.model for handler in registry_of(router).handlers()] == [Order, Order, Order]
 
 
 def test_without_a_model_a_handler_keeps_its_own_type() -> None:
@@ -56,7 +57,7 @@ def test_without_a_model_a_handler_keeps_its_own_type() -> None:
     event: PullEvent = PullEvent("", "", "", {}, {}, sender(), "server")
     assert_type(count(event), int)
     assert count(event) == 2
-    assert [item.callback for item in router.handlers()] == [handle, count]
+    assert [item.callback for item in registry_of(router).handlers()] == [handle, count]
 
 
 def sender() -> Any:
@@ -96,4 +97,4 @@ def test_a_client_is_a_router() -> None:
     async def typed(event: PullEvent[Order]) -> None:
         assert_type(event.params, Order)
 
-    assert [item.callback for item in pull.handlers()] == [typed]
+    assert [item.callback for item in registry_of(pull).handlers()] == [typed]

@@ -3,15 +3,16 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from types import CoroutineType
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from bitrix_pull.dispatch.router import Handler
-from bitrix_pull.events import HandlerFailed, PullEvent
+from bitrix_pull.dispatch.registry import Handler
+from bitrix_pull.events import Event, HandlerFailed
 from bitrix_pull.redaction import get_logger
+
+E = TypeVar("E", bound=Event)
 
 logger = get_logger("dispatch")
 
@@ -31,13 +32,13 @@ async def call(callback: Callable[..., Awaitable[object] | object], *arguments: 
     return None
 
 
-def typed(event: PullEvent[Any], model: type[BaseModel]) -> PullEvent[Any]:
-    """Return a copy of an event whose params are an instance of a model.
+def typed(event: E, model: type[BaseModel]) -> E:
+    """Return a copy of an event whose payload is an instance of a model.
 
     Raises:
         pydantic.ValidationError: They do not fit; a model's own code may raise others.
     """
-    return replace(event, params=event.parse(model))
+    return event.with_model(model)
 
 
 def as_failure(error: BaseException) -> Exception:
@@ -70,14 +71,12 @@ def cancelled() -> bool:
     return cancellation()() > 0
 
 
-def failure(handler: Handler, event: PullEvent[Any], error: Exception, attempts: int) -> HandlerFailed:
+def failure(handler: Handler, event: Event, error: Exception, attempts: int) -> HandlerFailed:
     """Log that a handler has failed for good, and return the notice about it."""
     logger.error(
-        "handler %s failed on %s.%s (mid %s, attempts: %d)",
+        "handler %s failed on %s, attempts: %d",
         handler.name,
-        event.module_id,
-        event.command,
-        event.mid,
+        event.label,
         attempts,
         exc_info=error,
     )

@@ -4,17 +4,17 @@ import asyncio
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Hashable
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 from bitrix_pull.dispatch.calls import as_failure, call, cancelled, failure, logger, typed
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.policy import RETRY_DELAY_MAX_S, Policy
-from bitrix_pull.dispatch.router import Handler
+from bitrix_pull.dispatch.registry import Handler
 from bitrix_pull.dispatch.tasks import GRACE_S
 from bitrix_pull.dispatch.worker import TURN, Worker, cancelled_itself
 from bitrix_pull.errors import Nacked
-from bitrix_pull.events import Notice, PullEvent
+from bitrix_pull.events import Event, Notice
 
 _JITTER = 0.2
 """Largest part of a delay that is added at random, so that what failed together spreads out."""
@@ -22,6 +22,7 @@ _JITTER = 0.2
 _UNKEYED = object()
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Event)
 
 
 class Spawn(Protocol):
@@ -33,7 +34,7 @@ class Spawn(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Delivery:
+class Delivery(Generic[E]):
     """One event on its way through one handler, which may take several attempts.
 
     Attributes:
@@ -42,21 +43,23 @@ class Delivery:
         key: What it must keep its order with; it holds the key until it is finished.
         attempts: How often the handler was called.
         attempt: With ``ack="manual"``: the attempt that may still ack or nack.
+        failed: True once it has failed for good.
         settled: True if the inbox knows already.
     """
 
-    event: PullEvent[Any]
-    shown: PullEvent[Any]
+    event: E
+    shown: E
     key: Hashable = _UNKEYED
     attempts: int = 0
-    attempt: "Attempt | None" = None
+    attempt: "Attempt[E] | None" = None
+    failed: bool = False
     settled: bool = False
 
 
-class Attempt:
+class Attempt(Generic[E]):
     """What ``event.ack()`` and ``event.nack()`` of one call of a handler lead to."""
 
-    def __init__(self, worker: "ConcurrentWorker", delivery: Delivery) -> None:
+    def __init__(self, worker: "ConcurrentWorker[E]", delivery: Delivery[E]) -> None:
         """Open an attempt at a delivery."""
         self._worker = worker
         self._delivery = delivery
@@ -78,7 +81,7 @@ class Attempt:
         return is_open
 
 
-class ConcurrentWorker(Worker):
+class ConcurrentWorker(Worker[E]):
     """Several tasks over one queue: run it as often as the handler may be called at once.
 
     Events are begun in order. One that has failed is put aside until its next attempt, and
@@ -87,22 +90,22 @@ class ConcurrentWorker(Worker):
     """
 
     def __init__(
-        self, handler: Handler, inbox: Inbox, announce: Callable[[Notice], None], spawn: Spawn
+        self, handler: Handler, inbox: Inbox[E], announce: Callable[[Notice], None], spawn: Spawn
     ) -> None:
         """Create a worker; its tasks must be started by its owner."""
         super().__init__(handler, inbox, announce)
         self._policy = handler.policy
         self._spawn = spawn
         # Begun, and to be attempted before what is in the queue.
-        self._ready: deque[Delivery] = deque()
+        self._ready: deque[Delivery[E]] = deque()
         # By key that is held: the deliveries that wait for it; all of them again in order of arrival.
-        self._lines: dict[Hashable, deque[Delivery]] = {}
-        self._in_line: OrderedDict[PullEvent[Any], Delivery] = OrderedDict()
-        self._timers: dict[Delivery, asyncio.TimerHandle] = {}
-        self._cut_short: list[Delivery] = []
+        self._lines: dict[Hashable, deque[Delivery[E]]] = {}
+        self._in_line: OrderedDict[E, Delivery[E]] = OrderedDict()
+        self._timers: dict[Delivery[E], asyncio.TimerHandle] = {}
+        self._cut_short: list[Delivery[E]] = []
         self._closed = False
 
-    def oldest(self) -> PullEvent[Any] | None:
+    def oldest(self) -> E | None:
         """Return the oldest event that the handler has not begun with."""
         return next(iter(self._in_line), None) or super().oldest()
 
@@ -134,7 +137,7 @@ class ConcurrentWorker(Worker):
             timer.cancel()
         self._timers.clear()
 
-    def finish(self, delivery: Delivery) -> None:
+    def finish(self, delivery: Delivery[E]) -> None:
         """Settle an event, and let the next of its key go on."""
         self._settle(delivery)
         if delivery.key is _UNKEYED:
@@ -147,7 +150,7 @@ class ConcurrentWorker(Worker):
         else:
             del self._lines[delivery.key]
 
-    def give_back(self, delivery: Delivery, delay_s: float) -> None:
+    def give_back(self, delivery: Delivery[E], delay_s: float) -> None:
         """Attempt an event again, as its handler asks."""
         if self._policy.retries and delivery.attempts > self._policy.retries:
             self._bury(delivery, Nacked("the handler gave the event back once more than retries= allows"))
@@ -156,7 +159,7 @@ class ConcurrentWorker(Worker):
 
     # -- what is next -----------------------------------------------------------
 
-    def _next(self) -> Delivery | None:
+    def _next(self) -> Delivery[E] | None:
         if self._ready:
             return self._ready.popleft()
         while self._queue:
@@ -165,10 +168,10 @@ class ConcurrentWorker(Worker):
                 return delivery
         return None
 
-    def _begin(self, event: PullEvent[Any]) -> Delivery | None:
+    def _begin(self, event: E) -> Delivery[E] | None:
         """Return the delivery of an event, or None if it cannot be attempted now."""
         delivery = Delivery(event, event)
-        line: deque[Delivery] | None = None
+        line: deque[Delivery[E]] | None = None
         try:
             if self.handler.model is not None:
                 delivery.shown = typed(event, self.handler.model)
@@ -188,22 +191,17 @@ class ConcurrentWorker(Worker):
             self._lines[delivery.key] = deque()
         return delivery
 
-    def _begin_again(self, delivery: Delivery) -> None:
+    def _begin_again(self, delivery: Delivery[E]) -> None:
         self._ready.append(delivery)
         if self._sleepers:
             self._wake()
 
     # -- an attempt and its outcome -----------------------------------------------
 
-    async def _attempt(self, delivery: Delivery) -> None:
+    async def _attempt(self, delivery: Delivery[E]) -> None:
         delivery.attempts += 1
-        event, attempt = delivery.shown, None
-        if self._policy.ack == "manual":
-            delivery.attempt = attempt = Attempt(self, delivery)
-            event = replace(event)
-            event.settled_by(attempt)
-        elif self._policy.ack == "on_receive":
-            self._settle(delivery)
+        event = self._open(delivery)
+        attempt = delivery.attempt
         try:
             error = await self._call(event)
             if cancelled():
@@ -220,7 +218,17 @@ class ConcurrentWorker(Worker):
         elif attempt is None:
             self.finish(delivery)
 
-    async def _call(self, event: PullEvent[Any]) -> Exception | None:
+    def _open(self, delivery: Delivery[E]) -> E:
+        """Return the event as this attempt shows it to the handler."""
+        if self._policy.ack == "manual":
+            delivery.attempt = Attempt(self, delivery)
+        elif self._policy.ack == "on_receive":
+            self._settle(delivery)
+        if delivery.attempt is None and delivery.attempts == 1:
+            return delivery.shown
+        return delivery.shown.for_attempt(delivery.attempts, delivery.attempt)
+
+    async def _call(self, event: E) -> Exception | None:
         timeout_s = self._policy.timeout_s
         if timeout_s is None:
             return await call(self.handler.callback, event)
@@ -240,24 +248,25 @@ class ConcurrentWorker(Worker):
             logger.warning("%s ignores its timeout and is left running", task.get_name())
         return TimeoutError(f"the handler did not return within {timeout_s:g} s")
 
-    def _failed(self, delivery: Delivery, error: Exception) -> None:
+    def _failed(self, delivery: Delivery[E], error: Exception) -> None:
         delivery.attempt = None
         if delivery.attempts > self._policy.retries:
             self._bury(delivery, error)
         else:
             self._put_aside(delivery, retry_delay_s(self._policy, delivery.attempts))
 
-    def _put_aside(self, delivery: Delivery, delay_s: float) -> None:
+    def _put_aside(self, delivery: Delivery[E], delay_s: float) -> None:
         if not self._closed:
             loop = asyncio.get_running_loop()
             self._timers[delivery] = loop.call_later(delay_s, self._due, delivery)
 
-    def _due(self, delivery: Delivery) -> None:
+    def _due(self, delivery: Delivery[E]) -> None:
         del self._timers[delivery]
         self._begin_again(delivery)
 
-    def _bury(self, delivery: Delivery, error: Exception) -> None:
+    def _bury(self, delivery: Delivery[E], error: Exception) -> None:
         """Report an event that failed for good, and finish with it."""
+        delivery.failed = True
         self._announce(failure(self.handler, delivery.event, error, max(delivery.attempts, 1)))
         if self._policy.on_dead_letter is None:
             self.finish(delivery)
@@ -266,7 +275,7 @@ class ConcurrentWorker(Worker):
                 self._hand_over(delivery, error), f"bitrix_pull dead letter of handler {self.handler.name}"
             )
 
-    async def _hand_over(self, delivery: Delivery, error: Exception) -> None:
+    async def _hand_over(self, delivery: Delivery[E], error: Exception) -> None:
         assert self._policy.on_dead_letter is not None
         own_error = await call(self._policy.on_dead_letter, delivery.event, error)
         if cancelled():
@@ -275,10 +284,13 @@ class ConcurrentWorker(Worker):
             logger.error("on_dead_letter of handler %s failed", self.handler.name, exc_info=own_error)
         self.finish(delivery)
 
-    def _settle(self, delivery: Delivery) -> None:
+    def _settle(self, delivery: Delivery[E]) -> None:
         if not delivery.settled:
             delivery.settled = True
-            self._inbox.settle(delivery.event)
+            if delivery.failed:
+                self._inbox.fail(delivery.event)
+            else:
+                self._inbox.settle(delivery.event)
 
 
 def retry_delay_s(policy: Policy, attempts: int) -> float:

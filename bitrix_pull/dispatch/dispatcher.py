@@ -1,21 +1,19 @@
 """Hands each event to the workers and subscriptions that want it."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from operator import attrgetter
-from typing import Any, Protocol
-
-from pydantic import BaseModel
+from typing import Generic, Protocol, TypeVar
 
 from bitrix_pull.dispatch.concurrency import ConcurrentWorker
 from bitrix_pull.dispatch.inbox import Inbox
+from bitrix_pull.dispatch.patterns import Pattern
 from bitrix_pull.dispatch.policy import Policy
-from bitrix_pull.dispatch.router import Handler, Pattern, Router
-from bitrix_pull.dispatch.subscription import Subscription
+from bitrix_pull.dispatch.registry import Handler, Registry
+from bitrix_pull.dispatch.subscription import EventIterator
 from bitrix_pull.dispatch.tasks import TaskSet
 from bitrix_pull.dispatch.worker import Worker
-from bitrix_pull.events import EventsDropped, Notice, PullEvent
+from bitrix_pull.events import Event, EventsDropped, Notice
 from bitrix_pull.redaction import get_logger
 
 _LINGER_S = 30.0
@@ -27,19 +25,19 @@ logger = get_logger("dispatch")
 _ROUTES_MAX = 1_000
 """The server chooses the commands, so what is remembered of them must have an end."""
 
-_kind = attrgetter("module_id", "command")
+E = TypeVar("E", bound=Event)
 
 
-class Receiver(Protocol):
+class Receiver(Protocol[E]):
     """Takes events of a pattern: a worker or a subscription."""
 
     pattern: Pattern
 
-    def put(self, events: Sequence[PullEvent[Any]]) -> None:
+    def put(self, events: Sequence[E]) -> None:
         """Queue events."""
         ...
 
-    def oldest(self) -> PullEvent[Any] | None:
+    def oldest(self) -> E | None:
         """Return the oldest event that waits here, or None."""
         ...
 
@@ -48,20 +46,31 @@ class Receiver(Protocol):
         ...
 
 
-class Dispatcher:
-    """Routes events. ``put`` never waits and never runs user code."""
+class Dispatcher(Generic[E]):
+    """Routes events of one kind. ``put`` never waits and never runs user code."""
 
-    def __init__(self, router: Router, inbox: Inbox, announce: Callable[[Notice], None]) -> None:
-        """Create a dispatcher over a router's handlers, present and future ones."""
-        self._router = router
-        self._inbox = inbox
+    def __init__(
+        self, kind: type[E], registry: Registry, inbox: Inbox[E], announce: Callable[[Notice], None]
+    ) -> None:
+        """Create a dispatcher over those of a registry's handlers, present and future, that want a kind.
+
+        Args:
+            kind: The kind of events that are put in here.
+            registry: The handlers; those of other kinds are left alone.
+            inbox: Takes the events that are not settled yet.
+            announce: Takes notices.
+        """
+        self._kind = kind
+        self._topic_of = kind.topic_of
+        self._registry = registry
+        self.inbox = inbox
+        """The events that are not settled yet."""
         self._drops = inbox.overflow != "pause"
         self._announce = announce
-        self._workers: dict[Handler, Worker] = {}
+        self._workers: dict[Handler, Worker[E]] = {}
         self._tasks: TaskSet | None = None
-        self._subscriptions: list[Subscription[Any]] = []
-        self._routes: dict[tuple[str, str], tuple[Receiver, ...]] = {}
-        router.watch(self._handlers_changed)
+        self._subscriptions: list[EventIterator[E]] = []
+        self._routes: dict[Hashable, tuple[Receiver[E], ...]] = {}
 
     async def run(self) -> None:
         """Run the workers of each handler until cancelled.
@@ -69,37 +78,39 @@ class Dispatcher:
         What is not settled then stays in the inbox until the next run. A handler that
         ignores its cancellation is left behind after half a second.
         """
-        self._inbox.clear()
+        self.inbox.clear()
         for subscription in self._subscriptions:
             subscription.forget()
         self._tasks = tasks = TaskSet()
-        self._handlers_changed()
+        self._registry.watch(self._handlers_changed)
         try:
+            self._handlers_changed()
             await asyncio.Event().wait()
         finally:
             self._tasks = None
+            self._registry.unwatch(self._handlers_changed)
             for worker in self._workers.values():
                 worker.close()
             self._workers.clear()
             self._routes.clear()
             await tasks.close()
 
-    def put(self, events: Sequence[PullEvent[Any]]) -> None:
+    def put(self, events: Sequence[E]) -> None:
         """Give each event to everybody who wants it, those together that go to the same."""
-        routes = list(map(self._routes.get, map(_kind, events)))
+        routes = list(map(self._routes.get, map(self._topic_of, events)))
         if not self._drops and routes and routes[0] is not None and routes.count(routes[0]) == len(routes):
             self._give(events, routes[0])
             return
-        run: list[PullEvent[Any]] = []
-        takers: tuple[Receiver, ...] = ()
+        run: list[E] = []
+        takers: tuple[Receiver[E], ...] = ()
         for event, receivers in zip(events, routes, strict=True):
             if receivers is None:
-                receivers = self._find(event.module_id, event.command)
+                receivers = self._find(self._topic_of(event))
             if self._drops and receivers:
                 # Whether there is room for it depends on those before it.
                 self._give(run, takers)
                 run = []
-                if self._inbox.full:
+                if self.inbox.full:
                     receivers = self._drop(event, receivers)
             if receivers is not takers:
                 self._give(run, takers)
@@ -110,23 +121,19 @@ class Dispatcher:
     @property
     def full(self) -> bool:
         """True if ``room`` has to be waited for."""
-        return self._inbox.full and not self._drops
+        return self.inbox.full and not self._drops
 
     async def room(self) -> None:
         """Wait until the inbox can take more."""
-        await self._inbox.room()
+        await self.inbox.room()
 
     async def idle(self) -> None:
         """Wait until every event is handled."""
-        await self._inbox.empty()
+        await self.inbox.empty()
 
     def runs_current_task(self) -> bool:
         """Tell whether the caller is a handler."""
         return self._tasks is not None and asyncio.current_task() in self._tasks
-
-    def subscribe(self, pattern: Pattern, model: type[BaseModel] | None) -> Subscription[Any]:
-        """Return a subscription that is not entered yet."""
-        return Subscription(pattern, model, self._inbox, self._attach, self._detach)
 
     def finish(self, error: Exception | None) -> None:
         """End all subscriptions, normally or with an error; they get no more events."""
@@ -135,77 +142,77 @@ class Dispatcher:
         self._subscriptions.clear()
         self._routes.clear()
 
-    def _receivers(self) -> "list[Receiver]":
+    def _receivers(self) -> "list[Receiver[E]]":
         return [*self._workers.values(), *self._subscriptions]
 
-    def _find(self, module: str, command: str) -> tuple[Receiver, ...]:
-        """Return who wants a kind of event, and remember it."""
-        if (known := self._routes.get((module, command))) is not None:
+    def _find(self, topic: Hashable) -> tuple[Receiver[E], ...]:
+        """Return who wants events of a topic, and remember it."""
+        if (known := self._routes.get(topic)) is not None:
             return known
         if len(self._routes) >= _ROUTES_MAX:
             self._routes.clear()
-        found = tuple(item for item in self._receivers() if item.pattern.matches(module, command))
-        self._routes[module, command] = found
+        found = tuple(item for item in self._receivers() if item.pattern.matches(topic))
+        self._routes[topic] = found
         return found
 
-    def _give(self, run: Sequence[PullEvent[Any]], receivers: tuple[Receiver, ...]) -> None:
+    def _give(self, run: Sequence[E], receivers: tuple[Receiver[E], ...]) -> None:
         if not run:
             return
-        self._inbox.take(run, len(receivers))
+        self.inbox.take(run, len(receivers))
         for receiver in receivers:
             receiver.put(run)
 
     # -- a full inbox -------------------------------------------------------------
 
-    def _drop(self, event: PullEvent[Any], receivers: tuple[Receiver, ...]) -> tuple[Receiver, ...]:
+    def _drop(self, event: E, receivers: tuple[Receiver[E], ...]) -> tuple[Receiver[E], ...]:
         """Drop what the options say, and return who still gets the event that arrives."""
-        if self._inbox.overflow == "drop_oldest":
-            while self._inbox.full and (oldest := self._oldest_waiting()) is not None:
+        if self.inbox.overflow == "drop_oldest":
+            while self.inbox.full and (oldest := self._oldest_waiting()) is not None:
                 for receiver in self._receivers():
                     if receiver.oldest() is oldest:
                         receiver.forgo()
-                        self._inbox.settle(oldest)
+                        self.inbox.settle(oldest)
                 self._count_drop(oldest)
-            if not self._inbox.full:
+            if not self.inbox.full:
                 return receivers
         self._count_drop(event)
         return ()
 
-    def _oldest_waiting(self) -> PullEvent[Any] | None:
+    def _oldest_waiting(self) -> E | None:
         """Return the oldest event that some receiver has not begun with.
 
         Every queue is in order of arrival, so it is the head of each where it waits.
         """
         heads = {head for receiver in self._receivers() if (head := receiver.oldest()) is not None}
-        return self._inbox.first(heads) if len(heads) > 1 else next(iter(heads), None)
+        return self.inbox.first(heads) if len(heads) > 1 else next(iter(heads), None)
 
-    def _count_drop(self, event: PullEvent[Any]) -> None:
-        if self._inbox.count_drop():
-            logger.warning("handlers are too slow and the inbox is full: %s", self._inbox.overflow)
-            self._announce(EventsDropped(self._inbox.overflow, event.mid, self._inbox.dropped))
+    def _count_drop(self, event: E) -> None:
+        if self.inbox.count_drop():
+            logger.warning("handlers are too slow and the inbox is full: %s", self.inbox.overflow)
+            self._announce(EventsDropped(self.inbox.overflow, event.reference, self.inbox.dropped))
 
     # -- who receives -------------------------------------------------------------
 
     def _handlers_changed(self) -> None:
         if self._tasks is None:
             return
-        for handler in self._router.handlers():
-            if handler not in self._workers:
+        for handler in self._registry.handlers():
+            if handler.pattern.kind is self._kind and handler not in self._workers:
                 worker = self._workers[handler] = self._worker(handler, self._tasks)
                 for _ in range(handler.policy.concurrency):
                     self._run(worker, self._tasks)
         self._routes.clear()
 
-    def _worker(self, handler: Handler, tasks: TaskSet) -> Worker:
+    def _worker(self, handler: Handler, tasks: TaskSet) -> Worker[E]:
         if handler.policy == Policy():
-            return Worker(handler, self._inbox, self._announce)
-        return ConcurrentWorker(handler, self._inbox, self._announce, tasks.spawn)
+            return Worker(handler, self.inbox, self._announce)
+        return ConcurrentWorker(handler, self.inbox, self._announce, tasks.spawn)
 
-    def _run(self, worker: Worker, tasks: TaskSet) -> None:
+    def _run(self, worker: Worker[E], tasks: TaskSet) -> None:
         task = tasks.spawn(worker.run(), f"bitrix_pull handler {worker.handler.name}")
         task.add_done_callback(partial(self._ended, worker, tasks))
 
-    def _ended(self, worker: Worker, tasks: TaskSet, task: "asyncio.Task[None]") -> None:
+    def _ended(self, worker: Worker[E], tasks: TaskSet, task: "asyncio.Task[None]") -> None:
         if tasks is not self._tasks:
             return
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -214,20 +221,24 @@ class Dispatcher:
             logger.critical("%s is started again", task.get_name(), exc_info=error)
         self._run(worker, tasks)
 
-    def _attach(self, subscription: Subscription[Any]) -> None:
+    # -- subscriptions ------------------------------------------------------------
+
+    def attach(self, subscription: EventIterator[E]) -> None:
+        """Give a subscription events from now on."""
         self._subscriptions.append(subscription)
         self._routes.clear()
 
-    def _detach(self, subscription: Subscription[Any], unhandled: Sequence[PullEvent[Any]]) -> None:
+    def detach(self, subscription: EventIterator[E], unhandled: Sequence[E]) -> None:
+        """Give it no more. What it has left behind stays unsettled for a while."""
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
             self._routes.clear()
         for event in unhandled:
-            self._inbox.abandon(event)
+            self.inbox.abandon(event)
         if unhandled and self._tasks is not None:
             self._tasks.spawn(self._release_later(unhandled), "bitrix_pull abandoned events")
 
-    async def _release_later(self, events: Sequence[PullEvent[Any]]) -> None:
+    async def _release_later(self, events: Sequence[E]) -> None:
         await asyncio.sleep(_LINGER_S)
         for event in events:
-            self._inbox.release(event)
+            self.inbox.release(event)

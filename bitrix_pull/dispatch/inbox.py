@@ -3,18 +3,20 @@
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Generic, TypeVar
 
-from bitrix_pull.events import PullEvent
+from bitrix_pull.events import Event
 from bitrix_pull.options import Overflow
 from bitrix_pull.redaction import get_logger
 
 logger = get_logger("dispatch")
 
+E = TypeVar("E", bound=Event)
+
 _size = attrgetter("size")
 
 
-class Inbox:
+class Inbox(Generic[E]):
     """Counts the events that are with handlers; the reader waits here while it is full.
 
     An event is settled when everybody who got it has finished with it. That is counted for
@@ -27,7 +29,8 @@ class Inbox:
         max_events: int,
         max_bytes: int,
         overflow: Overflow = "pause",
-        settled: Callable[[Sequence[PullEvent[Any]]], None] | None = None,
+        settled: Callable[[Sequence[E]], None] | None = None,
+        failed: Callable[[Sequence[E]], None] | None = None,
     ) -> None:
         """Create an empty inbox.
 
@@ -38,6 +41,8 @@ class Inbox:
                 else one event may overfill it.
             overflow: Whether the reader waits while it is full, or what is dropped then.
             settled: Called with events that are settled, once with each.
+            failed: Called instead with those on which a handler has failed for good. Where
+                it is None, they count as settled as the others do.
         """
         self.overflow = overflow
         self.dropped = 0
@@ -46,15 +51,18 @@ class Inbox:
         self._max_bytes = max_bytes
         self.settled = settled
         """Called with events that are settled, once with each."""
+        self._failed = failed
         # Each event with the number of those who have not finished with it.
-        self._unsettled: dict[PullEvent[Any], int] = {}
+        self._unsettled: dict[E, int] = {}
         self._bytes = 0
         # What was finished with and is not counted yet; several times if several had it.
-        self._finished: list[PullEvent[Any]] = []
+        self._finished: list[E] = []
         self._changed = asyncio.Event()
         self._awaited = False
         self._overflowing = False
-        self._abandoned: set[PullEvent[Any]] = set()
+        self._abandoned: set[E] = set()
+        # Those of the unsettled on which one of their receivers has failed.
+        self._failures: set[E] = set()
 
     def __len__(self) -> int:
         """The number of events that are not settled."""
@@ -68,10 +76,10 @@ class Inbox:
         return self._bytes
 
     @property
-    def unsettled(self) -> set[str]:
-        """The mids of those events, and of those that were abandoned."""
+    def unsettled(self) -> set[E]:
+        """Those events, and those that were abandoned."""
         self._count()
-        return {event.mid for events in (self._unsettled, self._abandoned) for event in events}
+        return {*self._unsettled, *self._abandoned}
 
     @property
     def full(self) -> bool:
@@ -79,7 +87,7 @@ class Inbox:
         self._count()
         return len(self._unsettled) >= self._max_events or self._bytes >= self._max_bytes
 
-    def take(self, events: Sequence[PullEvent[Any]], receivers: int) -> None:
+    def take(self, events: Sequence[E], receivers: int) -> None:
         """Enter events that were given to this many receivers; to none, they are settled."""
         if receivers:
             self._unsettled.update(dict.fromkeys(events, receivers))
@@ -88,11 +96,17 @@ class Inbox:
             self._count()
             self.settled(events)
 
-    def settle(self, event: PullEvent[Any]) -> None:
+    def settle(self, event: E) -> None:
         """Take note that one receiver has finished with an event."""
         if not self._finished:
             asyncio.get_running_loop().call_soon(self._count)
         self._finished.append(event)
+
+    def fail(self, event: E) -> None:
+        """Take note that one receiver has finished with an event, in vain."""
+        if self._failed is not None and event in self._unsettled:
+            self._failures.add(event)
+        self.settle(event)
 
     def _count(self) -> None:
         """Count what was finished with."""
@@ -100,7 +114,7 @@ class Inbox:
             return
         finished, self._finished = self._finished, []
         unsettled = self._unsettled
-        settled: list[PullEvent[Any]] = []
+        settled: list[E] = []
         for event in finished:
             left = unsettled.get(event)
             if left == 1:
@@ -115,10 +129,19 @@ class Inbox:
             self._relax()
         if self._abandoned:
             settled = [event for event in settled if event not in self._abandoned]
+        self._tell(settled)
+
+    def _tell(self, settled: list[E]) -> None:
+        if self._failures and self._failed is not None:
+            failed = [event for event in settled if event in self._failures]
+            settled = [event for event in settled if event not in self._failures]
+            if failed:
+                self._failures.difference_update(failed)
+                self._failed(failed)
         if settled and self.settled is not None:
             self.settled(settled)
 
-    def abandon(self, event: PullEvent[Any]) -> None:
+    def abandon(self, event: E) -> None:
         """Take note that one receiver will not finish with an event, and keep no place for it.
 
         The event does not count as settled before it is released.
@@ -129,15 +152,15 @@ class Inbox:
             self._finished.append(event)
             self._count()
 
-    def release(self, event: PullEvent[Any]) -> None:
+    def release(self, event: E) -> None:
         """Let an abandoned event count as settled, if all others have finished with it."""
         self._count()
         if event in self._abandoned:
             self._abandoned.remove(event)
-            if event not in self._unsettled and self.settled is not None:
-                self.settled([event])
+            if event not in self._unsettled:
+                self._tell([event])
 
-    def first(self, events: Collection[PullEvent[Any]]) -> PullEvent[Any]:
+    def first(self, events: Collection[E]) -> E:
         """Return which of these unsettled events was taken first."""
         return next(event for event in self._unsettled if event in events)
 
@@ -153,6 +176,7 @@ class Inbox:
         self._unsettled.clear()
         self._finished.clear()
         self._abandoned.clear()
+        self._failures.clear()
         self._bytes = 0
         self._overflowing = False
         self._wake()

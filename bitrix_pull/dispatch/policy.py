@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 from bitrix_pull.errors import InvalidArgument
-from bitrix_pull.events import PullEvent
 
 Ack = Literal["auto", "on_receive", "manual"]
-DeadLetter = Callable[[PullEvent[Any], Exception], Awaitable[object] | object]
+DeadLetter = Callable[[Any, Exception], Awaitable[object] | object]
 
 RETRY_DELAY_MAX_S = 60.0
 """Longest wait before a retry."""

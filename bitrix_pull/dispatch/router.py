@@ -1,63 +1,19 @@
-"""Which handlers want which events."""
+"""``Router``: where users register what they want to be called for."""
 
-import inspect
-from collections.abc import Awaitable, Callable, Hashable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel
 
-from bitrix_pull.dispatch.policy import Ack, DeadLetter, Policy, check_callback, name_of
-from bitrix_pull.errors import InvalidArgument
+from bitrix_pull.dispatch.patterns import Pattern, StreamPattern
+from bitrix_pull.dispatch.policy import Ack, DeadLetter, Policy
+from bitrix_pull.dispatch.registry import AnyCallback, Handler, Registry, check_model
 from bitrix_pull.events import PullEvent
-
-DEFAULT_MODULE = "application"
-"""The module of what applications publish (protocol §2, ``MODULE_ID``)."""
 
 M = TypeVar("M", bound=BaseModel)
 E = TypeVar("E", bound=PullEvent[Any])
 Callback = Callable[[E], Awaitable[object] | object]
-AnyCallback = Callable[[Any], Awaitable[object] | object]
-CallbackT = TypeVar("CallbackT", bound=AnyCallback)
-
-
-@dataclass(slots=True, frozen=True)
-class Pattern:
-    """What events to take: of one command or all (None), of one module or all (None)."""
-
-    command: str | None
-    module: str | None
-
-    @classmethod
-    def of(cls, command: str | None, module: str | None, default_module: str | None) -> "Pattern":
-        """Build a pattern from what the user wrote.
-
-        A command alone means that command of the default module; nothing at all means
-        everything, or everything of a router's own module.
-        """
-        if module is None:
-            module = default_module if command is None else default_module or DEFAULT_MODULE
-        # The protocol compares modules in lower case, commands as they are.
-        return cls(command, module.lower() if module is not None else None)
-
-    def matches(self, module: str, command: str) -> bool:
-        """Tell whether an event of this module and command is wanted."""
-        return self.module in (None, module) and self.command in (None, command)
-
-
-@dataclass(slots=True, frozen=True, eq=False)
-class Handler:
-    """A user's function and the events it wants."""
-
-    callback: AnyCallback
-    pattern: Pattern
-    model: type[BaseModel] | None
-    policy: Policy
-
-    @property
-    def name(self) -> str:
-        """The function's name, for messages."""
-        return name_of(self.callback)
+CallbackT = TypeVar("CallbackT", bound=Callable[[Any], Awaitable[object] | object])
 
 
 class Router:
@@ -73,15 +29,12 @@ class Router:
             module: The module that its handlers mean where they name none.
         """
         self._module = module
-        self._handlers: list[Handler] = []
-        self._routers: list[Router] = []
-        self._watchers: list[Callable[[], None]] = []
+        self._registry = Registry()
 
     @overload
     def on(
         self,
-        command: str | None = ...,
-        *,
+        *commands: str | None,
         module: str | None = ...,
         model: type[M],
         ack: Ack = ...,
@@ -95,8 +48,7 @@ class Router:
     @overload
     def on(
         self,
-        command: str | None = ...,
-        *,
+        *commands: str | None,
         module: str | None = ...,
         model: None = ...,
         ack: Ack = ...,
@@ -109,8 +61,7 @@ class Router:
     ) -> Callable[[CallbackT], CallbackT]: ...
     def on(
         self,
-        command: str | None = None,
-        *,
+        *commands: str | None,
         module: str | None = None,
         model: type[BaseModel] | None = None,
         ack: Ack = "auto",
@@ -136,7 +87,8 @@ class Router:
         closed comes again in the next run, as far as the server still keeps it.
 
         Args:
-            command: The command to take; None for every one.
+            commands: The commands to take; none, or None, for every one. One that ends in ``*``
+                stands for all that begin so: ``on("order_*")``.
             module: The module to take; None means the router's own, or else
                 "application" if a command is given and every module if not.
             model: A pydantic model that ``event.params`` is turned into. Params that do not
@@ -167,7 +119,7 @@ class Router:
             InvalidArgument: The function cannot be called with one event, or another
                 argument cannot work.
         """
-        pattern = self.pattern(command, module, model)
+        pattern = StreamPattern.of(commands, module, self._module)
         policy = Policy(
             ack=ack,
             retries=retries,
@@ -177,26 +129,7 @@ class Router:
             concurrency=concurrency,
             key=key,
         )
-
-        def register(callback: AnyCallback) -> AnyCallback:
-            check_callback("handler", callback, "the event")
-            self._handlers.append(Handler(callback, pattern, model, policy))
-            self._changed()
-            return callback
-
-        return register
-
-    def pattern(self, command: object, module: object, model: object = None) -> Pattern:
-        """Return the pattern that these arguments mean on this router.
-
-        Raises:
-            InvalidArgument: One of them has the wrong type.
-        """
-        if callable(command):
-            raise InvalidArgument("write @pull.on() with parentheses to take every event")
-        if model is not None and not (inspect.isclass(model) and issubclass(model, BaseModel)):
-            raise InvalidArgument(f"model must be a pydantic model class, not {model!r}")
-        return Pattern.of(_name("command", command), _name("module", module), self._module)
+        return self._registrar(pattern, model, policy)
 
     def include(self, router: "Router") -> None:
         """Take in another router's handlers, also those that it gets later.
@@ -204,36 +137,21 @@ class Router:
         Raises:
             InvalidArgument: The router would include itself.
         """
-        if self in router.routers():
-            raise InvalidArgument("a router cannot include itself")
-        if router in self._routers:
-            raise InvalidArgument("this router is included already")
-        self._routers.append(router)
-        router.watch(self._changed)
-        self._changed()
+        self._registry.include(router._registry)
 
-    def handlers(self) -> Iterator[Handler]:
-        """Yield its handlers, then those of the included routers, in order of registration."""
-        yield from self._handlers
-        for router in self._routers:
-            yield from router.handlers()
+    def _registrar(
+        self, pattern: Pattern, model: type[BaseModel] | None, policy: Policy
+    ) -> Callable[[Any], Any]:
+        """Return the decorator that registers a function for these events."""
+        check_model(model)
 
-    def routers(self) -> "Iterator[Router]":
-        """Yield this router and all that it includes."""
-        yield self
-        for router in self._routers:
-            yield from router.routers()
+        def register(callback: AnyCallback) -> AnyCallback:
+            self._registry.add(Handler(callback, pattern, model, policy))
+            return callback
 
-    def watch(self, changed: Callable[[], None]) -> None:
-        """Call ``changed`` whenever a handler is added here or below."""
-        self._watchers.append(changed)
-
-    def _changed(self) -> None:
-        for changed in self._watchers:
-            changed()
+        return register
 
 
-def _name(what: str, value: object) -> str | None:
-    if value is None or (isinstance(value, str) and value):
-        return value
-    raise InvalidArgument(f"{what} must be a non-empty string or None, not {value!r}")
+def registry_of(router: Router) -> Registry:
+    """Return what is registered with a router."""
+    return router._registry

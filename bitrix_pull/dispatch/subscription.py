@@ -2,22 +2,41 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from pydantic import BaseModel
 
+from bitrix_pull.dispatch.calls import typed
 from bitrix_pull.dispatch.inbox import Inbox
-from bitrix_pull.dispatch.router import Pattern
+from bitrix_pull.dispatch.patterns import Pattern
+from bitrix_pull.dispatch.registry import check_model
 from bitrix_pull.errors import NotRunning
-from bitrix_pull.events import PullEvent
+from bitrix_pull.events import Event, PullEvent
 
+E = TypeVar("E", bound=Event)
 P = TypeVar("P")
 
 
-class Subscription(Generic[P]):
+class Source(Protocol[E]):
+    """Where the events of a subscription come from."""
+
+    @property
+    def inbox(self) -> Inbox[E]:
+        """Where they wait to be settled."""
+        ...
+
+    def attach(self, subscription: "EventIterator[E]", /) -> None:
+        """Give it events from now on."""
+        ...
+
+    def detach(self, subscription: "EventIterator[E]", unhandled: Sequence[E], /) -> None:
+        """Give it no more; these it has left behind."""
+        ...
+
+
+class EventIterator(Generic[E]):
     """Events of one pattern for one consumer, from entering the context until leaving it.
 
     An event counts as handled when the next one is asked for. While the consumer is
@@ -30,23 +49,16 @@ class Subscription(Generic[P]):
     included, if the client is closed within 30 s after it.
     """
 
-    def __init__(
-        self,
-        pattern: Pattern,
-        model: type[BaseModel] | None,
-        inbox: Inbox,
-        attach: "Callable[[Subscription[Any]], None]",
-        detach: "Callable[[Subscription[Any], Sequence[PullEvent[Any]]], None]",
-    ) -> None:
+    def __init__(self, source: Source[E], pattern: Pattern, model: type[BaseModel] | None = None) -> None:
         """Create a subscription; it takes events once its context is entered."""
+        check_model(model)
         self.pattern = pattern
         self._model = model
-        self._inbox = inbox
-        self._attach = attach
-        self._detach = detach
-        self._queue: deque[PullEvent[Any]] = deque()
+        self._source = source
+        self._inbox = source.inbox
+        self._queue: deque[E] = deque()
         self._arrived = asyncio.Event()
-        self._current: PullEvent[Any] | None = None
+        self._current: E | None = None
         self._open = False
         self._finished = False
         self._error: Exception | None = None
@@ -62,7 +74,7 @@ class Subscription(Generic[P]):
         self._open = True
         self._finished = False
         self._error = None
-        self._attach(self)
+        self._source.attach(self)
         return self
 
     async def __aexit__(
@@ -73,7 +85,7 @@ class Subscription(Generic[P]):
     ) -> None:
         """Stop taking events."""
         self._open = False
-        unhandled: Sequence[PullEvent[Any]] = ()
+        unhandled: Sequence[E] = ()
         if exc_type is None:
             self._settle_current()
             if not self._finished:
@@ -83,13 +95,13 @@ class Subscription(Generic[P]):
             unhandled = [*([self._current] if self._current is not None else []), *self._queue]
         self._current = None
         self._queue.clear()
-        self._detach(self, unhandled)
+        self._source.detach(self, unhandled)
 
     def __aiter__(self) -> Self:
         """Return itself."""
         return self
 
-    async def __anext__(self) -> PullEvent[P]:
+    async def __anext__(self) -> E:
         """Wait for the next event.
 
         Raises:
@@ -114,14 +126,14 @@ class Subscription(Generic[P]):
         event = self._current = self._queue.popleft()
         if self._model is None:
             return event
-        return replace(event, params=event.parse(self._model))
+        return typed(event, self._model)
 
-    def put(self, events: Sequence[PullEvent[Any]]) -> None:
+    def put(self, events: Sequence[E]) -> None:
         """Queue events."""
         self._queue.extend(events)
         self._arrived.set()
 
-    def oldest(self) -> PullEvent[Any] | None:
+    def oldest(self) -> E | None:
         """Return the oldest event that was not asked for."""
         return self._queue[0] if self._queue else None
 
@@ -144,3 +156,12 @@ class Subscription(Generic[P]):
         if self._current is not None:
             self._inbox.settle(self._current)
             self._current = None
+
+
+class Subscription(EventIterator[PullEvent[P]], Generic[P]):
+    """Messages of the stream as an async iterator: ``async for event in events``.
+
+    An event counts as handled when the next one is asked for. While the consumer is
+    behind, its events wait in the client's inbox, and a full inbox stops the reading for
+    everybody: leave the context when you no longer iterate.
+    """

@@ -7,12 +7,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from inspect import isawaitable
 from types import CoroutineType
-from typing import Any
+from typing import Generic, TypeVar
 
 from bitrix_pull.dispatch.calls import as_failure, cancellation, failure, typed
 from bitrix_pull.dispatch.inbox import Inbox
-from bitrix_pull.dispatch.router import Handler
-from bitrix_pull.events import Notice, PullEvent
+from bitrix_pull.dispatch.registry import Handler
+from bitrix_pull.events import Event, Notice
+
+E = TypeVar("E", bound=Event)
 
 TURN = 100
 """Events after which a worker looks at the clock, even if its handler never waits."""
@@ -22,30 +24,30 @@ TURN_S = 0.002
 pace with the reader: events that wait in thousands cost the garbage collector more than all else."""
 
 
-class Worker:
+class Worker(Generic[E]):
     """The queue and the loop of one handler that was registered with a model at most.
 
     What the handler raises ends here. An event is settled when the handler has returned or
     failed; those that are in hand or in the queue when the worker is cancelled are not.
     """
 
-    def __init__(self, handler: Handler, inbox: Inbox, announce: Callable[[Notice], None]) -> None:
+    def __init__(self, handler: Handler, inbox: Inbox[E], announce: Callable[[Notice], None]) -> None:
         """Create a worker; ``run`` must be started by its owner."""
         self.pattern = handler.pattern
         self.handler = handler
         self._inbox = inbox
         self._announce = announce
-        self._queue: deque[PullEvent[Any]] = deque()
+        self._queue: deque[E] = deque()
         self._sleepers: deque[asyncio.Future[None]] = deque()
-        self._cut: list[PullEvent[Any]] = []
+        self._cut: list[E] = []
 
-    def put(self, events: Sequence[PullEvent[Any]]) -> None:
+    def put(self, events: Sequence[E]) -> None:
         """Queue events."""
         self._queue.extend(events)
         for _ in range(min(len(events), len(self._sleepers))):
             self._wake()
 
-    def oldest(self) -> PullEvent[Any] | None:
+    def oldest(self) -> E | None:
         """Return the oldest event that the handler has not begun with."""
         return self._queue[0] if self._queue else None
 
@@ -83,8 +85,9 @@ class Worker:
                     self._cut.append(event)
                     raise asyncio.CancelledError
                 if error is not None:
-                    self._announce(failure(self.handler, event, error, 1))
-                settle(event)
+                    self._fail(event, error)
+                else:
+                    settle(event)
                 if turn % TURN == 0 and time.monotonic() >= over_at:
                     await asyncio.sleep(0)
                     over_at = time.monotonic() + TURN_S
@@ -96,8 +99,11 @@ class Worker:
     def _report_cut(self) -> None:
         while self._cut:
             event = self._cut.pop()
-            self._announce(failure(self.handler, event, cancelled_itself(), 1))
-            self._inbox.settle(event)
+            self._fail(event, cancelled_itself())
+
+    def _fail(self, event: E, error: Exception) -> None:
+        self._announce(failure(self.handler, event, error, 1))
+        self._inbox.fail(event)
 
     async def _arrival(self) -> None:
         """Sleep until there may be something to do."""

@@ -6,9 +6,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import BaseModel
+
 from bitrix_pull.dispatch.dispatcher import Dispatcher
 from bitrix_pull.dispatch.inbox import Inbox
-from bitrix_pull.dispatch.router import Router
+from bitrix_pull.dispatch.patterns import StreamPattern
+from bitrix_pull.dispatch.router import Router, registry_of
+from bitrix_pull.dispatch.subscription import Subscription
 from bitrix_pull.events import BACKEND_SENDER, HandlerFailed, Notice, PullEvent
 from bitrix_pull.options import Overflow
 
@@ -29,8 +33,8 @@ def event(
 class Running:
     """A dispatcher at work."""
 
-    dispatcher: Dispatcher
-    inbox: Inbox
+    dispatcher: Dispatcher[PullEvent[Any]]
+    inbox: Inbox[PullEvent[Any]]
     notices: list[Notice] = field(default_factory=list)
     counted: list[str] = field(default_factory=list)
     """Mids in order of settling, as far as the inbox has counted."""
@@ -44,6 +48,10 @@ class Running:
     def put(self, *events: PullEvent[Any]) -> None:
         self.dispatcher.put(events)
 
+    def subscribe(self, *commands: str, model: type[BaseModel] | None = None) -> Subscription[Any]:
+        """Return a subscription to commands, or to everything."""
+        return Subscription(self.dispatcher, StreamPattern.of(commands, None, None), model)
+
     async def idle(self, timeout: float = 5) -> None:
         """Wait until all is handled, and see that the accounts are settled."""
         await asyncio.wait_for(self.dispatcher.idle(), timeout)
@@ -52,7 +60,7 @@ class Running:
     @property
     def unsettled(self) -> list[str]:
         """Mids in order."""
-        return sorted(self.inbox.unsettled)
+        return sorted(event.mid for event in self.inbox.unsettled)
 
     @property
     def failures(self) -> list[HandlerFailed]:
@@ -74,13 +82,13 @@ async def running(
     """Run a dispatcher, and see that it ends."""
     notices: list[Notice] = []
     settled: list[str] = []
-    inbox = Inbox(
+    inbox = Inbox[PullEvent[Any]](
         max_events=max_events,
         max_bytes=max_bytes,
         overflow=overflow,
         settled=lambda events: settled.extend(item.mid for item in events),
     )
-    dispatcher = Dispatcher(router or Router(), inbox, notices.append)
+    dispatcher = Dispatcher(PullEvent, registry_of(router or Router()), inbox, notices.append)
     task = asyncio.create_task(dispatcher.run())
     await asyncio.sleep(0)
     try:

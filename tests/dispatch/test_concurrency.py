@@ -192,7 +192,7 @@ async def test_the_key_sees_the_typed_params() -> None:
     async with running(router) as rig:
         rig.put(event(1, params={"id": "7"}), event(2, params={"id": "x"}), event(3, params={"id": 8}))
         await rig.idle()
-        assert [failure.event.mid for failure in rig.failures] == mids(2)
+        assert [failure.event.reference for failure in rig.failures] == mids(2)
     assert keys == [7, 8]
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from bitrix_pull.dispatch.router import Pattern, Router
+from bitrix_pull.dispatch.router import Router
 from bitrix_pull.dispatch.subscription import Subscription
 from bitrix_pull.events import PullEvent
 from tests.dispatch.rig import Running, event, running
@@ -406,7 +406,7 @@ class Play:
         self.router.on("y")(fail)
 
     async def subscribe(self) -> None:
-        subscription = self.rig.dispatcher.subscribe(Pattern(None, None), None)
+        subscription = self.rig.subscribe()
         self.subscriptions.append(await subscription.__aenter__())
 
     async def ask_for_next(self) -> None:

@@ -25,11 +25,19 @@ class Accounts(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.settled: list[PullEvent[Any]] = []
-        self.inbox = Inbox(max_events=MAX_EVENTS, max_bytes=MAX_BYTES, settled=self.settled.extend)
+        self.told_failed: list[PullEvent[Any]] = []
+        self.inbox = Inbox[PullEvent[Any]](
+            max_events=MAX_EVENTS,
+            max_bytes=MAX_BYTES,
+            settled=self.settled.extend,
+            failed=self.told_failed.extend,
+        )
         self.loop = asyncio.new_event_loop()
         self.open: dict[PullEvent[Any], int] = {}
         self.abandoned: set[PullEvent[Any]] = set()
         self.done: list[PullEvent[Any]] = []
+        self.failed: set[PullEvent[Any]] = set()
+        self.done_in_vain: list[PullEvent[Any]] = []
         self.count = 0
 
     @rule(target=receipts, receivers=st.integers(1, 3), size=st.integers(0, 30))
@@ -40,13 +48,16 @@ class Accounts(RuleBasedStateMachine):
         self.open[taken] = receivers
         return multiple(*[taken] * receivers)
 
-    @rule(finished=st.lists(consumes(receipts), min_size=1, max_size=5))
-    def settle(self, finished: list[PullEvent[Any]]) -> None:
+    @rule(finished=st.lists(consumes(receipts), min_size=1, max_size=5), in_vain=st.booleans())
+    def settle(self, finished: list[PullEvent[Any]], in_vain: bool) -> None:
         async def settle() -> None:
             for taken in finished:
-                self.inbox.settle(taken)
+                (self.inbox.fail if in_vain else self.inbox.settle)(taken)
 
         self.loop.run_until_complete(settle())
+        for taken in finished:
+            if in_vain and taken in self.open:
+                self.failed.add(taken)
         for taken in finished:
             self.finish(taken)
 
@@ -64,7 +75,7 @@ class Accounts(RuleBasedStateMachine):
         if taken in self.abandoned:
             self.abandoned.remove(taken)
             if taken not in self.open:
-                self.done.append(taken)
+                self.end(taken)
 
     @rule()
     def take_what_nobody_wants(self) -> None:
@@ -78,7 +89,10 @@ class Accounts(RuleBasedStateMachine):
             if not self.open[taken]:
                 del self.open[taken]
                 if taken not in self.abandoned:
-                    self.done.append(taken)
+                    self.end(taken)
+
+    def end(self, taken: PullEvent[Any]) -> None:
+        (self.done_in_vain if taken in self.failed else self.done).append(taken)
 
     @rule()
     def clear(self) -> None:
@@ -95,7 +109,8 @@ class Accounts(RuleBasedStateMachine):
         assert len(self.inbox) == len(self.open)
         assert self.inbox.size == size
         assert self.settled == self.done
-        assert self.inbox.unsettled == {taken.mid for taken in (*self.open, *self.abandoned)}
+        assert self.told_failed == self.done_in_vain
+        assert self.inbox.unsettled == {*self.open, *self.abandoned}
         assert self.inbox.full is (len(self.open) >= MAX_EVENTS or size >= MAX_BYTES)
 
 
@@ -103,7 +118,7 @@ TestAccounts = Accounts.TestCase
 TestAccounts.settings = settings(max_examples=60, stateful_step_count=25)
 
 
-async def waits(inbox: Inbox) -> bool:
+async def waits(inbox: Inbox[PullEvent[Any]]) -> bool:
     """Tell whether somebody who asks for room now has to wait."""
     reader = asyncio.create_task(inbox.room())
     await asyncio.sleep(0)
@@ -114,7 +129,7 @@ async def waits(inbox: Inbox) -> bool:
 
 @pytest.mark.parametrize(("count", "size"), [(MAX_EVENTS, 0), (1, MAX_BYTES), (1, 10 * MAX_BYTES)])
 async def test_it_is_full_in_events_or_bytes(count: int, size: int) -> None:
-    inbox = Inbox(max_events=MAX_EVENTS, max_bytes=MAX_BYTES)
+    inbox = Inbox[PullEvent[Any]](max_events=MAX_EVENTS, max_bytes=MAX_BYTES)
     assert not await waits(inbox)
     taken = [event(size=size) for _ in range(count)]
     inbox.take(taken, 1)
@@ -123,8 +138,17 @@ async def test_it_is_full_in_events_or_bytes(count: int, size: int) -> None:
     assert not await waits(inbox)
 
 
+async def test_what_failed_counts_as_settled_where_nobody_asks() -> None:
+    settled: list[PullEvent[Any]] = []
+    inbox = Inbox[PullEvent[Any]](max_events=MAX_EVENTS, max_bytes=MAX_BYTES, settled=settled.extend)
+    taken = event()
+    inbox.take([taken], 1)
+    inbox.fail(taken)
+    assert (len(inbox), settled) == (0, [taken])
+
+
 async def test_everybody_who_waits_is_woken() -> None:
-    inbox = Inbox(max_events=1, max_bytes=MAX_BYTES)
+    inbox = Inbox[PullEvent[Any]](max_events=1, max_bytes=MAX_BYTES)
     taken = event()
     inbox.take([taken], 2)
     waiting = [asyncio.create_task(item) for item in (inbox.room(), inbox.room(), inbox.empty())]
@@ -137,7 +161,7 @@ async def test_everybody_who_waits_is_woken() -> None:
 
 
 async def test_clearing_wakes_who_waits_too() -> None:
-    inbox = Inbox(max_events=1, max_bytes=MAX_BYTES)
+    inbox = Inbox[PullEvent[Any]](max_events=1, max_bytes=MAX_BYTES)
     taken = event()
     inbox.take([taken], 1)
     waiting = asyncio.gather(inbox.room(), inbox.empty())
@@ -149,7 +173,7 @@ async def test_clearing_wakes_who_waits_too() -> None:
 
 
 async def test_settling_one_of_two_is_not_empty() -> None:
-    inbox = Inbox(max_events=MAX_EVENTS, max_bytes=MAX_BYTES)
+    inbox = Inbox[PullEvent[Any]](max_events=MAX_EVENTS, max_bytes=MAX_BYTES)
     first, second = event(), event()
     inbox.take([first, second], 1)
     waiting = asyncio.create_task(inbox.empty())

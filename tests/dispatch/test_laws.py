@@ -9,7 +9,7 @@ from typing import Any, cast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitrix_pull.dispatch.router import Pattern, Router
+from bitrix_pull.dispatch.router import Router
 from bitrix_pull.events import PullEvent
 from tests import virtual_time
 from tests.dispatch.rig import Running, event, mids, running
@@ -130,8 +130,8 @@ def handlers(draw: st.DrawFn) -> tuple[dict[str, Any], list[Fate]]:
 def check_accounts(rig: Running, put: int) -> None:
     counts = Counter(rig.settled)
     assert max(counts.values(), default=1) == 1, "settled twice"
-    assert set(counts).isdisjoint(rig.inbox.unsettled), "settled and unsettled"
-    assert {*counts, *rig.inbox.unsettled} == set(mids(*range(put))), "neither"
+    assert set(counts).isdisjoint(rig.unsettled), "settled and unsettled"
+    assert {*counts, *rig.unsettled} == set(mids(*range(put))), "neither"
 
 
 @settings(max_examples=150, deadline=None)
@@ -175,7 +175,7 @@ def test_every_event_is_settled_once_or_still_unsettled(
         check_accounts(rig, count)
         late = Counter(rig.settled) - Counter(at_end)
         assert not late or any(policy.get("ack") == "manual" for policy, _ in drawn), "only an ack comes late"
-        reports = Counter(failure.event.mid for failure in rig.failures)
+        reports = Counter(failure.event.reference for failure in rig.failures)
         assert max(reports.values(), default=0) <= len(drawn), "once for each handler at most"
         if all(policy.get("ack") != "manual" or policy["retries"] for policy, _ in drawn):
             assert all(failure.attempts <= 3 for failure in rig.failures)
@@ -185,6 +185,6 @@ def test_every_event_is_settled_once_or_still_unsettled(
 
 
 async def consume(rig: Running) -> None:
-    async with rig.dispatcher.subscribe(Pattern(None, None), None) as events:
+    async with rig.subscribe() as events:
         async for _ in events:
             await asyncio.sleep(0.2)

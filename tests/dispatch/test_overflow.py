@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitrix_pull.dispatch.router import Pattern, Router
+from bitrix_pull.dispatch.router import Router
 from bitrix_pull.events import EventsDropped, PullEvent
 from bitrix_pull.options import Overflow
 from tests.dispatch.rig import Running, event, mids, running
@@ -106,7 +106,7 @@ async def test_the_oldest_is_found_among_all_queues() -> None:
     router.on("x")(gate)
     async with (
         running(router, overflow="drop_oldest", max_events=6) as rig,
-        rig.dispatcher.subscribe(Pattern(None, None), None) as events,
+        rig.subscribe() as events,
     ):
         rig.put(event(1, "y"), event(2), event(3), event(4, "y"), event(5), event(6))
         await asyncio.sleep(0.001)

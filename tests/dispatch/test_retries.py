@@ -146,7 +146,7 @@ async def test_a_handler_that_cancels_its_own_task_does_not_end_the_worker(polic
         rig.put(*(event(number) for number in range(1, 8)))
         await rig.idle()
         assert sorted(seen) == [1, 2, 3, 4, 5, 6, 7]
-        assert sorted(failure.event.mid for failure in rig.failures) == mids(1, 2, 3, 4)
+        assert sorted(failure.event.reference for failure in rig.failures) == mids(1, 2, 3, 4)
         assert {str(failure.error) for failure in rig.failures} == {
             "the handler cancelled the task that it ran in"
         }
@@ -214,7 +214,7 @@ def test_one_that_swallows_its_cancellation_is_left_running(caplog: pytest.LogCa
         async with running(router) as rig:
             rig.put(event(1), event(2))
             await rig.idle()
-            assert [failure.event.mid for failure in rig.failures] == mids(1)
+            assert [failure.event.reference for failure in rig.failures] == mids(1)
         await asyncio.sleep(200)
         return times
 
@@ -413,7 +413,7 @@ def test_poison_on_a_tenth_of_events_delays_others_by_a_second_at_most(retries: 
             assert sorted(done) == [number for number in range(EVENTS) if number % 10]
             assert sorted(rig.settled) == mids(*range(EVENTS))
             assert sorted(dead) == poison
-            assert sorted(failure.event.mid for failure in rig.failures) == poison
+            assert sorted(failure.event.reference for failure in rig.failures) == poison
             assert {failure.attempts for failure in rig.failures} == {retries + 1}
         delays = [begun[call] - at for call, at in failed if call <= last_other_call]
         assert len(delays) >= 90 * (retries + 1)

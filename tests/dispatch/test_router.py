@@ -7,8 +7,9 @@ from typing import Any, cast
 import pytest
 from pydantic import BaseModel
 
+from bitrix_pull.dispatch.patterns import StreamPattern
 from bitrix_pull.dispatch.policy import Policy
-from bitrix_pull.dispatch.router import Pattern, Router
+from bitrix_pull.dispatch.router import Router, registry_of
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.events import PullEvent
 
@@ -21,8 +22,12 @@ def handle(event: PullEvent) -> None:
     raise AssertionError("never called here")
 
 
+def on(router: Router, commands: tuple[Any, ...] = (), **wish: Any) -> Any:
+    return router.on(*commands, **wish)
+
+
 def names(router: Router) -> list[str]:
-    return [handler.name for handler in router.handlers()]
+    return [handler.name for handler in registry_of(router).handlers()]
 
 
 def named(name: str) -> Any:
@@ -37,30 +42,40 @@ ROWS = [
     # the router's module, what on() is given, module of an event, its command, wanted
     (None, {}, "application", "x", True),
     (None, {}, "crm", "y", True),
-    (None, {"command": "x"}, "application", "x", True),
-    (None, {"command": "x"}, "application", "X", False),
-    (None, {"command": "x"}, "application", "y", False),
-    (None, {"command": "x"}, "crm", "x", False),
+    (None, {"commands": ("x",)}, "application", "x", True),
+    (None, {"commands": ("x",)}, "application", "X", False),
+    (None, {"commands": ("x",)}, "application", "y", False),
+    (None, {"commands": ("x",)}, "crm", "x", False),
+    (None, {"commands": ("x", "y")}, "application", "y", True),
+    (None, {"commands": ("x", "y")}, "application", "z", False),
+    (None, {"commands": ("x", "y")}, "crm", "y", False),
+    (None, {"commands": ("order_*",)}, "application", "order_update", True),
+    (None, {"commands": ("order_*",)}, "application", "order_", True),
+    (None, {"commands": ("order_*",)}, "application", "order", False),
+    (None, {"commands": ("order_*", "x")}, "application", "x", True),
+    (None, {"commands": ("*",)}, "application", "x", True),
+    (None, {"commands": ("*",)}, "crm", "x", False),
+    (None, {"commands": (None,)}, "crm", "x", True),
     (None, {"module": "crm"}, "crm", "anything", True),
     (None, {"module": "CRM"}, "crm", "anything", True),
     (None, {"module": "crm"}, "application", "x", False),
-    (None, {"command": "x", "module": "crm"}, "crm", "x", True),
-    (None, {"command": "x", "module": "crm"}, "crm", "y", False),
+    (None, {"commands": ("x",), "module": "crm"}, "crm", "x", True),
+    (None, {"commands": ("x",), "module": "crm"}, "crm", "y", False),
     ("crm", {}, "crm", "x", True),
     ("crm", {}, "application", "x", False),
-    ("CRM", {"command": "x"}, "crm", "x", True),
-    ("crm", {"command": "x"}, "application", "x", False),
-    ("crm", {"command": "x", "module": "im"}, "im", "x", True),
-    ("crm", {"command": "x", "module": "im"}, "crm", "x", False),
+    ("CRM", {"commands": ("x",)}, "crm", "x", True),
+    ("crm", {"commands": ("x",)}, "application", "x", False),
+    ("crm", {"commands": ("x",), "module": "im"}, "im", "x", True),
+    ("crm", {"commands": ("x",), "module": "im"}, "crm", "x", False),
 ]
 
 
 @pytest.mark.parametrize(("own", "wish", "module", "command", "wanted"), ROWS)
 def test_patterns(own: str | None, wish: dict[str, Any], module: str, command: str, wanted: bool) -> None:
     router = Router(module=own)
-    cast("Any", router.on)(**wish)(handle)
-    (handler,) = router.handlers()
-    assert handler.pattern.matches(module, command) is wanted
+    on(router, **wish)(handle)
+    (handler,) = registry_of(router).handlers()
+    assert handler.pattern.matches((module, command)) is wanted
 
 
 def test_the_function_is_returned_unchanged() -> None:
@@ -70,7 +85,9 @@ def test_the_function_is_returned_unchanged() -> None:
 def test_a_function_can_be_registered_twice() -> None:
     router = Router()
     router.on("x")(router.on("y")(handle))
-    assert [handler.pattern.command for handler in router.handlers()] == ["y", "x"]
+    assert [handler.pattern for handler in registry_of(router).handlers()] == [
+        StreamPattern.of([command], None, None) for command in ("y", "x")
+    ]
 
 
 def test_handlers_come_in_order_with_those_of_included_routers_behind() -> None:
@@ -89,13 +106,15 @@ def test_a_router_keeps_its_own_default_module_when_included() -> None:
     top = Router(module="im")
     top.include(crm)
     crm.on("x")(handle)
-    assert [handler.pattern for handler in top.handlers()] == [Pattern("x", "crm")]
+    assert [handler.pattern for handler in registry_of(top).handlers()] == [
+        StreamPattern.of(["x"], "crm", None)
+    ]
 
 
 def test_every_router_above_hears_of_a_late_handler() -> None:
     top, middle, bottom = Router(), Router(), Router()
     heard: list[str] = []
-    top.watch(lambda: heard.append("top"))
+    registry_of(top).watch(lambda: heard.append("top"))
     top.include(middle)
     middle.include(bottom)
     heard.clear()
@@ -110,7 +129,7 @@ def test_a_router_cannot_include_itself_over_any_distance() -> None:
     for router in (top, middle, bottom):
         with pytest.raises(InvalidArgument, match="itself"):
             bottom.include(router)
-    assert list(bottom.handlers()) == []
+    assert list(registry_of(bottom).handlers()) == []
 
 
 def test_a_router_is_included_once() -> None:
@@ -169,7 +188,7 @@ def any_arguments(*arguments: object) -> None: ...
 def test_whatever_takes_one_event_is_a_handler(callback: Any) -> None:
     router = Router()
     router.on("x")(callback)
-    assert len(list(router.handlers())) == 1
+    assert len(list(registry_of(router).handlers())) == 1
 
 
 @pytest.mark.parametrize(
@@ -190,7 +209,7 @@ def test_what_cannot_take_one_event_is_refused(callback: Any) -> None:
     router = Router()
     with pytest.raises(InvalidArgument, match="handler"):
         router.on("x")(callback)
-    assert list(router.handlers()) == []
+    assert list(registry_of(router).handlers()) == []
 
 
 def test_forgotten_parentheses_are_noticed() -> None:
@@ -198,10 +217,18 @@ def test_forgotten_parentheses_are_noticed() -> None:
         Router().on(handle)  # type: ignore[call-overload]
 
 
-@pytest.mark.parametrize("wish", [{"command": ""}, {"command": 7}, {"module": ""}, {"module": b"crm"}])
+@pytest.mark.parametrize(
+    "wish", [{"commands": ("",)}, {"commands": (7,)}, {"module": ""}, {"module": b"crm"}]
+)
 def test_names_are_non_empty_text(wish: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument, match="non-empty string"):
-        Router().on(**wish)
+        on(Router(), **wish)
+
+
+@pytest.mark.parametrize("command", ["*_update", "order_*_x", "**"])
+def test_a_star_stands_at_the_end(command: str) -> None:
+    with pytest.raises(InvalidArgument, match="not at its end"):
+        Router().on(command)
 
 
 @pytest.mark.parametrize("model", [dict, Order(id=1), "Order", int])
@@ -271,7 +298,7 @@ def test_the_policy_is_what_on_was_told() -> None:
         concurrency=4,
         key=key,
     )(handle)
-    default, other = (handler.policy for handler in router.handlers())
+    default, other = (handler.policy for handler in registry_of(router).handlers())
     assert default == Policy()
     assert other == Policy(
         ack="manual",
@@ -315,4 +342,4 @@ def test_what_cannot_work_is_refused_at_once(wish: dict[str, Any], complaint: st
     router = Router()
     with pytest.raises(InvalidArgument, match=complaint):
         router.on("x", **wish)
-    assert list(router.handlers()) == []
+    assert list(registry_of(router).handlers()) == []

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from bitrix_pull.dispatch.dispatcher import Dispatcher
 from bitrix_pull.dispatch.inbox import Inbox
-from bitrix_pull.dispatch.router import Router
+from bitrix_pull.dispatch.router import Router, registry_of
 from bitrix_pull.errors import InvalidArgument, Nacked
 from bitrix_pull.events import Notice, PullEvent
 from tests import virtual_time
@@ -172,7 +172,7 @@ async def test_a_worker_that_breaks_is_started_again(caplog: pytest.LogCaptureFi
         if next(broken, False):
             raise OSError("the disk is full")
 
-    dispatcher = Dispatcher(router, Inbox(max_events=10, max_bytes=100), announce)
+    dispatcher = Dispatcher(PullEvent, registry_of(router), Inbox(max_events=10, max_bytes=100), announce)
     running_task = asyncio.create_task(dispatcher.run())
     await asyncio.sleep(0)
     dispatcher.put([event(number) for number in range(3)])
@@ -202,7 +202,7 @@ async def test_on_receive_settles_before_the_handler_is_called() -> None:
         await asyncio.sleep(0.001)
         assert settled_then == [mids(1), mids(1, 2)]
         assert rig.settled == mids(1, 2)
-        assert [failure.event.mid for failure in rig.failures] == mids(1, 2)
+        assert [failure.event.reference for failure in rig.failures] == mids(1, 2)
 
 
 # -- manual -------------------------------------------------------------------------

@@ -5,13 +5,10 @@ import asyncio
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from bitrix_pull.dispatch.router import Pattern
 from bitrix_pull.dispatch.subscription import Subscription
 from bitrix_pull.errors import NotRunning, Unreachable
 from tests import virtual_time
 from tests.dispatch.rig import Running, event, mids, running
-
-X = Pattern("x", "application")
 
 
 class Order(BaseModel):
@@ -19,7 +16,7 @@ class Order(BaseModel):
 
 
 def subscription(rig: Running) -> Subscription[dict[str, int]]:
-    return rig.dispatcher.subscribe(X, None)
+    return rig.subscribe("x")
 
 
 async def test_it_yields_what_comes_while_it_is_entered() -> None:
@@ -144,7 +141,7 @@ async def test_iterating_outside_the_context_is_refused() -> None:
 
 async def test_a_model_types_the_params_and_a_misfit_is_skipped_by_asking_again() -> None:
     async with running() as rig:
-        async with rig.dispatcher.subscribe(X, Order) as events:
+        async with rig.subscribe("x", model=Order) as events:
             wrong = event(1, params={"id": "seven"})
             rig.put(wrong, event(2, params={"id": "8"}))
             with pytest.raises(ValidationError):
