@@ -374,7 +374,8 @@ class PullClient(Router):
             Unreachable: It was never sent, so it may be repeated.
 
         Over 100 receivers take several requests past REST, of which some may fail: the error
-        is then that of one, and ``publish_many`` tells who missed it.
+        is then that of one, and ``publish_many`` tells who missed it. The same holds for
+        ``NoChannel``: of several users those who are inactive miss it, and the others get it.
         """
         message = Message(command, params, module=module, users=users, channels=channels, to_self=to_self)
         receipt = await self.publish_many([message], route=route, retry=retry, timeout=timeout)

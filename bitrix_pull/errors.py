@@ -57,6 +57,7 @@
         │   ├── InvalidReceiver         4019
         │   ├── PrivateReceiver         4020
         │   └── InvalidSignature        4021
+        ├── NoChannel                   a receiver is inactive, or unknown to the portal
         ├── PublishTooLarge             over 1 MiB
         ├── PublishBusy                 the push server takes nothing just now: wait, then repeat
         ├── OutcomeUnknown              it was sent, and may have been published or not
@@ -553,6 +554,12 @@ class InvalidSignature(PublishRefused):
 
     codes = (4021,)
     advice = "Take the channel and its signature from the portal anew."
+
+
+class NoChannel(PublishError):  # noqa: N818
+    """Users among the receivers have no channel; all others of the message were sent it."""
+
+    advice = "Inactive users, and those that the portal does not know, have none: leave them out."
 
 
 class PublishTooLarge(PublishError):  # noqa: N818

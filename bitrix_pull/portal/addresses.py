@@ -139,7 +139,8 @@ def rest_endpoint(portal: str) -> str:
     """Return the endpoint for calls with an access token: ``https://acme.bitrix24.com/rest/``.
 
     Args:
-        portal: A domain, which means https, or an address without path.
+        portal: A domain, which means https, or an address without path, or with the one that
+            a portal gives as ``client_endpoint``: ``https://acme.bitrix24.com/rest/``.
 
     Raises:
         InvalidArgument: It is neither.
@@ -153,9 +154,10 @@ def rest_endpoint(portal: str) -> str:
             "the portal is no domain",
             advice='Give it as "acme.bitrix24.com", or with https:// if it is a single word.',
         )
-    if address.target not in ("", "/"):
+    if address.target not in ("", "/", "/rest", "/rest/"):
         raise InvalidArgument(
-            "the portal's address holds a path", advice='Give the domain alone, as in "acme.bitrix24.com".'
+            "the portal's address holds a path",
+            advice='Give the domain alone, as in "acme.bitrix24.com", or its client_endpoint.',
         )
     return f"{address.origin}/rest/"
 

@@ -95,7 +95,7 @@ class AccessToken(Credentials):
     """The access token of an installed application. It is not refreshed.
 
     Args:
-        portal: The portal's domain, or its address.
+        portal: The portal's domain, its address, or what it gives as ``client_endpoint``.
         token: The access token.
 
     Raises:

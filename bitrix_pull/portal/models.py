@@ -1,7 +1,7 @@
 """What ``pull.config.get`` and ``pull.application.config.get`` answer, as values (protocol §2).
 
-Portals differ in how they write the same thing: ``[]`` for an empty map, null for what is
-absent, ``"Y"`` or 1 for true, numbers as text, ``long_pooling_secure``. All of that ends
+Portals differ in how they write the same thing: ``[]``, ``false``, ``""`` or null for what is
+not there, ``"Y"`` or 1 for true, numbers as text, ``long_pooling_secure``. All of that ends
 here. Every field may be missing, and unknown ones are ignored.
 """
 
@@ -23,23 +23,30 @@ from pydantic import (
 )
 
 from bitrix_pull.errors import InvalidConfig, NotConfigured
-
-
-def _without_empty(value: Any) -> Any:
-    """Take null and an empty map, which PHP writes as ``[]``, for the same as a missing field."""
-    if value == []:
-        return {}
-    if not isinstance(value, Mapping):
-        return value
-    fields = cast("Mapping[object, object]", value)
-    return {name: item for name, item in fields.items() if item is not None and item not in ([], {})}
+from bitrix_pull.wire.messages import is_nothing, is_object
 
 
 def _php_map(value: Any) -> Any:
-    """PHP writes a map with the keys 0, 1, … as a list."""
+    """PHP writes a map with the keys 0, 1, … as a list, and an empty one in many ways."""
+    if is_nothing(value):
+        return {}
     if isinstance(value, list | dict) and len(cast("Collection[object]", value)) > MAP_MAX:
         raise ValueError(f"there are over {MAP_MAX} of them")
-    return _without_empty(dict(enumerate(cast("list[object]", value))) if isinstance(value, list) else value)
+    if isinstance(value, list):
+        value = dict(enumerate(cast("list[object]", value)))
+    return _without_nothing(value)
+
+
+def _without_nothing(value: Any, flags: Collection[str] = ()) -> Any:
+    """Leave out the fields of a map that hold nothing; of ``flags`` those that hold no false either."""
+    if not isinstance(value, Mapping):
+        return value
+    fields = cast("Mapping[object, object]", value)
+    return {
+        name: item
+        for name, item in fields.items()
+        if not is_nothing(item) or (name in flags and (item is False or item == ""))
+    }
 
 
 def _php_flag(value: Any) -> Any:
@@ -80,8 +87,10 @@ class _PortalModel(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _accept_missing_fields(cls, value: Any) -> Any:
-        return _without_empty(value)
+    def _take_nothing_for_missing(cls, value: Any) -> Any:
+        """Tell by the kind of a field, not by its name, what stands for nothing in it."""
+        flags = [name for name, field in cls.model_fields.items() if field.annotation is bool]
+        return {} if is_nothing(value) else _without_nothing(value, flags)
 
 
 class Channel(_PortalModel):
@@ -103,11 +112,19 @@ class Channel(_PortalModel):
     type: str = ""
 
 
+def _channel_with_id(value: Any) -> Any:
+    """Take a channel without id, and so nothing to subscribe to, for none."""
+    return None if is_object(value) and is_nothing(value.get("id")) else value
+
+
+_ChannelIfAny = Annotated[Channel | None, BeforeValidator(_channel_with_id)]
+
+
 class Channels(_PortalModel):
     """The channels of the application or user."""
 
-    private: Channel | None = None
-    shared: Channel | None = None
+    private: _ChannelIfAny = None
+    shared: _ChannelIfAny = None
 
 
 class PublicChannelInfo(_PortalModel):
@@ -115,7 +132,8 @@ class PublicChannelInfo(_PortalModel):
 
     Attributes:
         user_id: The user's id on the portal.
-        public_id: The channel as 32 hex digits, without signature.
+        public_id: The channel as 32 hex digits, without signature; "" for a user who has none,
+            being inactive or unknown to the portal, whatever the other fields say.
         signature: The push server's signature in hex; "" on a server without a key.
         start: From when the channel is valid.
         end: Until when the channel is valid.

@@ -65,7 +65,7 @@ class OAuth(Credentials):
     when its caller is cancelled, and new tokens are stored before they are used.
 
     Args:
-        portal: The portal's domain, or its address.
+        portal: The portal's domain, its address, or what it gives as ``client_endpoint``.
         client_id: The application's id.
         client_secret: The application's secret key.
         tokens: Where the tokens are: the path of a JSON file that holds them as the OAuth

@@ -1,9 +1,14 @@
-"""The public channels of users: where clients publish to, and ask who is online (protocol §3)."""
+"""The public channels of users: where clients publish to, and ask who is online (protocol §2 and §3).
+
+``publicChannels`` of a configuration names the user's portal-wide channel, whatever the mode:
+on an application's behalf nothing is ever sent there, as no client of it would get it.
+"""
 
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from bitrix_pull.errors import (
@@ -42,6 +47,9 @@ for new ones some seconds after that, and listens on these until then."""
 LIFE_UNKNOWN_S = 600.0
 """How long a channel is remembered whose end the portal does not tell."""
 
+ABSENT_S = 60.0
+"""How long it is remembered that a user, being inactive or unknown, has no channel."""
+
 DENIED_S = 600.0
 """How long a portal that refuses to tell the channels is not asked again."""
 
@@ -52,7 +60,7 @@ class Own:
 
     Attributes:
         user: The user's id, or None where the portal does not tell.
-        channel: The user's public channel, or None where there is none.
+        channel: The user's public channel of the client's mode, or None where there is none.
     """
 
     user: int | None
@@ -61,7 +69,7 @@ class Own:
 
 @dataclass(slots=True, frozen=True)
 class _Known:
-    channel: PublicChannel
+    channel: PublicChannel | None
     good_until_unix: float
 
 
@@ -71,7 +79,7 @@ class PublicChannels:
     Args:
         rest: Asks the portal.
         mode: Whose channels: those of the application, or those of user mode.
-        config: Gives the configuration, which holds the current user's channel.
+        config: Gives the configuration, which tells the current user's channel.
         now: The portal's clock (unix).
     """
 
@@ -92,7 +100,7 @@ class PublicChannels:
         self._denied_until = -math.inf
 
     async def of_users(self, users: Sequence[int]) -> dict[int, PublicChannel]:
-        """Return the public channels of users; who has none is left out.
+        """Return the public channels of users; who has none, being inactive or unknown, is left out.
 
         One request at a time: who asks for users that another call is asking for gets
         that answer. A call that fails or is cancelled leaves nothing behind.
@@ -109,7 +117,7 @@ class PublicChannels:
                 missing = [user for user in dict.fromkeys(users) if user not in found]
                 for start in range(0, len(missing), USERS_PER_CALL):
                     found |= await self._ask(missing[start : start + USERS_PER_CALL])
-        return found
+        return {user: channel for user, channel in found.items() if channel is not None}
 
     def forget(self, users: Iterable[int]) -> None:
         """Ask anew for the channels of users: the push server did not take what we have."""
@@ -122,29 +130,48 @@ class PublicChannels:
         Raises:
             PullError: There is no configuration yet, and the portal gave none.
         """
-        config = await self._config()
-        named = {user: _channel(info) for user, info in config.public_channels.items()}
-        private = config.channels.private
-        if private is not None and private.public_id:
-            channel = _parse(private.public_id)
-            named = {user: other for user, other in named.items() if other.id == channel.id}
-            return Own(next(iter(named), None), channel)
-        # Without a private channel (version 5), or its public part, only the user's own is named.
-        return Own(*next(iter(named.items()))) if len(named) == 1 else Own(None, None)
+        return self._own(await self._config())
 
-    def _remembered(self, users: Sequence[int], config: PullConfig) -> dict[int, PublicChannel]:
+    def _own(self, config: PullConfig) -> Own:
+        private = config.channels.private
+        channel = _parse(private.public_id) if private is not None and private.public_id else None
+        named = config.public_channels
+        if self._mode == "application":
+            return Own(next(iter(named)) if len(named) == 1 else None, channel)
+        if channel is not None:
+            mine = [user for user, info in named.items() if info.public_id == channel.id.hex()]
+            return Own(mine[0] if mine else None, channel)
+        # Without a private channel, or its public part, only the user's own is named.
+        if len(named) != 1:
+            return Own(None, None)
+        ((user, info),) = named.items()
+        return Own(user, _channel(info))
+
+    def _remembered(self, users: Sequence[int], config: PullConfig) -> dict[int, PublicChannel | None]:
         now = self._now()
-        found: dict[int, PublicChannel] = {}
+        told = self._told(users, config)
+        found: dict[int, PublicChannel | None] = {}
         for user in users:
-            info = config.public_channels.get(user)
-            known = self._known.get(user)
-            if info is not None and (info.end is None or now < info.end.timestamp() + RENEWAL_S):
-                found[user] = _channel(info)
-            elif known is not None and now < known.good_until_unix:
+            known = told.get(user) or self._known.get(user)
+            if known is not None and now < known.good_until_unix:
                 found[user] = known.channel
         return found
 
-    async def _ask(self, users: Sequence[int]) -> dict[int, PublicChannel]:
+    def _told(self, users: Sequence[int], config: PullConfig) -> dict[int, _Known]:
+        """Return the channels that the configuration tells, as far as it does."""
+        if self._mode == "application":
+            own, private = self._own(config), config.channels.private
+            if own.user is None or own.channel is None or private is None:
+                return {}
+            return {own.user: _Known(own.channel, _renewed_at(private.end))}
+        named = {user: info for user in users if (info := config.public_channels.get(user)) is not None}
+        return {
+            user: _Known(channel, _renewed_at(info.end))
+            for user, info in named.items()
+            if (channel := _channel(info)) is not None
+        }
+
+    async def _ask(self, users: Sequence[int]) -> dict[int, PublicChannel | None]:
         if self._now() < self._denied_until:
             raise self._denied()
         params: dict[str, Any] = {"USERS": list(users)}
@@ -156,16 +183,20 @@ class PublicChannels:
             self._denied_until = self._now() + DENIED_S
             logger.warning("the portal does not tell the public channels of users: %s", error)
             raise self._denied() from None
-        found = {user: _channel(answer[user]) for user in users if user in answer}
+        found = {user: _channel(answer[user]) if user in answer else None for user in users}
         self._remember(found, answer)
         return found
 
-    def _remember(self, found: Mapping[int, PublicChannel], answer: Mapping[int, PublicChannelInfo]) -> None:
+    def _remember(
+        self, found: Mapping[int, PublicChannel | None], answer: Mapping[int, PublicChannelInfo]
+    ) -> None:
         now = self._now()
         for user, channel in found.items():
-            end = answer[user].end
+            end = None if channel is None else answer[user].end
             # Not anew ahead of the end: until then the portal answers the same (protocol §3).
-            good_until = now + LIFE_UNKNOWN_S if end is None else max(end.timestamp(), now + ENDED_S)
+            good_until = now + (ABSENT_S if channel is None else LIFE_UNKNOWN_S)
+            if end is not None:
+                good_until = max(end.timestamp(), now + ENDED_S)
             # Anew at the end of the line: the oldest are the first to be forgotten.
             self._known.pop(user, None)
             self._known[user] = _Known(channel, good_until)
@@ -183,8 +214,16 @@ class PublicChannels:
         )
 
 
-def _channel(info: PublicChannelInfo) -> PublicChannel:
+def _channel(info: PublicChannelInfo) -> PublicChannel | None:
+    """Return a user's channel; None for one who has none."""
+    if not info.public_id:
+        return None
     return _parse(f"{info.public_id}.{info.signature}" if info.signature else info.public_id)
+
+
+def _renewed_at(end: datetime | None) -> float:
+    """Return until when a channel of the configuration is good (unix)."""
+    return math.inf if end is None else end.timestamp() + RENEWAL_S
 
 
 def _parse(text: str) -> PublicChannel:

@@ -1,13 +1,26 @@
 """OAuth tokens: what the OAuth server gives out, and a refresh replaces."""
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from bitrix_pull.errors import InvalidArgument
+from bitrix_pull.wire.messages import is_nothing
 
 _LONGEST_FIELD = 1000
+
+_FORM_FIELDS = {
+    "AUTH_ID": "access_token",
+    "REFRESH_ID": "refresh_token",
+    "AUTH_EXPIRES": "expires_in",
+    "DOMAIN": "domain",
+    "SERVER_ENDPOINT": "server_endpoint",
+}
+"""How an installation or a frame names what the OAuth server names otherwise (protocol §2)."""
+
+_FORM_EXTRAS = ("member_id", "status")
 
 
 def require_token(what: str, value: object) -> str:
@@ -62,11 +75,44 @@ class Tokens:
             return cls(
                 access_token=content.get("access_token", ""),
                 refresh_token=content.get("refresh_token", ""),
-                expires=None if expires is None else _number(expires),
+                expires=None if is_nothing(expires) else _number(expires),
                 fields=_other_fields(content),
             )
         except InvalidArgument as error:
             raise InvalidArgument(f"{what}: {error}") from None
+
+    @classmethod
+    def from_install(cls, content: Mapping[str, Any], *, now: float | None = None) -> "Tokens":
+        """Read tokens as a portal first hands them to an application (protocol §2).
+
+        That is what is POSTed to it: on its installation and in a frame ``AUTH_ID``,
+        ``REFRESH_ID``, ``AUTH_EXPIRES``, ``DOMAIN``, ``member_id``, …; with an event
+        ``auth[access_token]``, ``auth[refresh_token]``, …, or a map ``auth`` of these.
+        Values may be lists of one, as ``urllib.parse.parse_qs`` gives them. Anybody can post
+        such a form: look at its ``member_id`` and ``application_token`` before you keep it.
+
+        Example:
+            tokens = Tokens.from_install(await request.post())
+            auth = OAuth(tokens.fields["client_endpoint"], client_id=…, client_secret=…, tokens=tokens)
+
+        Args:
+            content: The form's fields.
+            now: When it came (unix), from which the seconds until its end count; None: now.
+
+        Returns:
+            The tokens; ``fields`` has ``client_endpoint`` and ``domain`` where the form tells
+            the portal, which are accepted wherever a portal is named.
+
+        Raises:
+            InvalidArgument: One of the tokens is missing, as the refresh token is in what is
+                sent about a user who has not installed the application.
+        """
+        if not isinstance(content, Mapping):
+            raise InvalidArgument(f"an installation's form must be a mapping, not {type(content).__name__}")
+        fields = _form_fields(content)
+        expires_in, expires = _number(fields.pop("expires_in", None)), _number(fields.get("expires"))
+        ends = ((time.time() if now is None else now) + expires_in, expires)
+        return cls.read({**fields, "expires": next(filter(_is_time, ends), None)}, "the installation's form")
 
     def write(self) -> dict[str, Any]:
         """Return them as the OAuth server writes them."""
@@ -95,10 +141,38 @@ class Tokens:
         return self.expires is not None and self.expires <= now
 
 
+def _form_fields(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of an installation, a frame or an event under the OAuth server's names."""
+    form = {name: _single(value) for name, value in content.items()}
+    nested = form.get("auth")
+    if isinstance(nested, Mapping):
+        return {name: _single(value) for name, value in cast("Mapping[str, Any]", nested).items()}
+    event = {
+        name.removeprefix("auth[").removesuffix("]"): value
+        for name, value in form.items()
+        if name.startswith("auth[")
+    }
+    if event or "AUTH_ID" not in form:
+        return event or form
+    fields = {known: form[name] for name, known in _FORM_FIELDS.items() if not is_nothing(form.get(name))}
+    fields |= {name: form[name] for name in _FORM_EXTRAS if not is_nothing(form.get(name))}
+    if isinstance(fields.get("domain"), str):
+        scheme = "http" if str(form.get("PROTOCOL")) == "0" else "https"
+        fields["client_endpoint"] = f"{scheme}://{fields['domain']}/rest/"
+    return fields
+
+
+def _single(value: object) -> object:
+    """Return the one value of a field whose values come as a list."""
+    return cast("list[object]", value)[0] if isinstance(value, list) and value else value
+
+
 def _number(value: object) -> float:
     """Return a number that may be written as text; NaN for anything else."""
     try:
-        return float(value) if isinstance(value, int | float | str) else math.nan
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            return math.nan
+        return float(value)
     except (ValueError, OverflowError):
         return math.nan
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from bitrix_pull.errors import InvalidArgument, PullError, RouteUnavailable, Unreachable
+from bitrix_pull.errors import NoChannel, PullError, RouteUnavailable, Unreachable
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.auth import Mode
 from bitrix_pull.portal.models import PullConfig
@@ -120,13 +120,17 @@ class Addresses:
         """Yield what goes out, and add to ``failed`` what cannot."""
         for position, message in enumerate(messages):
             try:
-                part = Part(position, message, self._targets(message, users, denied, own))
-                if part.fits:
-                    yield part
-                else:
-                    yield from split(part)
+                targets = self._targets(message, users, denied, own)
+                whole = Part(position, message, targets)
+                parts = () if not targets else (whole,) if whole.fits else split(whole)
             except PullError as error:
                 failed.append((unaddressed(position, message), error))
+                continue
+            yield from parts
+            absent = [user for user in message.users if user not in users]
+            if absent:
+                missed = Part(position, message, list(map(Target, absent)))
+                failed.append((missed, NoChannel(f"{missed} was not sent: there is no channel")))
 
     def _targets(
         self,
@@ -135,15 +139,15 @@ class Addresses:
         denied: RouteUnavailable | None,
         own: Own | None,
     ) -> Sequence[Target]:
+        """Return the receivers that have a channel."""
         if message.to_everybody:
             raise no_shared_channel(self._mode)
-        for user in message.users:
-            if user not in users:
-                raise denied or InvalidArgument(f"the portal knows no public channel of user {user}")
+        if denied is not None and not users.keys() >= set(message.users):
+            raise denied
         if len(message.users) == 1 and not (message.channels or message.to_self):
-            return users[message.users[0]]
+            return users.get(message.users[0], ())
         targets = [Target(channel, channel) for channel in message.channels]
-        targets += [target for user in message.users for target in users[user]]
+        targets += [target for user in message.users for target in users.get(user, ())]
         if own is not None and message.to_self:
             if own.channel is None:
                 raise RouteUnavailable(

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from bitrix_pull.errors import InvalidConfig, NotConfigured
 from bitrix_pull.portal.models import read_config, read_public_channels
 
+REFERENCE = Path(__file__).parents[1] / "reference"
 SAMPLES = {
-    path.stem: orjson.loads(path.read_bytes())["result"]
-    for path in sorted((Path(__file__).parents[1] / "reference").glob("config_*.json"))
+    path.stem: orjson.loads(path.read_bytes())["result"] for path in sorted(REFERENCE.glob("config_*.json"))
 }
 LIVE = SAMPLES["config_v4_live"]
+INACTIVE = orjson.loads((REFERENCE / "public_channels_inactive_user.json").read_bytes())["result"]
 
 
 def changed(place: str, value: Any) -> Any:
@@ -50,7 +51,7 @@ def test_every_recorded_sample_is_read(name: str) -> None:
     assert config.server.version == server["version"]
     assert config.websocket_url == server["websocket_secure"]
     assert config.polling_url == (server.get("long_polling_secure") or server["long_pooling_secure"])
-    assert config.publish_url == server["publish_secure"]
+    assert config.publish_url == (server["publish_secure"] or None)
     assert config.channel_ids == tuple(
         sample["channels"][kind]["id"] for kind in ("private", "shared") if kind in sample["channels"]
     )
@@ -71,7 +72,8 @@ def test_the_live_sample_in_detail() -> None:
     assert config.earliest_end == end
     assert config.api.revision_web == 19
     user = config.public_channels[577]
-    assert (user.user_id, user.public_id) == (577, "6221e0eb48981fce67cf4756e82e8102")
+    # In application mode the user's own channel is another than the portal-wide one there.
+    assert (user.user_id, user.public_id) == (577, "ead505c469d7f7412033b7412cb6bd3c")
 
 
 def test_the_configuration_may_end_before_its_channels() -> None:
@@ -129,17 +131,29 @@ FIELDS = [
     *(f"publicChannels.577.{name}" for name in LIVE["publicChannels"]["577"]),
     "exp",
 ]
+NOTHING: list[Any] = [[], {}, None, False, ""]
+FLAGS = ["server.server_enabled", "server.websocket_enabled", "server.publish_enabled"]
 
 
-@pytest.mark.parametrize("place", [place for place in MAPS if place != "channels"])
-@pytest.mark.parametrize("empty", [[], {}, None])
-def test_an_empty_map_is_a_missing_one(place: str, empty: Any) -> None:
-    assert read_config(changed(place, empty)) == read_config(without(place))
+@pytest.mark.parametrize("place", [place for place in FIELDS if place != "channels" and place not in FLAGS])
+@pytest.mark.parametrize("nothing", NOTHING)
+def test_phps_nothing_is_a_missing_field(place: str, nothing: Any) -> None:
+    assert read_config(changed(place, nothing)) == read_config(without(place))
 
 
-@pytest.mark.parametrize(
-    "place", [place for place in FIELDS if place not in ("channels", "channels.private.id")]
-)
+@pytest.mark.parametrize("nothing", [[], {}, None])
+@pytest.mark.parametrize("place", FLAGS)
+def test_what_cannot_mean_no_is_a_missing_flag(place: str, nothing: Any) -> None:
+    assert read_config(changed(place, nothing)) == read_config(without(place))
+
+
+@pytest.mark.parametrize("nothing", NOTHING)
+def test_a_field_that_holds_nothing_gives_way_to_its_other_spelling(nothing: Any) -> None:
+    config = changed("server.long_polling_secure", nothing)
+    assert read_config(config).polling_url == LIVE["server"]["long_pooling_secure"]
+
+
+@pytest.mark.parametrize("place", [place for place in FIELDS if place != "channels"])
 def test_any_other_field_may_be_missing(place: str) -> None:
     assert read_config(without(place)).channel_ids
 
@@ -184,12 +198,20 @@ def test_times_keep_the_moment_whatever_the_zone() -> None:
 
 
 def test_public_channels_as_the_list_method_answers_them() -> None:
-    assert read_public_channels([]) == {}
+    for nothing in NOTHING:
+        assert read_public_channels(nothing) == {}
+        assert read_public_channels({"577": nothing}) == {}
     assert read_public_channels(LIVE["publicChannels"])[577].user_id == 577
     # PHP makes a list of a map whose keys happen to be 0, 1, …
     assert read_public_channels([{"user_id": 0, "public_id": "ab"}])[0].public_id == "ab"
     with pytest.raises(InvalidConfig, match="malformed at 577: "):
         read_public_channels({"577": "nonsense"}, "pull.channel.public.list")
+
+
+def test_a_user_without_channel_is_among_the_others() -> None:
+    channels = read_public_channels(INACTIVE)
+    assert channels[577].public_id == "ead505c469d7f7412033b7412cb6bd3c"
+    assert channels[999].public_id == ""
 
 
 @pytest.mark.parametrize(
@@ -202,7 +224,7 @@ def test_public_channels_as_the_list_method_answers_them() -> None:
         ("server.websocket_enabled", "perhaps", "server.websocket_enabled: .*boolean"),
         ("server.long_pooling_secure", [1], "server.long_pooling_secure: .*string"),
         ("channels.private", "x", "channels.private: "),
-        ("channels.private.id", "", "channels.private.id: "),
+        ("channels.private.id", [1], "channels.private.id: "),
         ("channels.private.end", "tomorrow", "channels.private.end: .*datetime"),
         ("channels.private.end", "2026-04-01T05:05:23", "channels.private.end: .*timezone"),
         ("publicChannels.577.user_id", {"a": 1}, r"publicChannels\.577\.user_id: "),
@@ -219,19 +241,28 @@ def test_a_wrong_field_is_named_as_the_portal_names_it(place: str, value: Any, s
     assert "6221e0eb" not in str(caught.value)
 
 
-def test_a_channel_without_id_is_named() -> None:
-    with pytest.raises(InvalidConfig, match=r"channels\.private\.id: Field required"):
-        read_config(without("channels.private.id"))
+@pytest.mark.parametrize("nothing", NOTHING)
+def test_a_channel_without_id_is_none(nothing: Any) -> None:
+    config = read_config(changed("channels.private.id", nothing))
+    assert config.channels.private is None
+    assert config.channel_ids == (LIVE["channels"]["shared"]["id"],)
 
 
-@pytest.mark.parametrize("result", [None, "x", 5, [1]])
+@pytest.mark.parametrize("result", ["x", 5, [1], True])
 def test_a_result_that_is_no_configuration(result: Any) -> None:
     with pytest.raises(InvalidConfig, match="malformed at result: "):
         read_config(result)
 
 
 @pytest.mark.parametrize(
-    "result", [[], {}, changed("channels", []), without("channels"), {"channels": {"private": []}}]
+    "result",
+    [
+        *NOTHING,
+        *(changed("channels", nothing) for nothing in NOTHING),
+        without("channels"),
+        {"channels": {"private": []}},
+        {"channels": {"private": {"id": ""}, "shared": False}},
+    ],
 )
 def test_a_configuration_without_channels_says_so(result: Any) -> None:
     with pytest.raises(InvalidConfig, match=r"no channel: channels\.private, channels\.shared and jwt"):

@@ -18,7 +18,7 @@ from bitrix_pull.errors import (
 from bitrix_pull.portal import public_channels
 from bitrix_pull.portal.auth import Mode
 from bitrix_pull.portal.models import PullConfig, read_config
-from bitrix_pull.portal.public_channels import DENIED_S, ENDED_S, RENEWAL_S, Own, PublicChannels
+from bitrix_pull.portal.public_channels import ABSENT_S, DENIED_S, ENDED_S, RENEWAL_S, Own, PublicChannels
 from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.wire.channel_ids import PublicChannel
 from tests import virtual_time
@@ -40,7 +40,7 @@ def channel(user: int, *, generation: int = 1) -> PublicChannel:
 
 
 class Portal:
-    """A portal that knows everybody but user 404, and a clock of its own.
+    """A portal that knows everybody but user 404, where 999 is inactive, and a clock of its own.
 
     Attributes:
         asked: The users of each request.
@@ -71,11 +71,16 @@ class Portal:
         await asyncio.sleep(self.slow_s)
         if self.failing:
             raise self.failing.pop(0)
+        nobody = {"public_id": None, "signature": "cd" * 20, "end": "1970-01-01T12:00:05+00:00"}
         return {
-            str(user): told(user, generation=self.generation, end=self.end)
+            str(user): told(user, generation=self.generation, end=self.end) | (nobody if user == 999 else {})
             for user in params["USERS"]
             if user != 404
         }
+
+    @staticmethod
+    def iso(unix: float) -> str:
+        return datetime.fromtimestamp(unix, UTC).isoformat()
 
 
 async def test_each_user_is_asked_for_once() -> None:
@@ -95,7 +100,7 @@ async def test_an_application_asks_for_its_own_channels(mode: Mode, application:
 
 
 async def test_what_the_configuration_tells_is_not_asked_for() -> None:
-    portal = Portal()
+    portal = Portal("user")
     portal.own = {"7": told(7, generation=9)}
     assert await portal.channels.of_users([7]) == {7: channel(7, generation=9)}
     assert portal.asked == []
@@ -105,6 +110,24 @@ async def test_what_the_configuration_tells_is_not_asked_for() -> None:
     portal.now += 2
     portal.generation, portal.end = 10, portal.now + LIFE_S
     assert await portal.channels.of_users([7]) == {7: channel(7, generation=10)}
+
+
+async def test_an_application_never_takes_its_users_portal_wide_channel_for_its_own() -> None:
+    portal = Portal()
+    portal.own = {"7": told(7, generation=9)}
+    portal.private |= {"public_id": channel(7, generation=3).text, "end": portal.iso(NOW + LIFE_S)}
+    assert await portal.channels.of_users([7]) == {7: channel(7, generation=3)}
+    assert await portal.channels.own() == Own(7, channel(7, generation=3))
+    assert portal.asked == []
+    portal.now = NOW + LIFE_S + RENEWAL_S + 1
+    portal.end = portal.now + LIFE_S
+    assert await portal.channels.of_users([7]) == {7: channel(7)}
+    # Where the portal does not tell it, as on version 5, it is asked for.
+    del portal.private["public_id"]
+    portal.channels.forget([7])
+    assert await portal.channels.of_users([7]) == {7: channel(7)}
+    assert portal.asked == [[7], [7]]
+    assert await portal.channels.own() == Own(7, None)
 
 
 async def test_a_channel_is_good_until_its_end() -> None:
@@ -145,7 +168,21 @@ async def test_a_channel_without_an_end_is_asked_for_again_after_some_minutes() 
 
 async def test_who_has_no_channel_is_left_out() -> None:
     portal = Portal()
-    assert await portal.channels.of_users([404, 1]) == {1: channel(1)}
+    for _ in range(3):
+        assert await portal.channels.of_users([404, 999, 1]) == {1: channel(1)}
+    assert portal.asked == [[404, 999, 1]]
+    # They may be active one day.
+    portal.now += ABSENT_S + 1
+    await portal.channels.of_users([404, 1])
+    assert portal.asked[1:] == [[404]]
+
+
+@pytest.mark.parametrize("mode", ["application", "user"])
+async def test_a_configuration_may_name_the_user_without_a_channel(mode: Mode) -> None:
+    portal = Portal(mode)
+    portal.own = {"7": told(7) | {"public_id": None}}
+    assert await portal.channels.own() == Own(7, None)
+    assert await portal.channels.of_users([7]) == {7: channel(7)}
 
 
 def test_concurrent_calls_ask_once_for_each_user() -> None:
@@ -185,7 +222,7 @@ async def test_a_failed_request_poisons_nothing(error: Exception) -> None:
 
 
 async def test_a_malformed_answer_is_told_without_what_it_holds() -> None:
-    portal = Portal()
+    portal = Portal("user")
     portal.own = {"7": {"user_id": 7, "public_id": "canary", "signature": "zz"}}
     with pytest.raises(InvalidConfig) as raised:
         await portal.channels.of_users([7])
@@ -199,6 +236,7 @@ def test_a_missing_scope_is_asked_about_once_in_a_while(mode: Mode, advice: str)
     async def main() -> None:
         portal = Portal(mode)
         portal.own = {"7": told(7)}
+        portal.private |= {"public_id": channel(7).text}
         portal.failing = [InsufficientScope("no")]
         for _ in range(5):
             with pytest.raises(RouteUnavailable, match=advice):
@@ -215,7 +253,7 @@ async def test_long_lists_are_asked_for_in_pieces() -> None:
     portal = Portal()
     found = await portal.channels.of_users(range(1, 2_501))
     assert [len(users) for users in portal.asked] == [1_000, 1_000, 500]
-    assert len(found) == 2_500 - 1
+    assert len(found) == 2_500 - 2
 
 
 async def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,16 +278,19 @@ async def test_what_the_push_server_refused_is_asked_for_anew() -> None:
 
 
 async def test_oneself_is_found_by_the_private_channel() -> None:
-    portal = Portal()
+    portal = Portal("user")
     portal.own = {"7": told(7), "8": told(8)}
     portal.private["public_id"] = channel(8).text
     assert await portal.channels.own() == Own(8, channel(8))
 
 
-async def test_oneself_without_a_private_channel_is_the_only_one_named() -> None:
-    portal = Portal()
+@pytest.mark.parametrize(("mode", "own"), [("application", None), ("user", channel(7))])
+async def test_oneself_without_a_private_channel_is_the_only_one_named(
+    mode: Mode, own: PublicChannel | None
+) -> None:
+    portal = Portal(mode)
     portal.own = {"7": told(7)}
-    assert await portal.channels.own() == Own(7, channel(7))
+    assert await portal.channels.own() == Own(7, own)
     portal.own = {"7": told(7), "8": told(8)}
     assert await portal.channels.own() == Own(None, None)
 

@@ -6,7 +6,7 @@ import pytest
 
 from bitrix_pull import AccessToken, Message, PublicChannel, PullClient, PullOptions, Webhook
 from bitrix_pull.emulator import Emulator
-from bitrix_pull.errors import InvalidArgument, NotRunning, RouteUnavailable
+from bitrix_pull.errors import NoChannel, NotRunning, RouteUnavailable
 from bitrix_pull.publish.publisher import Route
 from tests.publish.conftest import AlteredPortal, channel_of, client, next_numbers
 
@@ -94,9 +94,14 @@ async def test_a_user_whom_the_portal_does_not_know(emu: Emulator) -> None:
             return [] if method == "pull.channel.public.list" else answer
 
     pull = PullClient(Portal(emu))
-    receipt = await pull.publish_many([Message("x", users=[1, 77]), Message("x", users=1)], route="endpoint")
-    assert [fate.outcome for fate in receipt.fates] == ["refused", "accepted"]
-    with pytest.raises(InvalidArgument, match="user 77"):
+    messages = [Message("x", users=[1, 77]), Message("x", users=1), Message("x", users=77)]
+    receipt = await pull.publish_many(messages, route="endpoint")
+    assert [(fate.outcome, fate.missed) for fate in receipt.fates] == [
+        ("refused", (77,)),
+        ("accepted", ()),
+        ("refused", (77,)),
+    ]
+    with pytest.raises(NoChannel, match=r"x to user 77 was not sent.*Inactive"):
         receipt.raise_for_failures()
     await pull.close()
 
