@@ -109,8 +109,7 @@ async def _endpoint_requests(
     async with http.post(call, json={"auth": served.token}) as response:
         config = (await response.json())["result"]
     channels = config["channels"]
-    info = config["publicChannels"][str(_USER)]
-    receiver = PublicChannel.parse(f"{info['public_id']}.{info['signature']}")
+    receiver = PublicChannel.parse(channels["private"]["public_id"])
     publications = [
         Publication(
             [receiver],

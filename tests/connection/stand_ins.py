@@ -40,8 +40,8 @@ class StandInPortal:
         """Answer with a push server of version 4 that is described by ``server``."""
         self.config: dict[str, Any] = {
             "server": {"version": 4, "server_enabled": True, **server},
-            "channels": {"private": {"id": PRIVATE_ID}, "shared": {"id": SHARED_ID}},
-            "publicChannels": {"1": {"user_id": 1, "public_id": "0" * 32}},
+            "channels": {"private": {"id": PRIVATE_ID, "public_id": "0" * 32}, "shared": {"id": SHARED_ID}},
+            "publicChannels": {"1": {"user_id": 1, "public_id": "1" * 32}},
         }
         self.calls: list[str] = []
 

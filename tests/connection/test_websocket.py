@@ -365,13 +365,11 @@ def test_no_log_holds_a_channel_or_token(caplog: pytest.LogCaptureFixture) -> No
             await asyncio.sleep(20)
             config = emu.portal.config("application", 1)
             channels = config["channels"]
-            public = config["publicChannels"]["1"]
             return [
                 emu.token,
                 *channels["private"]["id"].replace(":", ".").split("."),
                 *channels["shared"]["id"].split("."),
-                public["public_id"],
-                public["signature"],
+                *channels["private"]["public_id"].split("."),
             ]
 
     caplog.set_level(logging.DEBUG)

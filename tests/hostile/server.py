@@ -58,8 +58,8 @@ class HostileServer:
             server["websocket_secure"] = f"ws://{address}/subws/"
         self.config = {
             "server": server,
-            "channels": {"private": {"id": PRIVATE_ID}, "shared": {"id": SHARED_ID}},
-            "publicChannels": {"1": {"user_id": 1, "public_id": "0" * 32}},
+            "channels": {"private": {"id": PRIVATE_ID, "public_id": "0" * 32}, "shared": {"id": SHARED_ID}},
+            "publicChannels": {"1": {"user_id": 1, "public_id": "1" * 32}},
         }
         self._polled.put_nowait(self.event(CALM))
 

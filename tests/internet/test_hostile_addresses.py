@@ -59,8 +59,8 @@ class Stand:
             {
                 "result": {
                     "server": {"version": 4, "server_enabled": True, **self.server},
-                    "channels": {"private": {"id": PRIVATE_ID}},
-                    "publicChannels": {"1": {"user_id": 1, "public_id": "0" * 32}},
+                    "channels": {"private": {"id": PRIVATE_ID, "public_id": "0" * 32}},
+                    "publicChannels": {"1": {"user_id": 1, "public_id": "1" * 32}},
                 }
             }
         )
@@ -253,7 +253,7 @@ class OwnClient:
         return self.config
 
     def __init__(self, server: dict[str, Any]) -> None:
-        self.config = {"server": server, "channels": {"private": {"id": PRIVATE_ID}}}
+        self.config = {"server": server, "channels": {"private": {"id": PRIVATE_ID, "public_id": "0" * 32}}}
 
 
 class OwnClientOfPublicPortal(OwnClient):

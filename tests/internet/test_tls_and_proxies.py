@@ -38,8 +38,8 @@ CONFIG = {
         "long_polling_secure": f"https://{PUSH}/sub/",
         "publish_secure": f"https://{PUSH}/pub/",
     },
-    "channels": {"private": {"id": PRIVATE_ID}},
-    "publicChannels": {"1": {"user_id": 1, "public_id": "0" * 32}},
+    "channels": {"private": {"id": PRIVATE_ID, "public_id": "0" * 32}},
+    "publicChannels": {"1": {"user_id": 1, "public_id": "1" * 32}},
 }
 LOCALHOST = Path(__file__).parents[1] / "portal" / "self_signed.pem"
 TRANSPORTS = ["websocket", "long_polling"]

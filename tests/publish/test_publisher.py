@@ -136,7 +136,8 @@ async def test_a_refusal_of_the_endpoint_names_its_code(emu: Emulator) -> None:
 
         async def call(self, method: str, params: Mapping[str, Any], /) -> Any:
             config = emu.portal.config("application", 1)
-            config["publicChannels"]["1"]["signature"] = "00" * 20
+            private = config["channels"]["private"]
+            private["public_id"] = f"{private['public_id'].partition('.')[0]}.{'00' * 20}"
             return config
 
     pull = PullClient(Portal())
