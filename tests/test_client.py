@@ -440,7 +440,7 @@ def test_failed_is_final_says_why_and_asks_no_more() -> None:
             await asyncio.sleep(0)
             task = await start(pull)
             emu.portal.expire_token(emu.token)
-            emu.portal.expire_config()
+            emu.portal.rotate()
             with pytest.raises(PullError, match="expired"):
                 await task
             calls = emu.portal.calls.copy()

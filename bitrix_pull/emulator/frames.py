@@ -19,6 +19,13 @@ _SENDER_TYPES = {
     SenderType.BACKEND: push_pb2.BACKEND,
 }
 
+KEEP_ALIVE = (
+    Frame(Opcode.PING, b"").serialize(mask=False),
+    Frame(Opcode.TEXT, b'""').serialize(mask=False),
+    Frame(Opcode.TEXT, b"").serialize(mask=False),
+)
+"""What version 2 sends from time to time: a ping, and frames with nothing in them (protocol §4.1)."""
+
 
 class Outgoing:
     """Messages on their way to any number of subscribers: one response of the protocol.

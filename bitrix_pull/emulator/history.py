@@ -1,7 +1,7 @@
 """What the push server keeps: messages, their ids, and what a reconnecting client missed (protocol §6)."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
@@ -43,28 +43,63 @@ class Message:
 _mid = attrgetter("mid")
 
 
-class History:
-    """The message store of one push server."""
+@dataclass(slots=True, frozen=True)
+class Snapshot:
+    """What a Redis had written to its disk at a moment."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    epoch: int | None
+    counter: int
+    channels: Mapping[bytes, Sequence[Message]] = field(repr=False)
+
+
+class History:
+    """The message store of one push server, as it has it in its Redis.
+
+    The epoch is set there when the first message of an empty Redis is written, and each
+    process of the server reads it once (protocol §6).
+
+    Args:
+        clock: Unix time.
+        epoch: The first one; None: the second of the first message.
+    """
+
+    def __init__(self, clock: Callable[[], float], epoch: int | None = None) -> None:
         self._clock = clock
-        self._epoch = int(clock()) - 1
+        self._epoch = epoch
+        self._epoch_of_process: int | None = None
+        self._newest_epoch = 0
         self._counter = 0
         self._channels: dict[bytes, list[Message]] = {}
 
-    def begin_epoch(self, *, keep: bool) -> None:
-        """Do what a start of the server does to its messages.
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next message."""
+        if self._epoch is None:
+            # Greater than any before it, also where a clock stands still.
+            self._epoch = max(int(self._clock()), self._newest_epoch + 1)
+        self._newest_epoch = max(self._epoch, self._newest_epoch)
+        if self._epoch_of_process is None:
+            self._epoch_of_process = self._epoch
+        return self._epoch_of_process
 
-        The new epoch is greater than the last one, also within one second: a message
-        must never get a smaller mid than one before it.
+    def begin_process(self) -> None:
+        """Do what a start of the server does: read the epoch anew."""
+        self._epoch_of_process = None
 
-        Args:
-            keep: Replay messages of earlier epochs too.
-        """
-        self._epoch = max(int(self._clock()), self._epoch + 1)
-        self._counter = 0
-        if not keep:
-            self._channels.clear()
+    def flush(self) -> None:
+        """Lose everything, the counter too, as an emptied Redis does. The process keeps its epoch."""
+        self.restore(Snapshot(None, 0, {}))
+
+    def snapshot(self) -> Snapshot:
+        """Return what is stored now."""
+        channels = {channel: list(kept) for channel, kept in self._channels.items()}
+        return Snapshot(self._epoch, self._counter, channels)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to what was stored then. The process keeps its epoch."""
+        self._epoch = snapshot.epoch
+        self._counter = snapshot.counter
+        self._channels = {channel: list(kept) for channel, kept in snapshot.channels.items()}
 
     def take(
         self,
@@ -76,7 +111,7 @@ class History:
     ) -> Message:
         """Make a message, and keep it for the channels if it has an expiry."""
         self._counter += 1
-        mid = f"{self._epoch:010}{self._counter:016}"
+        mid = f"{self.epoch:010}{self._counter:016}"
         message = Message(mid, body, self._clock(), expiry_s, sender, additions)
         if expiry_s > 0:
             for channel in channels:

@@ -108,6 +108,15 @@ def _extend_watch(portal: Portal, caller: Caller, params: Mapping[str, Any]) -> 
     return as_php_writes({str(tag): True for tag in cast("list[object]", tags)})
 
 
+def _last_seen(portal: Portal, caller: Caller, params: Mapping[str, Any]) -> Any:
+    users = params.get("userIds")
+    if not isinstance(users, list):
+        raise RestError(*rest_errors.INVALID_FORMAT)
+    # "sendToQueueSever", spelt like this, lets the portal tell the push server too.
+    seen = portal.last_seen_s(_user_ids(users), tell_push_server=bool(params.get("sendToQueueSever")))
+    return as_php_writes({str(user_id): seconds for user_id, seconds in seen.items()})
+
+
 def _server_time(portal: Portal, caller: Caller, params: Mapping[str, Any]) -> Any:
     return portal.atom(portal.now())
 
@@ -124,6 +133,7 @@ METHODS: Mapping[str, Method] = {
     "pull.application.event.add": Method(_add_event, "pull", "application"),
     "pull.application.push.add": Method(_add_notification, "pull", "application"),
     "pull.watch.extend": Method(_extend_watch, "pull"),
+    "pull.api.user.getlastseen": Method(_last_seen, "pull"),
     "pull.config.get": Method(_user_config, "pull_channel", "webhook"),
     "pull.channel.public.get": Method(_public_channel, "pull_channel"),
     "pull.channel.public.list": Method(_list_public_channels, "pull_channel"),

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 from bitrix_pull.emulator import json_values
@@ -65,6 +65,10 @@ class Portal:
 
     Attributes:
         admins: Ids of the users with administrator rights.
+        inactive: Ids of the users who were dismissed: they have no channels, and events to
+            them are taken and go nowhere.
+        last_active: When each user was last active (unix), as ``pull.api.user.getLastSeen``
+            tells it.
         application_scope: What the application may do.
         webhook_scope: What inbound webhooks may do.
         application_name: Without one, no notification is taken.
@@ -83,6 +87,8 @@ class Portal:
         client_secret: The application's secret there.
         member_id: The portal's lasting key.
         address: Host and port at which it is served.
+        push_address: Host and port of its push server; "" for the same.
+        config_timestamp: When an administrator last changed the settings of the push server.
         channels: The book of its channels.
         tokens: Issues its tokens, and knows them again.
         token_life_s: How long an access token that a refresh gives is good for.
@@ -103,6 +109,8 @@ class Portal:
         channel_life_s: float = CHANNEL_LIFE_S,
     ) -> None:
         self.admins = {1}
+        self.inactive = set[int]()
+        self.last_active: dict[int, float] = {}
         self.application_scope = {"crm", "pull", "task", "telephony", "user"}
         self.webhook_scope = {"pull", "pull_channel"}
         self.application_name = "Emulated application"
@@ -117,6 +125,8 @@ class Portal:
         self.client_secret = derive(security_key, "client secret").hex()
         self.member_id = derive(security_key, "member id")[:16].hex()
         self.address = ""
+        self.push_address = ""
+        self.config_timestamp = 1_774_886_062
         self.channels = ChannelBook(
             security_key, self.now, self._announce, life_s=channel_life_s, version=push.version
         )
@@ -179,7 +189,9 @@ class Portal:
                 it beside the body, and the client merges; before that the portal does.
             dictionary: The same, and it wins.
         """
-        owners = [Owner(audience)] if users is None else [Owner(audience, user_id) for user_id in users]
+        owners = [Owner(audience)]
+        if users is not None:
+            owners = [Owner(audience, user_id) for user_id in users if user_id not in self.inactive]
         # First the channels: an expired one is replaced and announced before the event goes out.
         channels = [self.channels.current(owner).subscribed for owner in owners]
         content: Any = {} if params is None else params
@@ -236,6 +248,16 @@ class Portal:
             counts = [{"connector_id": connector, "count": count} for connector, count in queued.items()]
             self.send("event_offline", counts, module="rest")
 
+    def last_seen_s(self, user_ids: Iterable[int], *, tell_push_server: bool = False) -> dict[int, int]:
+        """Return how many seconds ago users were active, as the portal has it; others are missing."""
+        found: dict[int, int] = {}
+        for user_id in user_ids:
+            if user_id in self.last_active:
+                found[user_id] = max(0, int(self.now() - self.last_active[user_id]))
+                if tell_push_server:
+                    self._push.presence.learn(user_id, self.last_active[user_id])
+        return found
+
     # -- what becomes of its channels -----------------------------------------------
 
     def expire(self, *owners: Owner) -> None:
@@ -272,8 +294,29 @@ class Portal:
         self._tell_all("server_restart")
 
     def expire_config(self) -> None:
-        """Tell everyone who is connected that the configuration is outdated (``config_expire``)."""
-        self._tell_all("config_expire")
+        """Tell that the configuration is outdated (``config_expire``).
+
+        Before version 5 it goes to the portal-wide shared channel: an application is not
+        told (protocol §5).
+        """
+        if self._push.version >= 5:
+            self._tell_all("config_expire")
+        else:
+            channel = self.channels.current(Owner("user"))
+            self._publish([channel.subscribed], "pull", "config_expire", {}, 0)
+
+    def change_settings(self, push: PushServer | None = None, push_address: str | None = None) -> None:
+        """Do what it brings that an administrator changes the settings of the push server.
+
+        Args:
+            push: The server that the portal uses from now on; None: the same. It must sign
+                with the same key.
+            push_address: Where it is reached; None: as before.
+        """
+        self.config_timestamp = max(int(self.now()), self.config_timestamp + 1)
+        self.expire_config()
+        self._push = push or self._push
+        self.push_address = self.push_address if push_address is None else push_address
 
     def _tell_all(self, command: str) -> None:
         listened = [channel for subscriber in self._push.connections for channel in subscriber.channels]
@@ -367,7 +410,7 @@ class Portal:
                 "publish_enabled": version >= 4,
                 "publish": publish if version >= 4 else "",
                 "publish_secure": publish if version >= 4 else "",
-                "config_timestamp": 1_774_886_062,
+                "config_timestamp": self.config_timestamp,
             },
             "api": {"revision_web": REVISION_WEB, "revision_mobile": REVISION_MOBILE},
         }
@@ -391,9 +434,21 @@ class Portal:
         return config
 
     def public_channels(self, audience: Audience, user_ids: Iterable[int]) -> dict[str, Any]:
-        """Return the public channels of users, by user id; none before version 4."""
+        """Return the public channels of users, by user id; none before version 4.
+
+        Who is inactive stands there without one, with times of 1970.
+        """
         found: dict[str, Any] = {}
         for user_id in user_ids:
+            if user_id in self.inactive and self._push.version >= 4:
+                found[str(user_id)] = {
+                    "user_id": user_id,
+                    "public_id": None,
+                    "signature": self._push.signer.sign_public("").signature.hex(),
+                    "start": _utc(0),
+                    "end": _utc(CHANNEL_LIFE_S),
+                }
+                continue
             channel = self.channels.current(Owner(audience, user_id))
             if channel.public_id is None:
                 continue
@@ -421,7 +476,7 @@ class Portal:
 
     def push_url(self, path: str) -> str:
         """Return the address of a path on the push server."""
-        return f"http://{self.address}{path}"
+        return f"http://{self.push_address or self.address}{path}"
 
     def now(self) -> float:
         """Return the portal's time: unix time."""
@@ -430,6 +485,10 @@ class Portal:
     def atom(self, at: float) -> str:
         """Write a time in the portal's way (ATOM)."""
         return datetime.fromtimestamp(at, _TIME_ZONE).isoformat(timespec="seconds")
+
+
+def _utc(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
 
 
 def _kind(channel: PortalChannel) -> str:

@@ -25,6 +25,10 @@ class Presence:
         self._left_at[user_id] = self._clock()
         return True
 
+    def learn(self, user_id: int, left_at: float) -> None:
+        """Take the portal's word for when a user was last there, if nothing newer is known."""
+        self._left_at[user_id] = max(left_at, self._left_at.get(user_id, left_at))
+
     def last_seen_s(self, user_ids: Iterable[int]) -> dict[int, int]:
         """Return how many seconds ago each was online, 0 for now; who never was is missing."""
         found: dict[int, int] = {}

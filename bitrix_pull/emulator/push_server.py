@@ -10,10 +10,10 @@ from typing import Literal
 import orjson
 
 from bitrix_pull.emulator.channels import Refused, Signer, derive
-from bitrix_pull.emulator.faults import PushFaults
 from bitrix_pull.emulator.frames import Outgoing, channel_stats, server_stats
-from bitrix_pull.emulator.history import NO_ADDITIONS, Additions, History, Message
+from bitrix_pull.emulator.history import NO_ADDITIONS, Additions, History, Message, Snapshot
 from bitrix_pull.emulator.jwt import JwtSigner
+from bitrix_pull.emulator.presence import Presence
 from bitrix_pull.emulator.publications import (
     ChannelStats,
     Limits,
@@ -21,6 +21,7 @@ from bitrix_pull.emulator.publications import (
     Request,
     ServerStats,
 )
+from bitrix_pull.emulator.push_faults import PushFaults
 from bitrix_pull.emulator.subscribers import PollSubscriber, Registry, Subscriber, WebSocketSubscriber
 from bitrix_pull.events import BACKEND_SENDER, Sender
 from bitrix_pull.wire.close_codes import ServerClose
@@ -59,13 +60,16 @@ class PushServer:
         client_id: That id; "" in personal mode.
         poll_timeout_s: How long a poll hangs before it is answered with 304.
         ping_interval_s: Seconds between the server's pings; who has not answered one
-            after half of that is dropped.
+            after half of that is dropped, but by version 2, which looks at no answer.
         rpc_ping_interval_s: Seconds between the pings that version 5 sends as text; who
             has not answered one by the time of the next is dropped.
+        dates_handshakes: Its 101 carries a ``Date``, as one that came through a proxy may; the
+            server itself writes none there (protocol §6).
         gather_s: How long messages to a WebSocket are gathered after one has gone out.
         max_connections_per_channel: On a private channel with a public part.
         limits: What a request may hold.
         counters: What it has done so far.
+        presence: Who is online, as version 5 knows it.
         acknowledged: When each message was first acknowledged (unix time), by mid. That is
             all that comes of it: what a client names as its ``mid`` decides what it gets.
         faults: How it misbehaves.
@@ -78,6 +82,7 @@ class PushServer:
         *,
         version: int = 4,
         mode: Mode = "personal",
+        epoch: int | None = None,
     ) -> None:
         if version not in VERSIONS:
             raise ValueError(f"there is no version {version}, only {VERSIONS}")
@@ -87,8 +92,9 @@ class PushServer:
         self.mode: Mode = mode
         self.client_id = derive(security_key, "push client id")[:16].hex() if mode == "shared" else ""
         self.poll_timeout_s = 40.0
-        self.ping_interval_s = 120.0
+        self.ping_interval_s = 40.0 if version == 2 else 120.0
         self.rpc_ping_interval_s = 15.0
+        self.dates_handshakes = False
         self.gather_s = 0.4
         self.max_connections_per_channel = 100
         self.limits = Limits()
@@ -98,7 +104,8 @@ class PushServer:
         self.signer = Signer(security_key)
         self.jwt = JwtSigner(security_key)
         self._clock = clock
-        self._history = History(clock)
+        self.presence = Presence(clock)
+        self._history = History(clock, epoch)
         self._registry = Registry()
         self._evictions: set[asyncio.Task[None]] = set()
 
@@ -148,9 +155,33 @@ class PushServer:
         """Lose what is kept for replay: all of it, or the messages up to and with a mid."""
         self._history.drop(until)
 
-    def begin_epoch(self, *, keep_history: bool) -> None:
-        """Count mids from 1 again, with a greater prefix."""
-        self._history.begin_epoch(keep=keep_history)
+    @property
+    def epoch(self) -> int:
+        """The first 10 digits of the next mid."""
+        return self._history.epoch
+
+    def flush(self) -> None:
+        """Empty the server's Redis while it runs.
+
+        The history is lost, and the counter of the mids begins again with the epoch that
+        it has: mids are given out a second time, for other messages (protocol §6). A later
+        start of the server brings a new epoch.
+        """
+        self._history.flush()
+
+    def snapshot(self) -> Snapshot:
+        """Return what the server's Redis holds: counter, epoch and history."""
+        return self._history.snapshot()
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Set the server's Redis back to an older state while it runs."""
+        self._history.restore(snapshot)
+
+    def begin_process(self, *, keep_history: bool) -> None:
+        """Start as a new process: with the Redis as it is, or with an empty one."""
+        if not keep_history:
+            self._history.flush()
+        self._history.begin_process()
 
     async def finish(self) -> None:
         """Wait for what still runs once all connections have gone."""
@@ -166,10 +197,10 @@ class PushServer:
         """Refuse who comes to a shared server without the portal's id there.
 
         Raises:
-            Refused: It is missing or wrong (4010).
+            Refused: It is missing or wrong (4036).
         """
         if self.mode == "shared" and client_id != self.client_id:
-            raise Refused(ServerClose.WRONG_CHANNEL)
+            raise Refused(ServerClose.WRONG_CLIENT)
 
     def admit(self, subscriber: Subscriber, resume_after: str | None) -> None:
         """Replay what a subscriber missed and let it get what is new.
@@ -200,7 +231,7 @@ class PushServer:
         code = ServerClose.TOO_MANY_CONNECTIONS
         for subscriber in listening[: max(0, len(listening) - self.max_connections_per_channel)]:
             self._registry.remove(subscriber)
-            eviction = asyncio.create_task(subscriber.close(code, code.text))
+            eviction = asyncio.create_task(subscriber.close(code, str(Refused(code))))
             self._evictions.add(eviction)
             eviction.add_done_callback(self._evictions.discard)
 

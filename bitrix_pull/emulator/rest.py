@@ -44,6 +44,8 @@ class RestApi:
         start = self._portal.now()
         started = time.perf_counter()
         try:
+            if self._portal.faults.maintenance is not None:
+                raise RestError(*rest_errors.MAINTENANCE[self._portal.faults.maintenance])
             self._portal.limits.take(request.remote or "", _name(request))
             params = await _read_params(request)
             caller = self._authenticate(request, params)

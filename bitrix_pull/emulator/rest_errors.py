@@ -49,6 +49,11 @@ USER_ONLY: Final = (
     "Get access to the config of a user is not available for application authorization.",
 )
 NOT_CONFIGURED: Final = (500, "SERVER_ERROR", "Push & Pull server is not configured")
+PORTAL_DELETED: Final = (403, "PORTAL_DELETED", "The public part of the portal is temporarily closed")
+PAYMENT_REQUIRED: Final = (402, "PAYMENT_REQUIRED", "The subscription of the portal has ended")
+
+MAINTENANCE: Final = {error[1]: error for error in (PORTAL_DELETED, PAYMENT_REQUIRED, NOT_CONFIGURED)}
+"""What a portal answers that is shut for a while, by code."""
 
 COMMAND_FORMAT: Final = (400, "COMMAND_ERROR", "Command format error")
 MODULE_ID_FORMAT: Final = (400, "MODULE_ID_ERROR", "Module ID format error")

@@ -11,7 +11,6 @@ from bitrix_pull.emulator import json_values
 from bitrix_pull.emulator.faults import Line
 from bitrix_pull.emulator.frames import join, text_frame
 from bitrix_pull.emulator.jwt import Session
-from bitrix_pull.emulator.presence import Presence
 from bitrix_pull.emulator.push_server import PushServer
 from bitrix_pull.emulator.subscribers import WebSocketSubscriber
 from bitrix_pull.errors import InvalidArgument
@@ -78,7 +77,6 @@ class RpcServer:
 
     def __init__(self, push: PushServer) -> None:
         self._push = push
-        self._presence = Presence(push.now)
         self._methods: Mapping[str, Callable[[RpcSubscriber, Mapping[str, Any]], Any]] = {
             "publish": self._publish,
             "getUsersLastSeen": self._last_seen,
@@ -90,12 +88,12 @@ class RpcServer:
 
     def welcome(self, subscriber: RpcSubscriber) -> None:
         """Count the subscriber's user in."""
-        if self._presence.arrive(subscriber.session.user_id):
+        if self._push.presence.arrive(subscriber.session.user_id):
             self._tell_watchers(subscriber.session.user_id, online=True)
 
     def see_off(self, subscriber: RpcSubscriber) -> None:
         """Count the subscriber's user out."""
-        if self._presence.leave(subscriber.session.user_id):
+        if self._push.presence.leave(subscriber.session.user_id):
             self._tell_watchers(subscriber.session.user_id, online=False)
 
     def receive(self, subscriber: RpcSubscriber, frame: str | bytes) -> None:
@@ -167,7 +165,7 @@ class RpcServer:
         return [channel.id for channel in channels]
 
     def _last_seen(self, subscriber: RpcSubscriber, params: Mapping[str, Any]) -> Any:
-        found = self._presence.last_seen_s(_user_ids(params.get("userList")))
+        found = self._push.presence.last_seen_s(_user_ids(params.get("userList")))
         return {str(user_id): seconds for user_id, seconds in found.items()}
 
     def _watch(self, subscriber: RpcSubscriber, params: Mapping[str, Any]) -> Any:

@@ -1,6 +1,5 @@
 """A portal and its push server in one process, on one port."""
 
-import asyncio
 import secrets
 import time
 from collections.abc import Callable
@@ -10,9 +9,7 @@ from typing import Self
 
 from aiohttp import web
 
-from bitrix_pull.emulator.answers import answer
 from bitrix_pull.emulator.channels import CHANNEL_LIFE_S
-from bitrix_pull.emulator.faults import LineProtocol
 from bitrix_pull.emulator.portal import Portal
 from bitrix_pull.emulator.publish_api import PublishApi
 from bitrix_pull.emulator.push_server import (
@@ -24,9 +21,8 @@ from bitrix_pull.emulator.push_server import (
     PushServer,
 )
 from bitrix_pull.emulator.rest import PORTAL_PATHS, RestApi
+from bitrix_pull.emulator.site import Routes, Site
 from bitrix_pull.emulator.subscribe_api import SubscribeApi
-
-_MAX_BODY_BYTES = 64 * 1024 * 1024
 
 
 class Emulator:
@@ -38,7 +34,7 @@ class Emulator:
 
     Attributes:
         portal: The portal: its users, rights, channels and events.
-        push: The push server: its connections, messages and limits.
+        push: The push server that the portal uses: its connections, messages and limits.
         token: An access token of the application for user 1, an administrator; it does
             not expire by itself.
         refresh_token: One for the OAuth endpoint; it works once.
@@ -54,6 +50,7 @@ class Emulator:
         mode: Mode = "personal",
         channel_life_s: float = CHANNEL_LIFE_S,
         clock: Callable[[], float] = time.time,
+        epoch: int | None = None,
     ) -> None:
         """Prepare an emulator; nothing is served before ``start``.
 
@@ -67,76 +64,81 @@ class Emulator:
             mode: "shared" for a push server that serves many portals.
             channel_life_s: Seconds until the portal replaces a channel.
             clock: Unix time for everything that expires, and for the ``Date`` of all answers.
+            epoch: The first 10 digits of mids; None: the second of the first message.
 
         Raises:
             ValueError: There is no such version, or not in shared mode.
         """
         key = secrets.token_hex(16) if security_key is None else security_key
-        self.push = PushServer(key, clock, version=version, mode=mode)
+        self.push = self._first = PushServer(key, clock, version=version, mode=mode, epoch=epoch)
         self.portal = Portal(self.push, key, clock, channel_life_s=channel_life_s)
         self.token = self.portal.issue_token()
         self.refresh_token = self.portal.issue_refresh_token()
-        self._host = host
-        self._port = port
-        self._runner: web.AppRunner | None = None
-        self._listening: asyncio.Server | None = None
+        self._key = key
+        self._clock = clock
+        self._site = Site(
+            host, port, self._prepare, RestApi(self.portal).add_routes, *_push_routes(self.push)
+        )
+        self._moved: list[tuple[Site, PushServer]] = []
 
     async def start(self, *, keep_history: bool = True) -> None:
         """Listen. No harm if it does already.
 
-        The mids of messages from now on are greater than all before.
-
         Args:
-            keep_history: After a stop: replay messages from before it too.
+            keep_history: After a stop: the push server's Redis has lived on. Mids go on where
+                they were, and messages from before are replayed. Otherwise the mids begin
+                anew, and greater than all before.
 
         Raises:
             OSError: The port is taken.
         """
-        if self._runner is not None:
+        if self._site.is_listening:
             return
-        app = web.Application(client_max_size=_MAX_BODY_BYTES)
-        RestApi(self.portal).add_routes(app)
-        SubscribeApi(self.push).add_routes(app)
-        PublishApi(self.push).add_routes(app)
-        app.router.add_route("*", "/{path:.*}", _unknown_path)
-        app.on_response_prepare.append(self._date)
-        # Cancellation: a poll whose client has gone must not hang on until its timeout.
-        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        http = runner.server
-        assert http is not None
-        try:
-            self._listening = await asyncio.get_running_loop().create_server(
-                lambda: LineProtocol(http()), self._host, self._port, backlog=1024
-            )
-        except OSError:
-            await runner.cleanup()
-            raise
-        self.push.begin_epoch(keep_history=keep_history)
-        self._runner = runner
-        self._port = self._listening.sockets[0].getsockname()[1]
-        self.portal.address = f"{self._host}:{self._port}"
+        for site, push in self._served:
+            await site.start()
+            push.begin_process(keep_history=keep_history)
+        self.portal.address = self._site.address
 
     async def stop(self) -> None:
         """Stop listening, and cut every connection off as a dying process does."""
-        if self._runner is None:
-            return
-        runner, self._runner = self._runner, None
-        assert self._listening is not None
-        assert runner.server is not None
-        self._listening.close()
-        for connection in runner.server.connections:
-            if connection.transport is not None:
-                connection.transport.abort()
-        await asyncio.sleep(0)
-        await runner.cleanup()
-        await self.push.finish()
+        for site, push in self._served:
+            await site.stop()
+            await push.finish()
 
-    async def _date(self, request: web.Request, response: web.StreamResponse) -> None:
+    @property
+    def _served(self) -> list[tuple[Site, PushServer]]:
+        return [(self._site, self._first), *self._moved]
+
+    async def move_push_server(self, epoch: int | None = None) -> PushServer:
+        """Let the portal use another push server, at another port: ``push`` from now on.
+
+        The one that it has used runs on, and keeps who is connected; nothing is sent there
+        any more. Portal-wide clients of a version before 5 are told (``config_expire``),
+        an application's are not: the next configuration names the new addresses.
+
+        Args:
+            epoch: The first 10 digits of its mids; None: the second of its first message.
+
+        Returns:
+            The one that it has used.
+        """
+        before = self.push
+        push = PushServer(self._key, self._clock, version=before.version, mode=before.mode, epoch=epoch)
+        push.gather_s = before.gather_s
+        site = Site(self._site.host, 0, self._prepare, *_push_routes(push))
+        await site.start()
+        self._moved.append((site, push))
+        self.portal.change_settings(push, site.address)
+        self.push = push
+        return before
+
+    async def _prepare(self, request: web.Request, response: web.StreamResponse) -> None:
         """Write the emulated time where aiohttp has written the real one."""
         is_portals = request.path.startswith(PORTAL_PATHS)
         now = self.portal.now() if is_portals else self.push.now()
         response.headers["Date"] = formatdate(now, usegmt=True)
+        if isinstance(response, web.WebSocketResponse) and not self.push.dates_handshakes:
+            del response.headers["Date"]
 
     async def restart(self, *, keep_history: bool = True) -> None:
         """Stop, and start at the same port, as a new process of the server would."""
@@ -202,5 +204,5 @@ class Emulator:
         return self.portal.push_url(STAT_PATH)
 
 
-async def _unknown_path(request: web.Request) -> web.StreamResponse:
-    return answer(status=404)
+def _push_routes(push: PushServer) -> tuple[Routes, Routes]:
+    return SubscribeApi(push).add_routes, PublishApi(push).add_routes

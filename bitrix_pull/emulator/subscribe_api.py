@@ -12,14 +12,18 @@ from bitrix_pull.emulator.channels import Refused, Subscription
 from bitrix_pull.emulator.faults import Line
 from bitrix_pull.emulator.jwt import Session
 from bitrix_pull.emulator.publications import read_untrusted
+from bitrix_pull.emulator.push_faults import ClosedAtOnce
 from bitrix_pull.emulator.push_server import SUBSCRIBE_PATHS, PushServer
 from bitrix_pull.emulator.rpc import RpcServer, RpcSubscriber, is_call
-from bitrix_pull.emulator.subscribers import PollSubscriber, WebSocketSubscriber
+from bitrix_pull.emulator.subscribers import PollSubscriber, PushStreamSubscriber, WebSocketSubscriber
 from bitrix_pull.wire.close_codes import ServerClose
 from bitrix_pull.wire.formats import WireFormat
 
 _MID = re.compile(r"[0-9]{26}")
 _CLOSE_TIMEOUT_S = 1.0
+_EXPOSED = {"Access-Control-Expose-Headers": "Last-Message-Id"}
+_NO_CHANNEL = "Subscriber could not create channels."
+"""How version 2 says that it does not know a channel."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -55,22 +59,41 @@ class SubscribeApi:
 
     async def _subscribe(self, request: web.Request) -> web.StreamResponse:
         push = self._push
-        is_websocket = request.headers.get("Upgrade", "").lower() == "websocket"
-        if is_websocket:
-            status = await push.faults.meet_handshake(_line(request))
-            if status is not None:
-                push.counters.refused += 1
-                return answer(status=status)
-        elif push.version >= 5:
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self._meet_websocket(request)
+        if (status := await push.faults.meet_poll(_line(request))) is not None:
+            push.counters.refused += 1
+            return answer(status=status)
+        if push.version >= 5:
             return answer(status=404)
         try:
             wish = self._read(request.query)
         except Refused as refusal:
             push.counters.refused += 1
-            return answer(refusal.code.text if is_websocket else str(refusal), status=400)
-        if is_websocket:
-            return await self._serve_websocket(request, wish)
+            if push.version < 3:
+                return answer(status=403, headers={"X-Nginx-PushStream-Explain": _NO_CHANNEL})
+            return answer(str(refusal), status=400, headers=_EXPOSED)
         return await self._serve_poll(request, wish)
+
+    async def _meet_websocket(self, request: web.Request) -> web.StreamResponse:
+        push = self._push
+        refusal = await push.faults.meet_handshake(_line(request))
+        if refusal is None:
+            try:
+                return await self._serve_websocket(request, self._read(request.query))
+            except Refused as refused:
+                if push.version >= 3:
+                    push.counters.refused += 1
+                    return answer(refused.code.text, status=400)
+                refusal = ClosedAtOnce(1008, f'{{"http_status": 403, "explain":"{_NO_CHANNEL}"}}')
+        push.counters.refused += 1
+        if isinstance(refusal, ClosedAtOnce):
+            websocket = web.WebSocketResponse(timeout=_CLOSE_TIMEOUT_S, compress=False)
+            await websocket.prepare(request)
+            await websocket.close(code=refusal.code, message=refusal.reason.encode())
+            return websocket
+        location = {"Location": "/"} if 300 <= refusal < 400 else {}
+        return answer(status=refusal, headers=location)
 
     def _read(self, query: Mapping[str, str]) -> _Wish:
         push = self._push
@@ -82,7 +105,8 @@ class SubscribeApi:
             mid = query.get("tag", "") if "time" in query else ""
         resume_after = mid if _MID.fullmatch(mid) else None
         if push.version >= 5:
-            session = push.jwt.open(query.get("token", ""), push.now())
+            now = 0.0 if push.faults.ignore_token_ends else push.now()
+            session = push.jwt.open(query.get("token", ""), now)
             return _Wish(session.channels, WireFormat.JSONRPC, resume_after, session)
         channels = push.signer.read_all(query.get("CHANNEL_ID", ""))
         return _Wish(channels, _wire_format(query, push.version), resume_after, None)
@@ -91,7 +115,9 @@ class SubscribeApi:
         push = self._push
         websocket = web.WebSocketResponse(
             timeout=_CLOSE_TIMEOUT_S,
-            heartbeat=push.ping_interval_s,
+            heartbeat=push.ping_interval_s if push.version >= 3 else None,
+            # Version 2 answers no pings.
+            autoping=push.version >= 3,
             compress=False,
             # aiohttp would close with 1009; the real server drops the connection.
             max_msg_size=0,
@@ -102,7 +128,7 @@ class SubscribeApi:
         line.faults = push.faults.next_connection()
         push.counters.websockets += 1
         if wish.session is None:
-            subscriber = WebSocketSubscriber(wish.channels, wish.wire_format, line, websocket, push.gather_s)
+            subscriber = self._subscriber(wish, line, websocket)
             await self._converse(subscriber, wish.resume_after, websocket)
             return websocket
         rpc_subscriber = RpcSubscriber(wish.session, line, websocket, push.gather_s, push.rpc_ping_interval_s)
@@ -112,6 +138,14 @@ class SubscribeApi:
         finally:
             self._rpc.see_off(rpc_subscriber)
         return websocket
+
+    def _subscriber(self, wish: _Wish, line: Line, websocket: web.WebSocketResponse) -> WebSocketSubscriber:
+        push = self._push
+        if push.version >= 3:
+            return WebSocketSubscriber(wish.channels, wish.wire_format, line, websocket, push.gather_s)
+        return PushStreamSubscriber(
+            wish.channels, wish.wire_format, line, websocket, push.gather_s, push.ping_interval_s
+        )
 
     async def _converse(
         self, subscriber: WebSocketSubscriber, resume_after: str | None, websocket: web.WebSocketResponse
@@ -164,7 +198,9 @@ class SubscribeApi:
 
     async def _serve_poll(self, request: web.Request, wish: _Wish) -> web.StreamResponse:
         push = self._push
-        subscriber = PollSubscriber(wish.channels, wish.wire_format, _line(request))
+        line = _line(request)
+        line.faults = push.faults.next_poll()
+        subscriber = PollSubscriber(wish.channels, wish.wire_format, line)
         push.counters.pollings += 1
         push.admit(subscriber, wish.resume_after)
         try:
@@ -173,17 +209,17 @@ class SubscribeApi:
         except TimeoutError:
             newest = wish.resume_after or push.newest_mid(subscriber)
             headers = {
-                "Access-Control-Expose-Headers": "Last-Message-Id",
+                **_EXPOSED,
                 "Last-Message-Id": newest if push.version >= 3 else "",
                 "Expires": "Thu, 01 Jan 1973 11:11:01 GMT",
             }
             return answer(status=304, headers=headers)
         finally:
             push.dismiss(subscriber)
-        is_binary = status == 200 and wish.wire_format is WireFormat.PROTOBUF
-        return answer(
-            body, status=status, content_type="application/octet-stream" if is_binary else "text/plain"
-        )
+        if status != 200:
+            return answer(body, status=status, headers=_EXPOSED)
+        is_binary = wish.wire_format is WireFormat.PROTOBUF
+        return answer(body, content_type="application/octet-stream" if is_binary else "text/plain")
 
     async def _options(self, request: web.Request) -> web.StreamResponse:
         headers = {

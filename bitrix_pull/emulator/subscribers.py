@@ -8,7 +8,8 @@ from aiohttp import web
 
 from bitrix_pull.emulator.channels import Subscription
 from bitrix_pull.emulator.faults import Line
-from bitrix_pull.emulator.frames import Outgoing, join, websocket_frame
+from bitrix_pull.emulator.frames import KEEP_ALIVE, Outgoing, join, websocket_frame
+from bitrix_pull.wire.close_codes import ServerClose
 from bitrix_pull.wire.formats import WireFormat
 
 _OVERTAKEN_MAX_S = 1.0
@@ -146,6 +147,33 @@ class WebSocketSubscriber(Subscriber):
             self._gathered.clear()
 
 
+class PushStreamSubscriber(WebSocketSubscriber):
+    """A WebSocket of version 2, which is nginx with a module: it pings, and looks at no pong."""
+
+    def __init__(
+        self,
+        channels: Sequence[Subscription],
+        wire_format: WireFormat,
+        line: Line,
+        websocket: web.WebSocketResponse,
+        gather_s: float,
+        ping_interval_s: float,
+    ) -> None:
+        super().__init__(channels, wire_format, line, websocket, gather_s)
+        self._ping_interval_s = ping_interval_s
+        self._pinging = asyncio.get_running_loop().call_later(ping_interval_s, self._ping)
+
+    def stop(self) -> None:
+        """Stop pinging, and drop what has not gone out yet."""
+        self._pinging.cancel()
+        super().stop()
+
+    def _ping(self) -> None:
+        for frame in KEEP_ALIVE:
+            self.line.write(frame)
+        self._pinging = asyncio.get_running_loop().call_later(self._ping_interval_s, self._ping)
+
+
 class PollSubscriber(Subscriber):
     """A request that hangs until there is something to answer."""
 
@@ -167,7 +195,8 @@ class PollSubscriber(Subscriber):
     async def close(self, code: int, reason: str) -> None:
         """Answer the request with an error."""
         if not self.answered.done():
-            self.answered.set_result((400, f"{code}: {reason}".encode()))
+            status = 429 if code == ServerClose.TOO_MANY_CONNECTIONS else 400
+            self.answered.set_result((status, (reason or str(code)).encode()))
 
 
 class Registry:
@@ -215,4 +244,4 @@ class Registry:
 
     def count(self, kind: type[Subscriber]) -> int:
         """How many subscribers are of a kind."""
-        return sum(type(subscriber) is kind for subscriber in self._all)
+        return sum(isinstance(subscriber, kind) for subscriber in self._all)

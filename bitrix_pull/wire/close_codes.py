@@ -24,6 +24,7 @@ class ServerClose(IntEnum):
     PRIVATE_RECEIVER = 4020
     INVALID_SIGNATURE = 4021
     TOO_MANY_CONNECTIONS = 4029
+    WRONG_CLIENT = 4036
 
     @property
     def text(self) -> str:
@@ -41,10 +42,11 @@ _TEXTS = {
     ServerClose.TOO_MANY_MESSAGES: "Request exceeded the maximum number of messages.",
     ServerClose.NO_RECEIVERS: "No channels found.",
     ServerClose.TOO_MANY_CHANNELS: "Request exceeded the maximum number of channels.",
-    ServerClose.INVALID_CHANNEL: "Invalid Channel Id.",
+    ServerClose.INVALID_CHANNEL: "Request has an invalid channel id.",
     ServerClose.PRIVATE_RECEIVER: "Private channel is not allowed.",
     ServerClose.INVALID_SIGNATURE: "Channel has an invalid signature.",
     ServerClose.TOO_MANY_CONNECTIONS: "Too many connections",
+    ServerClose.WRONG_CLIENT: "Wrong Client Id",
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bitrix_pull import AccessToken, State, StateChanged
+from bitrix_pull import AccessToken, State, StateChanged, Webhook
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.errors import PullError
 from tests import virtual_time
@@ -49,7 +49,7 @@ class Watched:
     connects: int = 0
 
     def __post_init__(self) -> None:
-        self.calls = self.emu.portal.calls[CONFIG]
+        self.calls = self._calls
         self.connects = self.listener.health().connects
 
     async def reconnected(self) -> float:
@@ -61,7 +61,11 @@ class Watched:
 
     @property
     def configs(self) -> int:
-        return self.emu.portal.calls[CONFIG] - self.calls
+        return self._calls - self.calls
+
+    @property
+    def _calls(self) -> int:
+        return sum(self.emu.portal.calls[method] for method in (CONFIG, "pull.config.get"))
 
 
 @dataclass(frozen=True)
@@ -119,10 +123,15 @@ def test_what_ends_a_connection(row: Row, transport: str) -> None:
     virtual_time.run(main)
 
 
+def user_of(emu: Emulator) -> Listener:
+    """Return a listener in user mode: an application is not told that the configuration is outdated."""
+    return Listener(emu, auth=Webhook(emu.webhook_url))
+
+
 @pytest.mark.parametrize("command", ["config_expire", "server_restart"])
 def test_what_the_portal_asks_for(command: str) -> None:
     async def main() -> None:
-        async with emulator() as emu, running(Listener(emu)) as listener:
+        async with emulator() as emu, running(user_of(emu)) as listener:
             await listener.reached(State.LIVE)
             await asyncio.sleep(100)
             watched = Watched(emu, listener)
@@ -132,7 +141,7 @@ def test_what_the_portal_asks_for(command: str) -> None:
                 emu.portal.restart_notice()
             await asyncio.sleep(1)
             assert list(emu.push.connections) == []
-            emu.portal.send("x", {"n": 1})
+            emu.portal.send("x", {"n": 1}, audience="user")
             assert 10 <= await watched.reconnected() <= 121
             assert watched.configs == 1
             await listener.received(1)
@@ -401,7 +410,7 @@ def test_a_portal_that_has_worked_may_fail_for_a_while(what: str) -> None:
     """At the start such an answer is final: the address is wrong. After weeks it is a passing trouble."""
 
     async def main() -> None:
-        async with emulator() as emu, running(Listener(emu)) as listener:
+        async with emulator() as emu, running(user_of(emu)) as listener:
             await listener.reached(State.LIVE)
             await asyncio.sleep(100)
             emu.portal.faults.fail_rest(2, *NOT_NOW[what])
@@ -417,7 +426,7 @@ def test_the_same_channels_again_are_taken_for_good(sign: str, caplog: pytest.Lo
     """A portal answers the same channels until they end (protocol §3): that is peace."""
 
     async def main() -> None:
-        async with emulator() as emu, running(Listener(emu)) as listener:
+        async with emulator() as emu, running(user_of(emu)) as listener:
             await listener.reached(State.LIVE)
             await asyncio.sleep(100)
             watched = Watched(emu, listener)

@@ -46,6 +46,7 @@ async def test_a_portal_can_have_a_clock_of_its_own(
 async def test_polls_and_handshakes_are_dated_when_they_are_answered(
     emulator: Emulator, clock: Clock, session: aiohttp.ClientSession, channels: list[str]
 ) -> None:
+    emulator.push.dates_handshakes = True
     async with subscribe(emulator, channels) as websocket:
         assert websocket.response is not None
         assert parsedate_to_datetime(websocket.response.headers["Date"]).timestamp() == 1_800_000_000

@@ -11,6 +11,8 @@ from websockets.exceptions import ConnectionClosed
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.emulator.faults import ConnectionFaults, End, seeded
 from bitrix_pull.wire import push_pb2
+from bitrix_pull.wire.formats import WireFormat
+from bitrix_pull.wire.urls import subscription_url
 from tests.emulator.conftest import mids, subscribe, until
 
 
@@ -152,6 +154,21 @@ async def test_history_is_dropped_in_part_and_whole(emulator: Emulator, channels
         async with subscribe(emulator, channels, mid="0" * 26) as again:
             new = emulator.push.publish(channels[:1], b"{}", 60)
             assert await mids(again) == [new]
+
+
+async def test_a_replay_is_one_frame_however_large_it_is(emulator: Emulator, channels: list[str]) -> None:
+    sent = [emulator.push.publish(channels[:1], b"x" * 900_000, 60) for _ in range(8)]
+    url = subscription_url(emulator.subws_url, channels, WireFormat.PROTOBUF, mid="0" * 26)
+    async with connect(url, max_size=None) as socket:
+        assert await mids(socket) == sent
+
+
+async def test_a_live_frame_holds_all_that_was_gathered(emulator: Emulator, channels: list[str]) -> None:
+    emulator.push.gather_s = 0.2
+    url = subscription_url(emulator.subws_url, channels, WireFormat.PROTOBUF)
+    async with connect(url, max_size=None) as socket:
+        sent = [emulator.push.publish(channels[:1], b"x" * 400_000) for _ in range(9)]
+        assert [await mids(socket), await mids(socket)] == [sent[:1], sent[1:]]
 
 
 def test_the_same_seed_draws_the_same_faults() -> None:

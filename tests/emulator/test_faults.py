@@ -1,13 +1,17 @@
 import asyncio
+from typing import Any
 
 import aiohttp
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from bitrix_pull.emulator import Emulator
+from bitrix_pull.emulator.faults import ConnectionFaults
+from bitrix_pull.emulator.push_faults import ClosedAtOnce
 from bitrix_pull.wire.formats import WireFormat
 from bitrix_pull.wire.urls import subscription_url
-from tests.emulator.conftest import Call, mids, subscribe, until
+from tests.emulator.conftest import Call, Clock, Launch, mids, subscribe, until
 
 
 def handshake(channels: list[str]) -> bytes:
@@ -42,15 +46,33 @@ async def assert_polling_works(
 # -- WebSockets that are blocked ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [403, 404, 405, 426, 502])
+@pytest.mark.parametrize("status", [200, 302, 307, 401, 403, 404, 405, 407, 410, 426, 500, 502])
 async def test_handshakes_are_refused_with_a_status(
     emulator: Emulator, session: aiohttp.ClientSession, channels: list[str], status: int
 ) -> None:
     emulator.push.faults.websocket_refusal = status
-    with pytest.raises(InvalidStatus) as refusal:
-        await subscribe(emulator, channels)
-    assert refusal.value.response.status_code == status
+    reader, writer = await connect_raw(emulator)
+    writer.write(handshake(channels))
+    answered = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    assert int(answered.split()[1]) == status
+    assert (b"Location: " in answered) is (300 <= status < 400)
+    await close_raw(writer)
     assert emulator.push.counters.refused == 1
+    await assert_polling_works(emulator, session, channels)
+
+
+@pytest.mark.parametrize(
+    "refusal", [ClosedAtOnce(), ClosedAtOnce(1008, "blocked"), ClosedAtOnce(4036, "4036: Wrong Client Id")]
+)
+async def test_handshakes_are_taken_and_closed_at_once(
+    emulator: Emulator, session: aiohttp.ClientSession, channels: list[str], refusal: ClosedAtOnce
+) -> None:
+    emulator.push.faults.websocket_refusal = refusal
+    async with subscribe(emulator, channels) as websocket:
+        with pytest.raises(ConnectionClosed) as closed:
+            await websocket.recv()
+    assert closed.value.rcvd is not None
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (refusal.code, refusal.reason)
     await assert_polling_works(emulator, session, channels)
 
 
@@ -99,6 +121,48 @@ async def test_a_block_comes_and_goes_and_spares_who_is_connected(
             assert len(emulator.push.connections) == 2
 
 
+# -- polls that are blocked -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refusal", [403, 407, 502, "reset", "black_hole"])
+async def test_polls_are_blocked_while_the_websocket_works(
+    emulator: Emulator, session: aiohttp.ClientSession, channels: list[str], refusal: Any
+) -> None:
+    first = emulator.push.publish(channels, b"{}", 60)
+    emulator.push.publish(channels, b"{}", 60)
+    url = subscription_url(emulator.sub_url, channels, WireFormat.PROTOBUF, mid=first)
+    emulator.push.faults.poll_refusal = refusal
+    if isinstance(refusal, int):
+        async with session.get(url) as answer:
+            assert answer.status == refusal
+    else:
+        with pytest.raises(aiohttp.ClientOSError if refusal == "reset" else TimeoutError):
+            await session.get(url, timeout=aiohttp.ClientTimeout(total=0.2))
+    async with subscribe(emulator, channels) as connected:
+        mid = emulator.push.publish(channels, b"{}")
+        assert await mids(connected) == [mid]
+    emulator.push.faults.poll_refusal = None
+    async with session.get(url) as answer:
+        assert answer.status == 200
+
+
+async def test_the_answer_to_a_poll_trickles(
+    emulator: Emulator, session: aiohttp.ClientSession, channels: list[str]
+) -> None:
+    first = emulator.push.publish(channels, b"{}", 60)
+    emulator.push.publish(channels, b"x" * 2_000, 60)
+    url = subscription_url(emulator.sub_url, channels, WireFormat.PROTOBUF, mid=first)
+    emulator.push.faults.poll_script = lambda number: ConnectionFaults(bytes_per_s=10_000 if number else None)
+    loop = asyncio.get_running_loop()
+    took: list[float] = []
+    for _ in range(2):
+        began = loop.time()
+        async with session.get(url) as answer:
+            assert len(await answer.read()) > 2_000
+        took.append(loop.time() - began)
+    assert took[1] > 0.15
+
+
 # -- channels that are refused though they are valid ------------------------------------------
 
 
@@ -114,6 +178,43 @@ async def test_valid_channels_are_refused(
     emulator.push.faults.refuse_channels = False
     async with subscribe(emulator, channels):
         await until(lambda: len(emulator.push.connections) == 1)
+
+
+async def test_ended_channels_are_taken_as_the_reference_server_takes_them(
+    emulator: Emulator, channels: list[str], clock: Clock
+) -> None:
+    clock.now += 60 * 3600
+    async with subscribe(emulator, channels):
+        await until(lambda: len(emulator.push.connections) == 1)
+
+
+async def test_an_ended_token_of_version_5_is_refused_unless_told_otherwise(
+    launch: Launch, clock: Clock
+) -> None:
+    emulator = await launch(version=5)
+    jwt = emulator.portal.config("application", 1)["jwt"]
+    clock.now += 60 * 3600
+    url = subscription_url(emulator.subws_url, [], WireFormat.JSONRPC, jwt=jwt)
+    with pytest.raises(InvalidStatus):
+        await connect(url)
+    emulator.push.faults.ignore_token_ends = True
+    async with connect(url):
+        await until(lambda: len(emulator.push.connections) == 1)
+
+
+# -- a portal that is shut ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("PORTAL_DELETED", 403), ("PAYMENT_REQUIRED", 402), ("SERVER_ERROR", 500)]
+)
+async def test_a_portal_is_shut_for_a_while(emulator: Emulator, call: Call, code: Any, status: int) -> None:
+    emulator.portal.faults.maintenance = code
+    for method in ("pull.application.config.get", "server.time"):
+        answered, body = await call(method)
+        assert (answered, body["error"]) == (status, code)
+    emulator.portal.faults.maintenance = None
+    assert (await call("server.time"))[0] == 200
 
 
 # -- REST ---------------------------------------------------------------------------------------

@@ -17,9 +17,7 @@ def take(history: History, *channels: bytes, expiry_s: int = 60) -> Message:
 
 
 def started(clock: Clock) -> History:
-    history = History(clock)
-    history.begin_epoch(keep=True)
-    return history
+    return History(clock)
 
 
 def test_a_mid_is_the_epoch_and_a_counter_of_all_channels(clock: Clock) -> None:
@@ -66,22 +64,74 @@ def test_expiry_0_is_never_kept_and_a_day_is_the_most(clock: Clock) -> None:
     assert history.since([A], START_OF_HISTORY) == []
 
 
+def restart(history: History, *, empty: bool) -> None:
+    if empty:
+        history.flush()
+    history.begin_process()
+
+
 def test_an_epoch_is_greater_than_the_last_within_the_same_second(clock: Clock) -> None:
     history = started(clock)
     before = take(history, A)
-    history.begin_epoch(keep=True)
+    restart(history, empty=True)
     after = take(history, A)
-    history.begin_epoch(keep=True)
+    restart(history, empty=True)
     assert before.mid < after.mid < take(history, A).mid
     assert after.mid.endswith(f"{1:016}")
 
 
-def test_what_was_kept_before_an_epoch_is_replayed_if_it_shall_be(clock: Clock) -> None:
+def test_an_ordinary_restart_changes_neither_epoch_nor_counter(clock: Clock) -> None:
     history = started(clock)
     before = take(history, A)
-    history.begin_epoch(keep=True)
+    clock.now += 1_000
+    restart(history, empty=False)
     after = take(history, A)
-    assert history.since([A], START_OF_HISTORY) == [before, after]
-    history.begin_epoch(keep=False)
+    assert int(after.mid) == int(before.mid) + 1
+    assert history.since([A], before.mid) == [after]
+
+
+def test_an_empty_redis_at_a_start_keeps_nothing(clock: Clock) -> None:
+    history = started(clock)
+    take(history, A)
+    restart(history, empty=True)
     assert history.since([A], START_OF_HISTORY) == []
     assert history.newest_mid([A]) == ""
+
+
+def test_a_flush_gives_mids_out_again_until_the_process_ends(clock: Clock) -> None:
+    history = started(clock)
+    first, second = take(history, A), take(history, A)
+    history.flush()
+    assert history.since([A], START_OF_HISTORY) == []
+    clock.now += 10
+    again = take(history, A)
+    assert again.mid == first.mid
+    assert again.created == first.created + 10
+    restart(history, empty=False)
+    later = take(history, A)
+    # The epoch is that of the first message after the flush; the counter goes on.
+    assert later.mid == f"{int(clock.now):010}{2:016}"
+    assert later.mid > second.mid
+    assert history.since([A], START_OF_HISTORY) == [again, later]
+
+
+def test_an_older_snapshot_brings_back_counter_and_messages(clock: Clock) -> None:
+    history = started(clock)
+    first = take(history, A)
+    snapshot = history.snapshot()
+    lost = take(history, A)
+    history.restore(snapshot)
+    assert history.since([A], START_OF_HISTORY) == [first]
+    again = take(history, A)
+    assert again.mid == lost.mid
+    history.restore(snapshot)
+    assert history.since([A], START_OF_HISTORY) == [first], "a snapshot is not touched by what comes after"
+    restart(history, empty=False)
+    assert take(history, A).mid[:10] == first.mid[:10], "the snapshot holds the epoch"
+
+
+def test_the_first_epoch_can_be_chosen(clock: Clock) -> None:
+    history = History(clock, epoch=1_234)
+    assert take(history, A).mid == f"{1_234:010}{1:016}"
+    restart(history, empty=True)
+    assert take(history, A).mid == f"{int(clock.now):010}{1:016}"

@@ -102,7 +102,8 @@ class Replay:
 @pytest.fixture
 async def replay(clock: Clock) -> AsyncIterator[Replay]:
     clock.now = RECORDING_STARTED
-    async with Emulator(security_key=REFERENCE["security_key"], clock=clock) as emulator:
+    key, epoch = REFERENCE["security_key"], int(RECORDING_STARTED)
+    async with Emulator(security_key=key, clock=clock, epoch=epoch) as emulator:
         emulator.push.gather_s = 0.05
         emulator.push.poll_timeout_s = 0.1
         async with aiohttp.ClientSession() as session:

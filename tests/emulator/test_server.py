@@ -92,9 +92,25 @@ async def test_a_restart_keeps_the_address_and_perhaps_the_history(
     assert emulator.portal_url == url
     after = emulator.push.publish(channels, b"{}", 60)
     assert after > before[-1]
-    assert after.endswith("1".zfill(16)), "a new epoch, within the same second"
+    assert after[10:] == f"{4 if keep_history else 1:016}", (
+        "a new epoch, if all is lost, within the same second"
+    )
     async with subscribe(emulator, channels, mid=before[0]) as websocket:
         assert await mids(websocket) == ([*before[1:], after] if keep_history else [after])
+
+
+async def test_a_handshake_has_no_date_and_a_poll_has_one(
+    emulator: Emulator, channels: list[str], session: aiohttp.ClientSession
+) -> None:
+    async with subscribe(emulator, channels) as websocket:
+        assert websocket.response is not None
+        assert "Date" not in websocket.response.headers
+    async with session.get(emulator.sub_url) as answer:
+        assert answer.headers["Date"] == "Fri, 15 Jan 2027 08:00:00 GMT"
+    emulator.push.dates_handshakes = True
+    async with subscribe(emulator, channels) as websocket:
+        assert websocket.response is not None
+        assert websocket.response.headers["Date"] == "Fri, 15 Jan 2027 08:00:00 GMT"
 
 
 async def test_tokens_and_channels_outlive_a_restart(emulator: Emulator, channels: list[str]) -> None:

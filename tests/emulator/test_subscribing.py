@@ -228,8 +228,8 @@ async def test_over_the_limit_the_oldest_of_a_channel_is_closed(
             with pytest.raises(ConnectionClosed) as closed:
                 await frame(oldest)
             assert closed.value.rcvd is not None
-            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4029, "Too many connections")
-            assert await hanging == (400, b"4029: Too many connections")
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4029, "4029: Too many connections")
+            assert await hanging == (429, b"4029: Too many connections")
             mid = emulator.push.publish(channels, b"{}")
             assert await mids(newest) == [mid]
 

@@ -1,5 +1,6 @@
 """What differs between versions and modes. Version 4 in personal mode has the other test files."""
 
+import asyncio
 import base64
 import json
 from typing import Any
@@ -8,7 +9,7 @@ from urllib.parse import urlencode
 import aiohttp
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.wire.channel_ids import PublicChannel
@@ -153,6 +154,40 @@ async def test_version_2_names_no_mid_after_an_idle_poll(
         assert (answer.status, answer.headers["Last-Message-Id"]) == (304, "")
 
 
+async def test_version_2_pings_and_answers_none(launch: Launch) -> None:
+    emulator = await launch(version=2)
+    emulator.push.ping_interval_s = 0.05
+    url = subscription_url(emulator.subws_url, channel_ids(emulator), WireFormat.TEXT)
+    async with connect(url, ping_interval=None) as websocket:
+        pong = asyncio.ensure_future(await websocket.ping())
+        # What keeps the connection alive is nothing to read.
+        assert [await frame(websocket) for _ in range(4)] == [b'""', b""] * 2
+        assert not pong.done()
+        pong.cancel()
+        # Who answers no pings is kept.
+        assert len(emulator.push.connections) == 1
+        emulator.portal.send("c")
+        while not (received := await frame(websocket)).startswith(OPENING):
+            assert received in (b'""', b"")
+
+
+async def test_version_2_closes_where_it_does_not_know_a_channel(
+    launch: Launch, session: aiohttp.ClientSession
+) -> None:
+    emulator = await launch(version=2)
+    emulator.push.faults.refuse_channels = True
+    url = subscription_url(emulator.subws_url, channel_ids(emulator), WireFormat.TEXT)
+    async with connect(url) as websocket:
+        with pytest.raises(ConnectionClosed) as closed:
+            await frame(websocket)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1008
+    assert json.loads(closed.value.rcvd.reason)["http_status"] == 403
+    async with session.get(url.replace("ws:", "http:")) as answer:
+        assert answer.status == 403
+    assert emulator.push.counters.refused == 2
+
+
 # -- shared mode ----------------------------------------------------------------------------------
 
 
@@ -190,13 +225,13 @@ async def test_every_address_needs_the_client_id(launch: Launch, session: aiohtt
         with pytest.raises(InvalidStatus) as refusal:
             await connect(url(emulator.subws_url, wrong))
         response = refusal.value.response
-        assert (response.status_code, response.body) == (400, b"Wrong Channel Id.")
+        assert (response.status_code, response.body) == (400, b"Wrong Client Id")
         async with session.get(url(emulator.sub_url, wrong)) as answer:
-            assert (answer.status, await answer.text()) == (400, "4010: Wrong Channel Id.")
+            assert (answer.status, await answer.text()) == (400, "4036: Wrong Client Id")
         for verb in ("POST", "GET"):
             pub = publication_url(emulator.pub_url, ids, client_id=wrong)
             async with session.request(verb, pub, data=b"") as answer:
-                assert (answer.status, await answer.text()) == (400, "4010: Wrong Channel Id.")
+                assert (answer.status, await answer.text()) == (400, "4036: Wrong Client Id")
     async with connect(url(emulator.subws_url, right)) as websocket:
         async with session.post(publication_url(emulator.pub_url, ids, client_id=right), data=b"{}") as sent:
             assert sent.status == 200
@@ -213,7 +248,7 @@ async def test_clients_publish_with_the_client_id(launch: Launch, session: aioht
     url = subscription_url(emulator.subws_url, ids, WireFormat.PROTOBUF, client_id=emulator.push.client_id)
     async with connect(url) as websocket:
         async with session.post(publication_url(emulator.rest_url, ids), data=request) as answer:
-            assert (answer.status, await answer.text()) == (400, "4010: Wrong Channel Id.")
+            assert (answer.status, await answer.text()) == (400, "4036: Wrong Client Id")
         right = publication_url(emulator.rest_url, ids, client_id=emulator.push.client_id)
         async with session.post(right, data=request) as answer:
             assert answer.status == 200

@@ -4,7 +4,6 @@ from bitrix_pull.emulator.faults.connection import ConnectionFaults, End, seeded
 from bitrix_pull.emulator.faults.line import Line, LineProtocol
 from bitrix_pull.emulator.faults.portal import PortalFaults, RestFailure
 from bitrix_pull.emulator.faults.publishing import PublishFault
-from bitrix_pull.emulator.faults.push import PushFaults, WebSocketRefusal
 
 __all__ = [
     "ConnectionFaults",
@@ -13,8 +12,6 @@ __all__ = [
     "LineProtocol",
     "PortalFaults",
     "PublishFault",
-    "PushFaults",
     "RestFailure",
-    "WebSocketRefusal",
     "seeded",
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 ChannelKind = Literal["private", "shared"]
+Maintenance = Literal["PORTAL_DELETED", "PAYMENT_REQUIRED", "SERVER_ERROR"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -27,12 +28,15 @@ class PortalFaults:
     Attributes:
         delay_s: Seconds that every REST call and token request waits before it is served.
         lose_announcements: True to queue offline events without saying so on the stream.
+        maintenance: What every call is answered while the portal is shut: "PORTAL_DELETED"
+            (on a box: its public part is closed), "PAYMENT_REQUIRED" or "SERVER_ERROR".
         locked_channels: Which channels every configuration leaves out, as if the portal
             could not lock its table of channels (protocol §2); with both, all of ``channels``.
     """
 
     delay_s: float = 0.0
     lose_announcements: bool = False
+    maintenance: Maintenance | None = None
     locked_channels: frozenset[ChannelKind] = frozenset()
     _failures: deque[RestFailure] = field(default_factory=deque[RestFailure])
     _locks: deque[frozenset[ChannelKind]] = field(default_factory=deque[frozenset[ChannelKind]])

@@ -1,0 +1,88 @@
+"""What is served at one address."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from bitrix_pull.emulator.answers import answer
+from bitrix_pull.emulator.faults import LineProtocol
+
+_MAX_BODY_BYTES = 64 * 1024 * 1024
+
+Routes = Callable[[web.Application], None]
+"""Adds what is served to an application."""
+
+Prepare = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
+"""Sees every answer before it goes out."""
+
+
+class Site:
+    """Serves some routes at a host and port; a free port is kept once it is taken.
+
+    Attributes:
+        host: Where it listens.
+        port: 0 before the first start, if it was not chosen.
+    """
+
+    def __init__(self, host: str, port: int, prepare: Prepare, *routes: Routes) -> None:
+        self.host = host
+        self.port = port
+        self._prepare = prepare
+        self._routes = routes
+        self._runner: web.AppRunner | None = None
+        self._listening: asyncio.Server | None = None
+
+    @property
+    def address(self) -> str:
+        """``HOST:PORT``."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def is_listening(self) -> bool:
+        """Tell whether it is served now."""
+        return self._runner is not None
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: The port is taken.
+        """
+        app = web.Application(client_max_size=_MAX_BODY_BYTES)
+        for add_routes in self._routes:
+            add_routes(app)
+        app.router.add_route("*", "/{path:.*}", _unknown_path)
+        app.on_response_prepare.append(self._prepare)
+        # Cancellation: a poll whose client has gone must not hang on until its timeout.
+        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        http = runner.server
+        assert http is not None
+        try:
+            self._listening = await asyncio.get_running_loop().create_server(
+                lambda: LineProtocol(http()), self.host, self.port, backlog=1024
+            )
+        except OSError:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        self.port = self._listening.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Stop listening, and cut every connection off as a dying process does."""
+        if self._runner is None:
+            return
+        runner, self._runner = self._runner, None
+        assert self._listening is not None
+        assert runner.server is not None
+        self._listening.close()
+        for connection in runner.server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.sleep(0)
+        await runner.cleanup()
+
+
+async def _unknown_path(request: web.Request) -> web.StreamResponse:
+    return answer(status=404)
