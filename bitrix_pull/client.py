@@ -236,6 +236,7 @@ class PullClient(Router):
         """
         await self._run.close(self._options.close_drain_s if drain is None else drain)
         self._lifecycle.close()
+        self._notices.end()
 
     def _start(self) -> "asyncio.Task[None]":
         if self._run.serving:
@@ -282,7 +283,8 @@ class PullClient(Router):
     def notices(self) -> AsyncIterator[Notice]:
         """Return an iterator over what happens to the connection, from its first step on.
 
-        It never ends by itself. A consumer that falls 1,000 notices behind loses the oldest.
+        It ends when the client is closed, or has failed for good. A consumer that falls
+        1,000 notices behind loses the oldest.
         """
         return self._notices.listen()
 

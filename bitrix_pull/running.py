@@ -76,6 +76,7 @@ class Run:
         self._rest = rest
         self._options = options
         self._lifecycle = lifecycle
+        self._notices = notices
         self._inbox = inbox
         self._dispatcher = dispatcher
         self._channels = ChannelManager(ConfigFetcher(rest, mode))
@@ -217,6 +218,7 @@ class Run:
             # FAILED stays to be seen.
             if self._lifecycle.state is not State.FAILED:
                 self._lifecycle.close()
+            self._notices.end()
 
     async def opened(self) -> None:
         """Wait until it has what it needs of this machine.

@@ -453,9 +453,10 @@ def test_failed_is_final_says_why_and_asks_no_more() -> None:
                 heard.append(await anext(notices))
             assert heard[-1].error is not None
             assert state_of(pull) is State.FAILED
+            with pytest.raises(StopAsyncIteration):
+                await anext(notices)
             await pull.close()
             assert state_of(pull) is State.CLOSED
-            await notices.aclose()  # type: ignore[attr-defined]
 
     virtual_time.run(main)
 
@@ -724,6 +725,23 @@ def test_notices_tell_the_life_of_a_connection_in_order() -> None:
             assert backoff.retry_in_s is not None
             assert 0.1 <= backoff.retry_in_s <= 0.12
             assert "1012" in str(backoff.error)
+
+    virtual_time.run(main)
+
+
+def test_notices_end_with_the_client() -> None:
+    async def main() -> None:
+        async with emulator() as emu:
+            pull = Listener(emu)
+
+            async def states() -> list[State]:
+                return [notice.state async for notice in pull.notices() if isinstance(notice, StateChanged)]
+
+            listening = asyncio.create_task(states())
+            await asyncio.sleep(0)
+            async with pull:
+                pass
+            assert (await listening)[-2:] == [State.CLOSING, State.CLOSED]
 
     virtual_time.run(main)
 

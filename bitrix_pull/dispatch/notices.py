@@ -30,12 +30,18 @@ class NoticeBoard:
             listener.backlog.append(notice)
             listener.arrived.set()
 
+    def end(self) -> None:
+        """End the iterators that are open, once they have yielded what was posted."""
+        for listener in self._listeners:
+            listener.ended = True
+            listener.arrived.set()
+
     async def listen(self) -> AsyncIterator[Notice]:
-        """Yield the notices posted from the first request on, until the iterator is closed."""
+        """Yield the notices posted from the first request on, until ``end``."""
         listener = _Listener()
         self._listeners.append(listener)
         try:
-            while True:
+            while not listener.ended:
                 await listener.arrived.wait()
                 listener.arrived.clear()
                 while listener.backlog:
@@ -65,3 +71,4 @@ class _Listener:
     def __init__(self) -> None:
         self.backlog: deque[Notice] = deque(maxlen=_BACKLOG_MAX)
         self.arrived = asyncio.Event()
+        self.ended = False
