@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self, get_args, overload
 
 import aiohttp
-from pydantic import BaseModel
+from pydantic import TypeAdapter
 
 from bitrix_pull.connection.checkpointer import Start
 from bitrix_pull.connection.states import Lifecycle
@@ -21,7 +21,7 @@ from bitrix_pull.dispatch.patterns import StreamPattern
 from bitrix_pull.dispatch.router import M, Router
 from bitrix_pull.dispatch.subscription import Subscription
 from bitrix_pull.errors import InvalidArgument, NotRunning
-from bitrix_pull.events import Notice, PullEvent, State
+from bitrix_pull.events import Notice, Origin, PullEvent, State
 from bitrix_pull.health import Health
 from bitrix_pull.options import PullOptions, check_number
 from bitrix_pull.portal.auth import Caller, Credentials, Mode
@@ -114,7 +114,9 @@ class PullClient(Router):
             max_bytes=self._options.inbox_max_bytes,
             overflow=self._options.overflow,
         )
-        self._dispatcher = Dispatcher(PullEvent, self._registry, self._inbox, self._notices.post)
+        self._dispatcher = Dispatcher(
+            PullEvent, self._registry, self._inbox, self._notices.post, Origin(self._portal, self)
+        )
         self._run = self._new_run()
         self._block: Block | None = None
 
@@ -292,14 +294,14 @@ class PullClient(Router):
 
     @overload
     def subscribe(
-        self, *commands: str | None, module: str | None = ..., model: type[M]
+        self, *commands: str | None, module: str | None = ..., model: type[M] | TypeAdapter[M]
     ) -> Subscription[M]: ...
     @overload
     def subscribe(
         self, *commands: str | None, module: str | None = ..., model: None = ...
     ) -> Subscription[Any]: ...
     def subscribe(
-        self, *commands: str | None, module: str | None = None, model: type[BaseModel] | None = None
+        self, *commands: str | None, module: str | None = None, model: object = None
     ) -> Subscription[Any]:
         """Return events as an async iterator; the arguments mean what they mean to ``on``.
 

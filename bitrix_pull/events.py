@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, cast
 
@@ -14,10 +15,12 @@ from typing_extensions import TypeVar as DefaultedTypeVar
 from bitrix_pull.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from pydantic import TypeAdapter
+
+    from bitrix_pull.client import PullClient
 
 EventKind = Literal["server", "client", "online"]
-M = TypeVar("M", bound="BaseModel")
+M = TypeVar("M")
 P = DefaultedTypeVar("P", default=Any)
 
 
@@ -46,6 +49,34 @@ UNKNOWN_SENDER = Sender(SenderType.UNKNOWN)
 BACKEND_SENDER = Sender(SenderType.BACKEND)
 
 
+def adapter_of(model: "type[M] | TypeAdapter[M]") -> "TypeAdapter[M]":
+    """Return what validates a model: the same object for the same model.
+
+    Raises:
+        InvalidArgument: It is no model, nor anything else that pydantic can validate.
+    """
+    # Whoever receives without a model does not wait for pydantic.
+    from pydantic import BaseModel, PydanticUserError, TypeAdapter
+
+    if isinstance(model, TypeAdapter):
+        return model
+    # It would take these for forward references, and for an object of the model's own kind.
+    if not (model is None or model is BaseModel or isinstance(model, str | BaseModel)):
+        try:
+            # Unions are equal in any order of their parts, which matters to pydantic.
+            return cast("TypeAdapter[M]", _adapter_of(cast("Hashable", model), repr(model)))
+        except (PydanticUserError, TypeError):
+            pass
+    raise InvalidArgument(f"model must be a type that pydantic can validate, not {model!r:.80}")
+
+
+@lru_cache(maxsize=1_000)
+def _adapter_of(model: Hashable, written: str) -> "TypeAdapter[Any]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(cast("Any", model))
+
+
 class Settlement(Protocol):
     """Takes the word of a handler that acknowledges its events itself."""
 
@@ -58,20 +89,49 @@ class Settlement(Protocol):
         ...
 
 
+class Origin:
+    """Where events come from: one object a client, which all its events share.
+
+    A copy has the same one. What comes out of a pickle knows the portal's name, and no client.
+    """
+
+    __slots__ = ("client", "portal")
+
+    def __init__(self, portal: str = "", client: "PullClient | None" = None) -> None:
+        """Describe a client."""
+        self.portal = portal
+        self.client = client
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.portal,)
+
+
+NOWHERE = Origin()
+
+
 class Event:
     """What handlers get, of whatever kind: a message of the stream, a record of a queue.
 
     A kind of event is a dataclass over this, with fields of its own. What stands here is
-    what dispatch needs to know of it.
+    what handlers of all kinds can use, and what dispatch needs to know of it.
     """
 
     # No fields of the dataclasses below, and unset as long as they are: most events never need them.
-    __slots__ = ("_attempts", "_settlement")
+    __slots__ = ("_attempts", "_raw", "_settlement", "_typed", "origin")
     _attempts: int
+    _raw: Any
     _settlement: Settlement
+    _typed: "dict[TypeAdapter[Any], Self]"
+    origin: Origin
 
     topic_of: ClassVar[Callable[[Any], Hashable]]
     """Returns what handlers are chosen by."""
+
+    payload_field: ClassVar[str]
+    """The field that ``model=`` is for."""
 
     size: int
     """Bytes that it takes, about."""
@@ -86,13 +146,64 @@ class Event:
         """What it is and which one, for a log. Never its content."""
         raise NotImplementedError
 
-    def with_model(self, model: "type[BaseModel]") -> Self:
-        """Return a copy whose payload is an instance of a model.
+    @property
+    def client(self) -> "PullClient":
+        """The client that it came by.
+
+        Raises:
+            RuntimeError: It came by none: it was made by hand, or comes out of a pickle.
+        """
+        client: PullClient | None = getattr(self, "origin", NOWHERE).client
+        if client is None:
+            raise RuntimeError("this event came by no client: it was made by hand, or comes out of a pickle")
+        return client
+
+    @property
+    def portal(self) -> str:
+        """What the client's portal is called: its ``name``, or else its host; "" without a client."""
+        portal: str = getattr(self, "origin", NOWHERE).portal
+        return portal
+
+    @property
+    def raw(self) -> Any:
+        """The payload as it came, as JSON values, also where ``model=`` has made something else of it."""
+        return self._raw if hasattr(self, "_raw") else getattr(self, self.payload_field)
+
+    def parse(self, model: "type[M] | TypeAdapter[M]") -> M:
+        """Return the payload as an instance of a pydantic model, or of whatever a ``TypeAdapter`` takes.
 
         Raises:
             pydantic.ValidationError: It does not fit; a model's own code may raise others.
         """
-        raise NotImplementedError
+        return adapter_of(model).validate_python(self.raw)
+
+    def with_model(self, adapter: "TypeAdapter[Any]") -> Self:
+        """Return the event with its payload as ``parse`` makes it; for the dispatcher.
+
+        All who ask for the same get the same: it is made once.
+        """
+        typed: dict[TypeAdapter[Any], Self] | None = getattr(self, "_typed", None)
+        if typed is None:
+            typed = self._typed = {}
+        elif (known := typed.get(adapter)) is not None:
+            return known
+        made = self.but(**{self.payload_field: adapter.validate_python(self.raw)})
+        made._raw = self.raw
+        typed[adapter] = made
+        return made
+
+    def but(self, **changes: Any) -> Self:
+        """Return a copy with other values in some fields. It is still the same event to its client."""
+        # The kinds are dataclasses, each with fields of its own.
+        made = cast("Self", replace(cast("Any", self), **changes))
+        made.follow(self)
+        return made
+
+    def follow(self, other: "Event") -> None:
+        """Take over from another event whose place this takes, but what it has of its own."""
+        for name in ("_attempts", "_raw", "_settlement", "origin"):
+            if not hasattr(self, name) and hasattr(other, name):
+                setattr(self, name, getattr(other, name))
 
     @property
     def attempts(self) -> int:
@@ -101,7 +212,9 @@ class Event:
 
     def __getstate__(self) -> object:
         # The event alone is copied and pickled: who takes a handler's word stays here.
-        return None, {each.name: getattr(self, each.name) for each in fields(cast("Any", self))}
+        names = [each.name for each in fields(cast("Any", self))]
+        names += [name for name in ("_attempts", "_raw", "origin") if hasattr(self, name)]
+        return None, {name: getattr(self, name) for name in names}
 
     def for_attempt(self, number: int, settlement: Settlement | None = None) -> Self:
         """Return a copy for one more call of a handler; for the dispatcher.
@@ -110,8 +223,7 @@ class Event:
             number: Which one it is, from 1 on.
             settlement: Takes the handler's word, if that acknowledges its events itself.
         """
-        # The kinds are dataclasses, each with fields of its own.
-        made = cast("Self", replace(cast("Any", self)))
+        made = self.but()
         made._attempts = number
         if settlement is not None:
             made._settlement = settlement
@@ -192,6 +304,7 @@ class PullEvent(Event, Generic[P]):
     size: int = field(default=0, repr=False)
 
     topic_of: ClassVar[Callable[[Any], Hashable]] = attrgetter("module_id", "command")
+    payload_field: ClassVar[str] = "params"
 
     @property
     def reference(self) -> str:
@@ -209,18 +322,6 @@ class PullEvent(Event, Generic[P]):
         if self.created_unix is None:
             return None
         return datetime.fromtimestamp(self.created_unix, UTC)
-
-    def parse(self, model: "type[M]") -> M:
-        """Return ``params`` as an instance of a pydantic model.
-
-        Raises:
-            pydantic.ValidationError: The params do not fit the model.
-        """
-        return model.model_validate(self.params)
-
-    def with_model(self, model: "type[BaseModel]") -> "PullEvent[P]":
-        """Return a copy whose ``params`` are an instance of a model, as ``parse`` makes it."""
-        return replace(self, params=cast("P", self.parse(model)))
 
 
 class State(StrEnum):

@@ -665,6 +665,31 @@ class Order(BaseModel):
     total: float = 0.0
 
 
+def test_events_know_their_client_and_its_portal_on_every_way() -> None:
+    async def main() -> None:
+        async with emulator() as emu:
+            pull = Listener(emu)
+            seen: list[tuple[str, object, str]] = []
+
+            @pull.on("order", model=Order, retries=1, retry_delay=0.1)
+            def handle(event: PullEvent[Order]) -> None:
+                seen.append(("handler", event.client, event.portal))
+                raise ValueError
+
+            async with pull.subscribe("order", model=Order) as events, running(pull):
+                await pull.reached(State.LIVE)
+                emu.portal.send("order", {"id": 7})
+                event = await anext(events)
+                seen.append(("iterator", event.client, event.portal))
+                await asyncio.sleep(5)
+            (failure,) = [notice for notice in pull.heard if isinstance(notice, HandlerFailed)]
+            seen.append(("notice", failure.event.client, failure.portal))
+            assert {way for way, *_ in seen} == {"iterator", "handler", "notice"}
+            assert all(came == [pull, pull.portal] for _, *came in seen)
+
+    virtual_time.run(main)
+
+
 def test_a_model_makes_params_of_its_own_type_and_reports_what_does_not_fit() -> None:
     async def main() -> None:
         async with emulator() as emu:

@@ -1,12 +1,25 @@
 """What a client hands to its user."""
 
+import pickle
+from copy import copy, deepcopy
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from bitrix_pull.events import BACKEND_SENDER, UNKNOWN_SENDER, PullEvent, Sender, SenderType, State
+from bitrix_pull import AccessToken, PullClient
+from bitrix_pull.events import (
+    BACKEND_SENDER,
+    UNKNOWN_SENDER,
+    Event,
+    Origin,
+    PullEvent,
+    Sender,
+    SenderType,
+    State,
+    adapter_of,
+)
 
 
 class Order(BaseModel):
@@ -19,6 +32,51 @@ def event(params: Any = None, **more: Any) -> PullEvent:
 
 def test_params_can_be_read_as_a_model() -> None:
     assert event({"id": "7"}).parse(Order) == Order(id=7)
+
+
+def test_they_can_be_read_as_whatever_pydantic_validates() -> None:
+    assert event({"id": "7"}).parse(dict[str, int]) == {"id": 7}
+    assert event({"id": "7"}).parse(TypeAdapter(dict[str, int])) == {"id": 7}
+    assert event({"a": "7"}).parse(TypeAdapter(int | dict[str, str])) == {"a": "7"}
+
+
+def test_a_model_leaves_what_came_to_be_seen() -> None:
+    came = event({"id": "7", "more": []})
+    typed = came.with_model(adapter_of(Order))
+    assert (typed.params, typed.raw) == (Order(id=7), {"id": "7", "more": []})
+    assert came.raw is came.params is typed.raw
+    assert typed.parse(dict[str, Any]) == {"id": "7", "more": []}
+    assert event({}).with_model(adapter_of(dict[str, int])).raw == {}
+
+
+def test_who_asks_for_the_same_model_gets_the_same() -> None:
+    came = event({"id": "7"})
+    typed = came.with_model(adapter_of(Order))
+    assert came.with_model(adapter_of(Order)) is typed
+    assert came.with_model(adapter_of(dict[str, int])) is not typed
+
+
+def test_unions_are_told_apart_by_the_order_of_their_parts() -> None:
+    assert adapter_of(cast("type[Any]", int | str)) is not adapter_of(cast("type[Any]", str | int))
+
+
+def test_an_event_made_by_hand_came_by_no_client() -> None:
+    assert event().portal == ""
+    with pytest.raises(RuntimeError, match="no client"):
+        event().client  # noqa: B018
+
+
+def test_copies_know_where_the_event_came_from_and_pickles_its_portal() -> None:
+    pull = PullClient(AccessToken("acme.bitrix24.com", "token"))
+    came: Event = event({"id": "7"})
+    came.origin = Origin("acme", pull)
+    typed = came.with_model(adapter_of(Order))
+    for copied in (copy(typed), deepcopy(typed), typed.but(size=2), typed.for_attempt(2)):
+        assert (copied.client, copied.portal, copied.raw) == (pull, "acme", {"id": "7"})
+    pickled = pickle.loads(pickle.dumps(typed.for_attempt(2)))
+    assert (pickled.portal, pickled.raw, pickled.attempts) == ("acme", {"id": "7"}, 2)
+    with pytest.raises(RuntimeError, match="pickle"):
+        pickled.client  # noqa: B018
 
 
 def test_params_that_do_not_fit_say_so() -> None:

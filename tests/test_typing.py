@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from bitrix_pull import AccessToken, PullClient, PullEvent, Router, Subscription
 from bitrix_pull.dispatch.router import registry_of
+from bitrix_pull.events import adapter_of
 
 
 class Order(BaseModel):
@@ -39,7 +40,7 @@ def test_a_model_types_the_handlers_params() -> None:
         assert_type(event.params.text, str)
 
     router.on("order_update", model=Order)(of_message)  # type: ignore[arg-type]
-    assert [handler.model for handler in registry_of(router).handlers()] == [Order, Order, Order]
+    assert [handler.model for handler in registry_of(router).handlers()] == [adapter_of(Order)] * 3
 
 
 def test_without_a_model_a_handler_keeps_its_own_type() -> None:

@@ -4,15 +4,11 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from types import CoroutineType
-from typing import Any, TypeVar
-
-from pydantic import BaseModel
+from typing import Any
 
 from bitrix_pull.dispatch.registry import Handler
 from bitrix_pull.events import Event, HandlerFailed
 from bitrix_pull.redaction import get_logger
-
-E = TypeVar("E", bound=Event)
 
 logger = get_logger("dispatch")
 
@@ -30,15 +26,6 @@ async def call(callback: Callable[..., Awaitable[object] | object], *arguments: 
     except BaseException as error:
         return as_failure(error)
     return None
-
-
-def typed(event: E, model: type[BaseModel]) -> E:
-    """Return a copy of an event whose payload is an instance of a model.
-
-    Raises:
-        pydantic.ValidationError: They do not fit; a model's own code may raise others.
-    """
-    return event.with_model(model)
 
 
 def as_failure(error: BaseException) -> Exception:

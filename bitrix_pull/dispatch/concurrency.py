@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from bitrix_pull.dispatch.calls import as_failure, call, cancelled, failure, logger, typed
+from bitrix_pull.dispatch.calls import as_failure, call, cancelled, failure, logger
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.policy import RETRY_DELAY_MAX_S, Policy
 from bitrix_pull.dispatch.registry import Handler
@@ -174,7 +174,7 @@ class ConcurrentWorker(Worker[E]):
         line: deque[Delivery[E]] | None = None
         try:
             if self.handler.model is not None:
-                delivery.shown = typed(event, self.handler.model)
+                delivery.shown = event.with_model(self.handler.model)
             if self._policy.key is not None:
                 key = self._policy.key(delivery.shown)
                 line = self._lines.get(key)

@@ -13,7 +13,7 @@ from bitrix_pull.dispatch.registry import Handler, Registry
 from bitrix_pull.dispatch.subscription import EventIterator
 from bitrix_pull.dispatch.tasks import TaskSet
 from bitrix_pull.dispatch.worker import Worker
-from bitrix_pull.events import Event, EventsDropped, Notice
+from bitrix_pull.events import NOWHERE, Event, EventsDropped, Notice, Origin
 from bitrix_pull.redaction import get_logger
 
 _LINGER_S = 30.0
@@ -50,7 +50,12 @@ class Dispatcher(Generic[E]):
     """Routes events of one kind. ``put`` never waits and never runs user code."""
 
     def __init__(
-        self, kind: type[E], registry: Registry, inbox: Inbox[E], announce: Callable[[Notice], None]
+        self,
+        kind: type[E],
+        registry: Registry,
+        inbox: Inbox[E],
+        announce: Callable[[Notice], None],
+        origin: Origin = NOWHERE,
     ) -> None:
         """Create a dispatcher over those of a registry's handlers, present and future, that want a kind.
 
@@ -59,6 +64,7 @@ class Dispatcher(Generic[E]):
             registry: The handlers; those of other kinds are left alone.
             inbox: Takes the events that are not settled yet.
             announce: Takes notices.
+            origin: Where its events come from.
         """
         self._kind = kind
         self._topic_of = kind.topic_of
@@ -67,6 +73,7 @@ class Dispatcher(Generic[E]):
         """The events that are not settled yet."""
         self._drops = inbox.overflow != "pause"
         self._announce = announce
+        self._origin = origin
         self._workers: dict[Handler, Worker[E]] = {}
         self._tasks: TaskSet | None = None
         self._subscriptions: list[EventIterator[E]] = []
@@ -159,6 +166,10 @@ class Dispatcher(Generic[E]):
         if not run:
             return
         self.inbox.take(run, len(receivers))
+        if receivers:
+            origin = self._origin
+            for event in run:
+                event.origin = origin
         for receiver in receivers:
             receiver.put(run)
 

@@ -1,10 +1,10 @@
 """What is registered with a router, and with those that it includes."""
 
-import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from pydantic import BaseModel
+from pydantic import TypeAdapter
 
 from bitrix_pull.dispatch.patterns import Pattern
 from bitrix_pull.dispatch.policy import Policy, check_callback, name_of
@@ -19,7 +19,7 @@ class Handler:
 
     callback: AnyCallback
     pattern: Pattern
-    model: type[BaseModel] | None
+    model: TypeAdapter[Any] | None
     policy: Policy
 
     def __post_init__(self) -> None:
@@ -29,16 +29,6 @@ class Handler:
     def name(self) -> str:
         """The function's name, for messages."""
         return name_of(self.callback)
-
-
-def check_model(model: object) -> None:
-    """See that an argument is a model, or None.
-
-    Raises:
-        InvalidArgument: It is neither.
-    """
-    if model is not None and not (inspect.isclass(model) and issubclass(model, BaseModel)):
-        raise InvalidArgument(f"model must be a pydantic model class, not {model!r}")
 
 
 class Registry:

@@ -3,14 +3,14 @@
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, TypeVar, overload
 
-from pydantic import BaseModel
+from pydantic import TypeAdapter
 
 from bitrix_pull.dispatch.patterns import Pattern, StreamPattern
 from bitrix_pull.dispatch.policy import Ack, DeadLetter, Policy
-from bitrix_pull.dispatch.registry import AnyCallback, Handler, Registry, check_model
-from bitrix_pull.events import PullEvent
+from bitrix_pull.dispatch.registry import AnyCallback, Handler, Registry
+from bitrix_pull.events import PullEvent, adapter_of
 
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M")
 E = TypeVar("E", bound=PullEvent[Any])
 Callback = Callable[[E], Awaitable[object] | object]
 CallbackT = TypeVar("CallbackT", bound=Callable[[Any], Awaitable[object] | object])
@@ -36,7 +36,7 @@ class Router:
         self,
         *commands: str | None,
         module: str | None = ...,
-        model: type[M],
+        model: type[M] | TypeAdapter[M],
         ack: Ack = ...,
         retries: int = ...,
         retry_delay: float = ...,
@@ -63,7 +63,7 @@ class Router:
         self,
         *commands: str | None,
         module: str | None = None,
-        model: type[BaseModel] | None = None,
+        model: object = None,
         ack: Ack = "auto",
         retries: int = 0,
         retry_delay: float = 1.0,
@@ -91,8 +91,10 @@ class Router:
                 stands for all that begin so: ``on("order_*")``.
             module: The module to take; None means the router's own, or else
                 "application" if a command is given and every module if not.
-            model: A pydantic model that ``event.params`` is turned into. Params that do not
-                fit fail for good at once.
+            model: What ``event.params`` are turned into: a pydantic model, a dataclass, a
+                ``TypedDict``, or whatever else a ``TypeAdapter`` takes. Params that do not fit
+                fail for good at once. Handlers with the same model share what is made of an
+                event; ``event.raw`` is what came.
             ack: When an event is settled. "auto": when the function has returned, or has
                 failed for good. "on_receive": before the function is called, so at most
                 once. "manual": when ``event.ack()`` is called, in the function or after it
@@ -139,14 +141,12 @@ class Router:
         """
         self._registry.include(router._registry)
 
-    def _registrar(
-        self, pattern: Pattern, model: type[BaseModel] | None, policy: Policy
-    ) -> Callable[[Any], Any]:
+    def _registrar(self, pattern: Pattern, model: Any, policy: Policy) -> Callable[[Any], Any]:
         """Return the decorator that registers a function for these events."""
-        check_model(model)
+        adapter = adapter_of(model) if model is not None else None
 
         def register(callback: AnyCallback) -> AnyCallback:
-            self._registry.add(Handler(callback, pattern, model, policy))
+            self._registry.add(Handler(callback, pattern, adapter, policy))
             return callback
 
         return register

@@ -4,16 +4,12 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
-from pydantic import BaseModel
-
-from bitrix_pull.dispatch.calls import typed
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.patterns import Pattern
-from bitrix_pull.dispatch.registry import check_model
 from bitrix_pull.errors import NotRunning
-from bitrix_pull.events import Event, PullEvent
+from bitrix_pull.events import Event, PullEvent, adapter_of
 
 E = TypeVar("E", bound=Event)
 P = TypeVar("P")
@@ -49,11 +45,10 @@ class EventIterator(Generic[E]):
     included, if the client is closed within 30 s after it.
     """
 
-    def __init__(self, source: Source[E], pattern: Pattern, model: type[BaseModel] | None = None) -> None:
+    def __init__(self, source: Source[E], pattern: Pattern, model: Any = None) -> None:
         """Create a subscription; it takes events once its context is entered."""
-        check_model(model)
         self.pattern = pattern
-        self._model = model
+        self._model = adapter_of(model) if model is not None else None
         self._source = source
         self._inbox = source.inbox
         self._queue: deque[E] = deque()
@@ -126,7 +121,7 @@ class EventIterator(Generic[E]):
         event = self._current = self._queue.popleft()
         if self._model is None:
             return event
-        return typed(event, self._model)
+        return event.with_model(self._model)
 
     def put(self, events: Sequence[E]) -> None:
         """Queue events."""

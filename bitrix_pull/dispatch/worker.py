@@ -9,7 +9,7 @@ from inspect import isawaitable
 from types import CoroutineType
 from typing import Generic, TypeVar
 
-from bitrix_pull.dispatch.calls import as_failure, cancellation, failure, typed
+from bitrix_pull.dispatch.calls import as_failure, cancellation, failure
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.registry import Handler
 from bitrix_pull.events import Event, Notice
@@ -71,7 +71,7 @@ class Worker(Generic[E]):
                 event = queue.popleft()
                 error: Exception | None = None
                 try:
-                    result = callback(event if model is None else typed(event, model))
+                    result = callback(event if model is None else event.with_model(model))
                     if type(result) is CoroutineType or (result is not None and isawaitable(result)):
                         await result
                 except BaseException as raised:

@@ -2,10 +2,12 @@
 
 import functools
 import math
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
+from typing_extensions import TypedDict
 
 from bitrix_pull.dispatch.patterns import StreamPattern
 from bitrix_pull.dispatch.policy import Policy
@@ -16,6 +18,19 @@ from bitrix_pull.events import PullEvent
 
 class Order(BaseModel):
     id: int
+
+
+@dataclass
+class Line:
+    id: int
+
+
+class TypedOrder(TypedDict):
+    id: int
+
+
+class Unknown:
+    """What pydantic knows nothing of."""
 
 
 def handle(event: PullEvent) -> None:
@@ -231,10 +246,22 @@ def test_a_star_stands_at_the_end(command: str) -> None:
         Router().on(command)
 
 
-@pytest.mark.parametrize("model", [dict, Order(id=1), "Order", int])
-def test_a_model_is_a_pydantic_class(model: Any) -> None:
+@pytest.mark.parametrize("model", [Order(id=1), "Order", 7, [Order], object(), BaseModel, Unknown])
+def test_a_model_is_what_pydantic_can_validate(model: Any) -> None:
     with pytest.raises(InvalidArgument, match="pydantic"):
         Router().on("x", model=model)
+
+
+@pytest.mark.parametrize(
+    "model", [Order, Line, TypedOrder, dict[str, int], int | None, TypeAdapter(Order), Annotated[Order, "x"]]
+)
+def test_whatever_a_type_adapter_takes_is_a_model(model: Any) -> None:
+    router = Router()
+    on(router, ("x",), model=model)(handle)
+    on(router, ("y",), model=model)(handle)
+    first, second = (handler.model for handler in registry_of(router).handlers())
+    assert isinstance(first, TypeAdapter)
+    assert first is second
 
 
 class Secretive:
