@@ -1,4 +1,7 @@
-"""A Bitrix24 portal and a push server on loopback: for tests, for demos, for a first look."""
+"""A Bitrix24 portal and a push server on loopback: for tests, for demos, for a first look.
+
+What it does not model stands in ``README.md`` beside this file.
+"""
 
 from bitrix_pull.emulator.channels import Owner
 from bitrix_pull.emulator.portal import Portal

@@ -11,6 +11,7 @@ from bitrix_pull.emulator.faults import Line, PublishFault
 from bitrix_pull.emulator.publications import read_trusted, read_untrusted
 from bitrix_pull.emulator.push_server import CLIENT_PUBLISH_PATH, PUBLISH_PATH, STAT_PATH, PushServer
 from bitrix_pull.events import BACKEND_SENDER
+from bitrix_pull.wire.close_codes import ServerClose
 
 _EXPIRY = re.compile(r"[0-9]{1,9}")
 
@@ -72,7 +73,10 @@ class PublishApi:
         push = self._push
         try:
             push.check_client_id(request.query.get("clientId"))
-            channels = push.signer.read_all(request.query.get("CHANNEL_ID", ""), trusted=True)
+            channel_id = request.query.get("CHANNEL_ID", "")
+            if not channel_id:
+                raise Refused(ServerClose.NO_RECEIVERS)
+            channels = push.signer.read_all(channel_id, trusted=True)
         except Refused as refusal:
             return answer(str(refusal), status=400)
         online = [channel.id.hex() for channel in channels if push.is_online(channel.id)]

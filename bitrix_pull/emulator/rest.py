@@ -9,6 +9,7 @@ import orjson
 from aiohttp import web
 
 from bitrix_pull.emulator import json_values, rest_errors
+from bitrix_pull.emulator.answers import CORS, answer
 from bitrix_pull.emulator.faults import RestFailure
 from bitrix_pull.emulator.methods import METHODS
 from bitrix_pull.emulator.paging import Page
@@ -21,6 +22,11 @@ from bitrix_pull.emulator.rest_errors import RestError
 PORTAL_PATHS = ("/rest/", "/oauth/")
 """How the paths begin that are the portal's, not the push server's."""
 
+_ALLOWED = {
+    "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+    "Access-Control-Allow-Headers": "origin, content-type, accept, authorization",
+}
+
 
 class RestApi:
     """Serves one portal."""
@@ -30,9 +36,11 @@ class RestApi:
 
     def add_routes(self, app: web.Application) -> None:
         """Serve the portal's paths in an application."""
+        paths = ("/rest/{method}", r"/rest/{user_id:[0-9]{1,18}}/{code}/{method}")
+        for verb, serve in (("GET", self._rest), ("POST", self._rest), ("OPTIONS", _preflight)):
+            for path in paths:
+                app.router.add_route(verb, path, serve)
         for verb in ("GET", "POST"):
-            app.router.add_route(verb, "/rest/{method}", self._rest)
-            app.router.add_route(verb, r"/rest/{user_id:[0-9]{1,18}}/{code}/{method}", self._rest)
             app.router.add_route(verb, "/oauth/token/", self._oauth_token)
 
     async def _rest(self, request: web.Request) -> web.StreamResponse:
@@ -140,6 +148,11 @@ class RestApi:
         }
 
 
+async def _preflight(request: web.Request) -> web.StreamResponse:
+    """Let a browser's page of another origin call."""
+    return answer(headers=_ALLOWED)
+
+
 def _name(request: web.Request) -> str:
     """Return the name of the method that is called, which goes in any case."""
     return request.match_info["method"].lower().removesuffix(".json")
@@ -167,12 +180,13 @@ def _answer_failure(failure: RestFailure) -> web.Response:
         status=failure.status,
         text=failure.body,
         content_type=failure.content_type,
-        headers=failure.headers,
+        headers={**CORS, **failure.headers},
     )
 
 
 def _answer_json(value: Any) -> web.Response:
-    return web.Response(body=orjson.dumps(value), content_type="application/json", charset="utf-8")
+    body = orjson.dumps(value)
+    return web.Response(body=body, content_type="application/json", charset="utf-8", headers=CORS)
 
 
 def _answer_error(error: RestError) -> web.Response:

@@ -109,7 +109,7 @@ class SubscribeApi:
             session = push.jwt.open(query.get("token", ""), now)
             return _Wish(session.channels, WireFormat.JSONRPC, resume_after, session)
         channels = push.signer.read_all(query.get("CHANNEL_ID", ""))
-        return _Wish(channels, _wire_format(query, push.version), resume_after, None)
+        return _Wish(channels, _wire_format(query, push), resume_after, None)
 
     async def _serve_websocket(self, request: web.Request, wish: _Wish) -> web.StreamResponse:
         push = self._push
@@ -235,9 +235,12 @@ def _line(request: web.Request) -> Line:
     return request.transport
 
 
-def _wire_format(query: Mapping[str, str], version: int) -> WireFormat:
-    # Version 3 knows no other than text, whatever it is asked for.
-    for wire_format in (WireFormat.PROTOBUF, WireFormat.JSON) if version >= 4 else ():
+def _wire_format(query: Mapping[str, str], push: PushServer) -> WireFormat:
+    # Version 3 knows no other than text, whatever it is asked for, and a box no JSON arrays.
+    known = [WireFormat.PROTOBUF] if push.version >= 4 else []
+    if push.mode == "shared":
+        known.append(WireFormat.JSON)
+    for wire_format in known:
         name, value = wire_format.value
         if query.get(name) == value:
             return wire_format

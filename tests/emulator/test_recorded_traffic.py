@@ -9,6 +9,7 @@ import base64
 import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -29,8 +30,12 @@ from bitrix_pull.wire.urls import publication_url, subscription_url
 from tests.emulator.conftest import Clock, until
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "reference" / "traffic.json").read_text())
-EXCHANGES = {exchange["name"]: exchange for exchange in REFERENCE["exchanges"]}
+MORE = json.loads((Path(__file__).parents[1] / "reference" / "traffic_more.json").read_text())
+FIRST = {exchange["name"]: exchange for exchange in REFERENCE["exchanges"]}
+SECOND = {exchange["name"]: exchange for exchange in MORE["exchanges"]}
+EXCHANGES = FIRST | SECOND
 RECORDING_STARTED = 1_795_313_001.0
+MORE_RECORDING_STARTED = 1_795_734_827.0
 
 PRIVATE = REFERENCE["channels"]["private"]["id"]
 SHARED = REFERENCE["channels"]["shared"]["id"]
@@ -100,9 +105,9 @@ class Replay:
 
 
 @pytest.fixture
-async def replay(clock: Clock) -> AsyncIterator[Replay]:
-    clock.now = RECORDING_STARTED
-    key, epoch = REFERENCE["security_key"], int(RECORDING_STARTED)
+async def replay(clock: Clock, name: str) -> AsyncIterator[Replay]:
+    clock.now = RECORDING_STARTED if name in FIRST else MORE_RECORDING_STARTED
+    key, epoch = REFERENCE["security_key"], int(clock.now)
     async with Emulator(security_key=key, clock=clock, epoch=epoch) as emulator:
         emulator.push.gather_s = 0.05
         emulator.push.poll_timeout_s = 0.1
@@ -394,3 +399,82 @@ async def _(replay: Replay, exchange: Exchange) -> None:
         mid = replay.emulator.push.publish([PRIVATE], b"{}")
         assert [message.mid for message in messages_in(await received(websocket))] == [mid]
         assert replay.emulator.push.counters.messages == 1
+
+
+# -- the second recording ---------------------------------------------------------------------
+
+
+async def requested(replay: Replay, exchange: Exchange) -> Answer:
+    """Send the recorded request to the path that the emulator has for its."""
+    request = exchange["request"]
+    recorded_path, question, query = request["path"].partition("?")
+    url = replay.emulator.portal_url + PATHS[recorded_path] + question + query
+    body = base64.b64decode(request.get("body_base64", ""))
+    async with replay.session.request(request["method"], url, data=body or None) as answer:
+        return Answer(answer.status, answer.headers, await answer.read())
+
+
+PATHS = {"/pub/": "/bitrix/pub/", "/rest/": "/bitrix/rest/", "/subws/": "/bitrix/subws/", "/api/": "/api/"}
+
+for name in (
+    "pub GET: no channels",
+    "trusted stats: invalid channel id",
+    "trusted message: invalid private receiver",
+    "OPTIONS rest",
+    "json-rpc api on a version 4 server",
+    "subscribe: upper-case channel id",
+    "subscribe: channel with a trailing slash",
+):
+
+    @replays(name)
+    async def _(replay: Replay, exchange: Exchange) -> None:
+        assert_same(await requested(replay, exchange), exchange)
+
+
+def publish_recorded(replay: Replay, frame: bytes) -> None:
+    (message,) = messages_in(frame)
+    replay.count_to(message.mid)
+    replay.publish(PRIVATE, message)
+
+
+for query in ("format=json", "jsonRpc=true"):
+
+    @replays(f"poll with {query} on a box")
+    async def _(replay: Replay, exchange: Exchange) -> None:
+        replay.emulator.push.poll_timeout_s = 5
+        poll = asyncio.create_task(requested(replay, exchange))
+        await until(lambda: len(replay.emulator.push.connections) == 1)
+        publish_recorded(replay, payload(exchange["body"]))
+        assert_same(await poll, exchange)
+
+    @replays(f"websocket with {query} on a box")
+    async def _(replay: Replay, exchange: Exchange) -> None:
+        _, _, query = exchange["request"]["path"].partition("?")
+        async with connect(f"{replay.emulator.subws_url}?{query}") as websocket:
+            publish_recorded(replay, exchange["frame_text"].encode())
+            assert await websocket.recv() == exchange["frame_text"]
+
+
+async def hundred_come(replay: Replay) -> AsyncExitStack:
+    stack = AsyncExitStack()
+    for _ in range(100):
+        await stack.enter_async_context(replay.subscribe(WireFormat.PROTOBUF, PRIVATE))
+    return stack
+
+
+@replays("websocket: the 101st connection evicts the first")
+async def _(replay: Replay, exchange: Exchange) -> None:
+    async with replay.subscribe(WireFormat.PROTOBUF, PRIVATE) as first, await hundred_come(replay):
+        with pytest.raises(ConnectionClosed) as closed:
+            await received(first)
+    close_frame = closed.value.rcvd
+    assert (close_frame and [close_frame.code, close_frame.reason]) == exchange["close"]
+
+
+@replays("poll: evicted by the 101st")
+async def _(replay: Replay, exchange: Exchange) -> None:
+    replay.emulator.push.poll_timeout_s = 10
+    poll = asyncio.create_task(replay.poll(WireFormat.PROTOBUF, PRIVATE))
+    await until(lambda: len(replay.emulator.push.connections) == 1)
+    async with await hundred_come(replay):
+        assert_same(await poll, exchange)

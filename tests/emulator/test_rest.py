@@ -134,3 +134,25 @@ async def test_an_unknown_method_is_called_so(emulator: Emulator, call: Call, ca
     assert error(await call("pull.unknown")) == (404, "ERROR_METHOD_NOT_FOUND")
     assert error(await call_webhook("pull.unknown")) == (404, "ERROR_METHOD_NOT_FOUND")
     assert emulator.portal.calls == {"pull.unknown": 2}
+
+
+# -- browsers -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", ["/rest/server.time.json", "/rest/1/code/server.time", "/rest/no.such.method"]
+)
+async def test_pages_of_any_origin_may_call(
+    emulator: Emulator, session: aiohttp.ClientSession, path: str
+) -> None:
+    url = emulator.portal_url + path
+    asked = {"Origin": "https://app.example", "Access-Control-Request-Headers": "content-type"}
+    async with session.options(url, headers=asked) as preflight:
+        assert preflight.status == 200
+        assert "content-type" in preflight.headers["Access-Control-Allow-Headers"]
+        assert "POST" in preflight.headers["Access-Control-Allow-Methods"]
+        assert preflight.headers["Access-Control-Allow-Origin"] == "*"
+    for _ in range(2):
+        async with session.post(url, json={}, headers={"Origin": "https://app.example"}) as answer:
+            assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        emulator.portal.faults.fail_rest(1)

@@ -14,7 +14,7 @@ from bitrix_pull.wire.channel_ids import PublicChannel
 from bitrix_pull.wire.formats import WireFormat
 from bitrix_pull.wire.protobuf import Publication, encode_publications, encode_status_request
 from bitrix_pull.wire.urls import START_OF_HISTORY, publication_url, subscription_url
-from tests.emulator.conftest import Clock, frame, mids, subscribe, until
+from tests.emulator.conftest import Clock, Launch, channel_ids, frame, mids, subscribe, until
 
 Poll = Callable[..., "asyncio.Task[tuple[int, bytes]]"]
 
@@ -171,10 +171,15 @@ async def test_without_history_an_idle_poll_names_no_mid(
 # -- formats ------------------------------------------------------------------------------
 
 
-async def test_json_is_an_array_of_the_same_envelopes(emulator: Emulator, channels: list[str]) -> None:
+async def test_the_cloud_knows_json_an_array_of_the_same_envelopes(launch: Launch) -> None:
+    emulator = await launch(mode="shared")
+    channels = channel_ids(emulator)
+    url = subscription_url(
+        emulator.subws_url, channels, WireFormat.JSON, client_id=emulator.push.client_id, mid=START_OF_HISTORY
+    )
     bodies = [f'{{"n":{n}}}' for n in range(4)]
     old = [emulator.push.publish(channels, body, 60) for body in bodies[:2]]
-    async with subscribe(emulator, channels, WireFormat.JSON, mid=START_OF_HISTORY) as websocket:
+    async with connect(url) as websocket:
         new = [emulator.push.publish(channels, body, 60) for body in bodies[2:]]
         frames = [json.loads(await frame(websocket)) for _ in range(2)]
     assert [[envelope["mid"] for envelope in envelopes] for envelopes in frames] == [old, new]

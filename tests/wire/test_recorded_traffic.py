@@ -216,8 +216,36 @@ def test_a_server_of_a_box_is_understood_whatever_it_was_asked_for(exchange: dic
     assert len(event.mid) == 26
 
 
+MORE_REFUSED = {
+    "pub GET: no channels": 4017,
+    "trusted stats: invalid channel id": 4019,
+    "trusted message: invalid private receiver": 4019,
+    "OPTIONS rest": None,
+    "json-rpc api on a version 4 server": None,
+    "subscribe: upper-case channel id": 4010,
+    "subscribe: channel with a trailing slash": 4010,
+    "poll: evicted by the 101st": 4029,
+    "websocket: the 101st connection evicts the first": 4029,
+}
+
+
+@pytest.mark.parametrize("name", MORE_REFUSED)
+def test_each_refusal_of_the_second_recording_opens_with_its_code(name: str) -> None:
+    exchange = next(item for item in MORE_TRAFFIC["exchanges"] if item["name"] == name)
+    words = exchange["close"][1] if "close" in exchange else exchange["body"]
+    code = MORE_REFUSED[name]
+    assert read_refusal(words.encode()) == code
+    assert words == ("" if code is None else describe(code))
+    if "close" in exchange:
+        ended = ended_by_close(exchange["close"][0])
+        assert (ended.sign, ended.code) == (Sign.EVICTED, code)
+
+
 def test_no_expectation_is_left_over() -> None:
     assert set(MEANING) == set(EXCHANGES)
+    assert {*MORE_REFUSED, *(item["name"] for item in BOX)} == {
+        item["name"] for item in MORE_TRAFFIC["exchanges"]
+    }
 
 
 OWN = PublicChannel.parse(TRAFFIC["channels"]["private"]["public_id"])
