@@ -15,6 +15,9 @@
     │   │   ├── InsufficientScope
     │   │   ├── InvalidCredentials
     │   │   ├── AccessDenied
+    │   │   ├── EmployeesOnly           the user is a guest of the portal
+    │   │   ├── CallNotConfirmed        an administrator must confirm such calls
+    │   │   ├── WrongLicense            the portal's plan does not include it
     │   │   └── GrantRefused            OAuth: authorise the application again
     │   ├── NotConfigured               Push & Pull is off on this portal
     │   ├── PaymentRequired
@@ -24,7 +27,6 @@
     │   ├── PortalMoved                 the portal answers at another address
     │   ├── NotAPortal                  the answer is no Bitrix24 REST answer
     │   ├── MethodNotFound
-    │   ├── WrongLicense                the portal's plan does not include it
     │   ├── EventNotFound               the portal has no such event, or the application not its scope
     │   ├── RateLimited                 wait, then repeat
     │   │   └── OperationTimeLimit
@@ -193,7 +195,20 @@ class TokenExpired(PortalError):  # noqa: N818
 
 
 class AuthError(PortalError):
-    """The credentials or rights do not suffice; a person must act."""
+    """The credentials or rights do not suffice; a person must act.
+
+    What a portal answers with 401 or 403 is one of these, whatever it is called.
+    """
+
+    codes: ClassVar[tuple[str, ...]] = ("error_oauth", "authorization_error")
+    advice = "Check the credentials, authorise the application again, or ask an administrator of the portal."
+
+
+class CallNotConfirmed(AuthError):  # noqa: N818
+    """The portal wants an administrator to confirm such calls, and none has yet, or one has refused."""
+
+    codes = ("method_confirm_waiting", "method_confirm_denied")
+    advice = "An administrator must confirm the call on the portal; then repeat it."
 
 
 class NoAuth(AuthError):  # noqa: N818
@@ -234,6 +249,20 @@ class AccessDenied(AuthError):  # noqa: N818
 
     codes = ("access_denied", "user_access_error", "access_error")
     advice = "Ask a portal administrator for access, or use an administrator's credentials."
+
+
+class EmployeesOnly(AuthError):  # noqa: N818
+    """The user behind the credentials is a guest of the portal, or an extranet user."""
+
+    codes = ("authorize_error", "allowed_only_intranet_user")
+    advice = "Use the credentials of an employee."
+
+
+class WrongLicense(AuthError):  # noqa: N818
+    """The portal's plan does not include what was asked for."""
+
+    codes = ("wrong_license",)
+    advice = "Do without it, or extend the portal's plan."
 
 
 class GrantRefused(AuthError):  # noqa: N818
@@ -300,13 +329,6 @@ class MethodNotFound(PortalError):  # noqa: N818
 
     codes = ("error_method_not_found",)
     advice = "The portal may lack the Push & Pull module, or the credentials lack its scope."
-
-
-class WrongLicense(PortalError):  # noqa: N818
-    """The portal's plan does not include what was asked for."""
-
-    codes = ("wrong_license",)
-    advice = "Do without it, or extend the portal's plan."
 
 
 class EventNotFound(PortalError):  # noqa: N818

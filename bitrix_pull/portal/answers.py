@@ -17,6 +17,7 @@ import orjson
 
 from bitrix_pull.errors import (
     AccessDenied,
+    AuthError,
     GrantRefused,
     NoAuth,
     NotAPortal,
@@ -27,8 +28,10 @@ from bitrix_pull.errors import (
     PortalMoved,
     PortalUnavailable,
     RateLimited,
+    WrongLicense,
 )
 from bitrix_pull.portal.http import HttpAnswer
+from bitrix_pull.portal.pages import describe, describe_own_redirect
 from bitrix_pull.redaction import quoted
 from bitrix_pull.wire.json_guard import is_dense
 from bitrix_pull.wire.messages import is_object
@@ -58,11 +61,17 @@ OAUTH_CODES: dict[str, type[PortalError]] = {
 has expired there is the refresh token."""
 
 _WRONG_APPLICATION = "Check client_id and client_secret: they must be those of this application."
+_WRONG_OAUTH_URL = "Check oauth_url: a token endpoint must answer there."
 _OAUTH_ADVICE = {
     "invalid_client": _WRONG_APPLICATION,
     "wrong_client": _WRONG_APPLICATION,
     "not_installed": "Install the application on the portal again and store the new tokens.",
 }
+
+_PLAN = re.compile(r"commercial (?:plan|tariff)|by subscription", re.IGNORECASE)
+"""What the portal says, as ACCESS_DENIED, where its plan does not include REST at all."""
+
+_NO_REST_ADVICE = "The portal's owner must take a commercial plan, or a subscription, that includes REST."
 
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
@@ -86,21 +95,26 @@ class RestAnswer:
     next: int | None = None
 
 
-def read_rest_answer(answer: HttpAnswer, method: str, secrets: Iterable[str]) -> RestAnswer:
+def read_rest_answer(
+    answer: HttpAnswer, method: str, secrets: Iterable[str], endpoint: str = ""
+) -> RestAnswer:
     """Return what a portal answered to a REST call.
 
     Args:
         answer: The HTTP answer.
         method: The REST method, for error texts.
         secrets: Texts that the portal may echo and no error text may hold.
+        endpoint: The address that was asked, to tell a portal that moved from one that
+            redirects to another page of its own.
 
     Raises:
         PortalError: The portal refused the call, or the answer is none of a portal.
     """
+    secrets = tuple(secrets)
     content = _parse(answer.body)
     _raise_for_code(content, answer, method, secrets, BY_CODE)
     if 300 <= answer.status < 400 or not is_object(content) or "result" not in content:
-        raise _error_by_status(answer, method)
+        raise _error_by_status(answer, method, secrets, endpoint=endpoint)
     return RestAnswer(
         content["result"], _server_time(content.get("time"), answer), _next_page(content.get("next"))
     )
@@ -134,13 +148,14 @@ def read_token_answer(answer: HttpAnswer, secrets: Iterable[str]) -> dict[str, A
     Raises:
         PortalError: It refused, or the answer holds no tokens.
     """
+    secrets = tuple(secrets)
     content = _parse(answer.body)
     _raise_for_code(content, answer, "OAuth refresh", secrets, OAUTH_CODES, _OAUTH_ADVICE)
     if is_object(content):
         tokens = (content.get("access_token"), content.get("refresh_token"))
         if all(isinstance(token, str) and token for token in tokens):
             return content
-    raise _error_by_status(answer, "OAuth refresh", "Check oauth_url: a token endpoint must answer there.")
+    raise _error_by_status(answer, "OAuth refresh", secrets, advice=_WRONG_OAUTH_URL)
 
 
 def _parse(body: bytes) -> object:
@@ -164,29 +179,56 @@ def _raise_for_code(
     """Raise the error that the body names, if it names one."""
     if not is_object(content):
         return
-    code = content.get("error")
-    if isinstance(code, int) and not isinstance(code, bool):
-        code = str(code)
-    if not isinstance(code, str):
-        return
     secrets = tuple(secrets)
-    code = quoted(code, secrets)
-    description = quoted(content.get("error_description"), secrets)
-    kind = classes.get(code.lower(), PortalError)
-    if not code:
-        # So crm.* says that there is no such record; others say nothing at all.
-        if not description or answer.status == 429 or answer.status >= 500:
-            return
-        kind = BY_STATUS.get(answer.status, PortalError)
-    if kind is NotConfigured and description and "not configured" not in description.lower():
-        # SERVER_ERROR is also what any failed PHP call may be called.
-        kind = PortalUnavailable if answer.status >= 500 else PortalError
+    code, description = (quoted(words, secrets) for words in _refusal_of(content))
+    if not code and not description:
+        return
+    kind = _kind(code, description, answer.status, classes)
     where = f"{code}, HTTP {answer.status}" if code and description else f"HTTP {answer.status}"
     text = f"{description or code} ({where})"
-    if not issubclass(kind, RateLimited):
-        told = advice.get(code.lower())
-        raise kind(f"{method}: {text}", code=code, status=answer.status, method=method, advice=told)
-    raise _rate_limited(kind, text, answer, method, content, code)
+    if issubclass(kind, RateLimited):
+        raise _rate_limited(kind, text, answer, method, content, code)
+    told = advice.get(code.lower())
+    if kind is WrongLicense and code.lower() not in WrongLicense.codes:
+        told = _NO_REST_ADVICE
+    raise kind(f"{method}: {text}", code=code, status=answer.status, method=method, advice=told)
+
+
+def _refusal_of(content: Mapping[str, Any]) -> tuple[str, object]:
+    """Return the code and the words of a refusal; nothing of either where there is none.
+
+    The code may be a number, or missing where crm.* says that there is no such record. Newer
+    methods put both into a map.
+    """
+    error: object = content.get("error")
+    if is_object(error):
+        return str(error.get("code") or ""), error.get("message")
+    if isinstance(error, str | int) and not isinstance(error, bool):
+        code = str(error)
+        if "result" not in content or code not in ("", "0"):
+            return code, content.get("error_description")
+    return "", None
+
+
+def _kind(
+    code: str, description: str, status: int, classes: Mapping[str, type[PortalError]]
+) -> type[PortalError]:
+    """Return the class of a refusal, by its code, or by the status where nobody knows the code."""
+    known = classes.get(code.lower())
+    if known is NotConfigured and description and "not configured" not in description.lower():
+        # SERVER_ERROR is also what any failed PHP call may be called.
+        known = None
+    if known is AccessDenied and _PLAN.search(description):
+        return WrongLicense
+    if known is not None:
+        return known
+    if status == 429:
+        return RateLimited
+    if status >= 500:
+        return PortalUnavailable
+    if code and status in (401, 403):
+        return AuthError
+    return BY_STATUS.get(status, PortalError)
 
 
 def _rate_limited(
@@ -225,33 +267,49 @@ def retry_after_s(answer: HttpAnswer, now: datetime) -> list[float]:
         return []
 
 
-def _error_by_status(answer: HttpAnswer, method: str, advice: str | None = None) -> PortalError:
-    """Return the error for an answer whose body says nothing."""
+def _error_by_status(
+    answer: HttpAnswer,
+    method: str,
+    secrets: Iterable[str],
+    *,
+    endpoint: str = "",
+    advice: str | None = None,
+) -> PortalError:
+    """Return the error for an answer whose body names none."""
     status = answer.status
-    if status == 429 or (status == 503 and "Retry-After" in answer.headers):
-        return _rate_limited(RateLimited, f"HTTP {status}", answer, method)
-    if status >= 500:
-        return PortalUnavailable(f"{method}: HTTP {status}", status=status, method=method)
     if 300 <= status < 400 and "Location" in answer.headers:
-        target = _redirect_target(answer.headers["Location"])
-        text = f"{method}: HTTP {status} redirects to {target}"
-        moved = PortalMoved(text, status=status, method=method, advice=advice)
-        moved.target = target
-        return moved
-    kind = BY_STATUS.get(status, NotAPortal)
-    text = f"{method}: HTTP {status}, and the body is none of Bitrix24's"
-    return kind(text, status=status, method=method, advice=advice)
+        return _redirected(answer, method, endpoint, advice)
+    page = describe(answer, secrets)
+    text = f"HTTP {status} with {page.told}"
+    if status == 429 or (status == 503 and "Retry-After" in answer.headers):
+        return _rate_limited(RateLimited, text, answer, method)
+    kind = PortalUnavailable if status >= 500 else BY_STATUS.get(status, NotAPortal)
+    return kind(f"{method}: {text}", status=status, method=method, advice=advice or page.advice)
+
+
+def _redirected(answer: HttpAnswer, method: str, endpoint: str, advice: str | None) -> PortalError:
+    location = answer.headers["Location"]
+    target = _redirect_target(location)
+    where = f"{method}: HTTP {answer.status} redirects to"
+    asked = urlsplit(endpoint)
+    if not target or target == f"{asked.scheme}://{asked.netloc}":
+        page = describe_own_redirect(location)
+        told = advice or page.advice
+        return NotAPortal(f"{where} {page.told}", status=answer.status, method=method, advice=told)
+    moved = PortalMoved(f"{where} {target}", status=answer.status, method=method, advice=advice)
+    moved.target = target
+    return moved
 
 
 def _redirect_target(location: str) -> str:
-    """Return scheme and host of a redirect; the rest of it may hold a secret."""
+    """Return scheme and host of a redirect; "" if it names none. The rest may hold a secret."""
     try:
         parts = urlsplit(location)
         scheme, host, port = parts.scheme or "https", parts.hostname or "", parts.port
     except ValueError:
         scheme, host, port = "", "", None
     if not host:
-        return "another page of its own"
+        return ""
     return quoted(f"{scheme}://{host}:{port}" if port else f"{scheme}://{host}")
 
 

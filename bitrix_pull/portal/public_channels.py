@@ -12,13 +12,11 @@ from datetime import datetime
 from typing import Any
 
 from bitrix_pull.errors import (
-    AccessDenied,
-    InsufficientScope,
+    AuthError,
     InvalidArgument,
     InvalidConfig,
     MethodNotFound,
     RouteUnavailable,
-    WrongAuthType,
 )
 from bitrix_pull.portal.auth import Mode
 from bitrix_pull.portal.models import PublicChannelInfo, PullConfig, read_public_channels
@@ -179,7 +177,7 @@ class PublicChannels:
             params["APPLICATION"] = "Y"
         try:
             answer = read_public_channels(await self._rest.call(METHOD, params), METHOD)
-        except (InsufficientScope, AccessDenied, MethodNotFound, WrongAuthType) as error:
+        except (AuthError, MethodNotFound) as error:
             self._denied_until = self._now() + DENIED_S
             logger.warning("the portal does not tell the public channels of users: %s", error)
             raise self._denied() from None

@@ -260,7 +260,7 @@ class RestClient:
         # Refusals tell the time too.
         if (unix := date_of(answer.headers)) is not None:
             self.http.clock.learn(unix)
-        told = read_rest_answer(answer, method, auth.secrets)
+        told = read_rest_answer(answer, method, auth.secrets, auth.endpoint)
         if told.server_time is not None:
             self.http.clock.learn(told.server_time.timestamp())
         return told

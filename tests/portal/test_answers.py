@@ -1,5 +1,6 @@
 """From what a portal answers to a result or the right error."""
 
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from bitrix_pull import errors
 from bitrix_pull.errors import (
     AccessDenied,
+    AuthError,
     GrantRefused,
     HttpsRequired,
     InsufficientScope,
@@ -25,6 +27,7 @@ from bitrix_pull.errors import (
     PortalMoved,
     PortalUnavailable,
     RateLimited,
+    WrongLicense,
 )
 from bitrix_pull.portal.answers import BY_CODE, RestAnswer, read_rest_answer, read_token_answer
 from bitrix_pull.portal.http import HttpAnswer
@@ -99,6 +102,13 @@ CODES_OF_THE_PROTOCOL = [
     "TEXT_ERROR",
     "EMPTY_APP_NAME",
     "INVALID_FORMAT",
+    "AUTHORIZE_ERROR",
+    "METHOD_CONFIRM_DENIED",
+    "METHOD_CONFIRM_WAITING",
+    "allowed_only_intranet_user",
+    "ERROR_OAUTH",
+    "authorization_error",
+    "WRONG_LICENSE",
 ]
 
 
@@ -130,11 +140,64 @@ def test_the_body_counts_before_the_status() -> None:
     assert type(refused({"result": [], "error": "ACCESS_DENIED"})) is AccessDenied
 
 
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("code", ["", "SOMETHING_NEW", "METHOD_CONFIRM_WAITING", "WRONG_LICENSE", 17])
+def test_any_401_and_403_is_about_rights_and_says_what_to_do(status: int, code: str | int) -> None:
+    for body in ({"error": code, "error_description": "No."}, {"error": {"code": code, "message": "No."}}):
+        error = refused(body, status)
+        assert isinstance(error, AuthError)
+        assert error.advice
+        assert (error.code, error.status) == (str(code), status)
+        assert ": No (" in str(error)
+    assert isinstance(refused(b"<html>", status), AuthError)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "REST API is available only on commercial plans",
+        "REST is available only on commercial plans.",
+        "REST is available only by subscription",
+    ],
+)
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_plan_without_rest_is_told_from_missing_rights(words: str, status: int) -> None:
+    error = refused({"error": "ACCESS_DENIED", "error_description": words}, status)
+    assert type(error) is WrongLicense
+    assert "commercial plan, or a subscription" in error.advice
+    assert "administrator" not in str(error)
+    assert type(refused({"error": "ACCESS_DENIED", "error_description": "No"}, status)) is AccessDenied
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind", "told"),
+    [
+        ({"error": 100, "error_description": "Bad field."}, 400, PortalError, "Bad field (100, HTTP 400)"),
+        ({"error": 0, "error_description": "Bad field."}, 200, PortalError, "Bad field (0, HTTP 200)"),
+        ({"error": 401}, 401, AuthError, "401 (HTTP 401)"),
+        ({"error": "", "error_description": "Not found"}, 400, PortalError, "Not found (HTTP 400)"),
+        ({"error": "", "error_description": "No"}, 500, PortalUnavailable, "No (HTTP 500)"),
+        ({"error": "NEW", "error_description": "No"}, 500, PortalUnavailable, "No (NEW, HTTP 500)"),
+        ({"error": "NEW", "error_description": "No"}, 429, RateLimited, "No (NEW, HTTP 429)"),
+        ({"error": {"code": "ACCESS_DENIED", "message": "No"}}, 403, AccessDenied, "No (ACCESS_DENIED, HTTP"),
+        ({"error": {"code": 7, "message": [1]}}, 400, PortalError, "7 (HTTP 400)"),
+    ],
+)
+def test_a_code_may_be_a_number_or_missing_or_in_a_map(
+    body: Any, status: int, kind: type[PortalError], told: str
+) -> None:
+    error = refused(body, status)
+    assert type(error) is kind
+    assert f"{METHOD}: {told}" in str(error)
+
+
 def test_falsy_results_are_results() -> None:
     results: list[Any] = [None, False, 0, [], ""]
     for result in results:
         assert read({"result": result}).result == result
-    assert read({"result": True, "error": ""}).result is True
+    nothing: list[Any] = ["", 0, "0", None, False, [], {}]
+    for error in nothing:
+        assert read({"result": True, "error": error, "error_description": "x"}).result is True
 
 
 def test_a_byte_order_mark_is_skipped() -> None:
@@ -172,16 +235,104 @@ def test_without_a_code_the_status_decides(body: bytes, status: int, kind: type[
         ("https://new.bitrix24.com/rest/1/hushhush/profile.json?auth=hushhush", "https://new.bitrix24.com"),
         ("https://me:hushhush@new.bitrix24.com:444/", "https://new.bitrix24.com:444"),
         ("//new.bitrix24.com/hushhush", "https://new.bitrix24.com"),
-        ("/hushhush/", "another page of its own"),
-        ("https://[hushhush", "another page of its own"),
+        ("https://acme.bitrix24.com/rest/", "https://acme.bitrix24.com"),
     ],
 )
 def test_a_redirect_names_the_new_address_and_nothing_else(location: str, target: str) -> None:
-    error = refused({"result": True}, 302, Location=location)
+    with pytest.raises(PortalError) as caught:
+        read_rest_answer(
+            HttpAnswer(302, {"Location": location}, b'{"result":1}'),
+            METHOD,
+            (),
+            "http://acme.bitrix24.com/rest/",
+        )
+    error = caught.value
     assert isinstance(error, PortalMoved)
     assert error.target == target
     assert f"redirects to {target}. " in str(error)
     assert "hushhush" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("location", "told", "advice"),
+    [
+        ("/auth/?backurl=%2Frest%2Fhushhush", "its own login page", "needs no login"),
+        ("https://acme.bitrix24.com/login/hushhush", "its own login page", "needs no login"),
+        ("/?login=yes&x=hushhush", "its own login page", "needs no login"),
+        ("/hushhush/", "another page of its own", "portal's address"),
+        ("https://acme.bitrix24.com/author/hushhush", "another page of its own", "portal's address"),
+        ("https://[hushhush", "nowhere", "portal's address"),
+    ],
+)
+def test_a_portal_that_redirects_to_a_page_of_its_own_has_not_moved(
+    location: str, told: str, advice: str
+) -> None:
+    answer = HttpAnswer(302, {"Location": location}, b"")
+    with pytest.raises(NotAPortal, match=f"HTTP 302 redirects to {told}") as caught:
+        read_rest_answer(answer, METHOD, (), "https://acme.bitrix24.com/rest/")
+    assert advice in caught.value.advice
+    assert "hushhush" not in str(caught.value)
+
+
+PHP = (
+    "<br />\n<b>Warning</b>:  Undefined array key &quot;x&quot; in <b>/home/bitrix/www/rest/index.php</b>"
+    ' on line <b>7</b><br />\n{"result":{}}'
+)
+LOGIN = '<!DOCTYPE html><html><title>Acme</title><form name="form_auth"><input name="USER_LOGIN"></form>'
+CLOUDFLARE = "<html><head><title>Attention Required! | Cloudflare</title></head>hushhush</html>"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "headers", "told", "advice"),
+    [
+        (PHP, 200, {}, 'words of PHP: "Warning: Undefined array key "x" in /home/bitrix/', "display_errors"),
+        (
+            "PHP Fatal error:  Out of memory\nhushhush",
+            500,
+            {},
+            '"Fatal error: Out of memory"',
+            "display_errors",
+        ),
+        (LOGIN, 200, {}, 'a login form, a page titled "Acme"', "needs no login"),
+        (CLOUDFLARE, 403, {}, '"Attention Required! | Cloudflare" of a firewall', "Let the calls"),
+        ("<title>Blocked</title>", 406, {"Server": "ddos-guard"}, '"Blocked" of a firewall', "Let the calls"),
+        (
+            "<html><title>502 Bad Gateway</title>",
+            502,
+            {},
+            'a page titled "502 Bad Gateway"',
+            "passes as a rule",
+        ),
+        ("<html>hushhush", 404, {}, "a page without title", "portal's address"),
+        (f"<title>{'x ' * 200}</title>", 404, {}, f'a page titled "{"x " * 40}…"', "portal's address"),
+        ("", 200, {}, "nothing in it", "portal's address"),
+        ("OK hushhush", 200, {}, "text that is no JSON", "portal's address"),
+        ('{"hushhush":1}', 200, {}, "JSON of another kind", "portal's address"),
+    ],
+)
+def test_what_is_no_answer_is_told_for_what_it_is(
+    body: str, status: int, headers: dict[str, str], told: str, advice: str
+) -> None:
+    error = refused(body.encode(), status, (), **headers)
+    assert f"{METHOD}: HTTP {status} with " in str(error)
+    assert told in str(error)
+    assert advice in error.advice
+    assert "hushhush" not in str(error)
+
+
+def test_secrets_that_a_page_repeats_are_blanked_out() -> None:
+    error = refused(b"<title>No access for hush+hush/hush</title>", 403, ("hush+hush/hush",))
+    assert '"No access for ***"' in str(error)
+
+
+@pytest.mark.parametrize(
+    "unit", [b"<title", b"<b>Warning</b>: ", b"Warning:        ", b"<", b"name='", b"<title>"]
+)
+def test_a_page_is_looked_at_in_no_time(unit: bytes) -> None:
+    started = time.process_time()
+    for _ in range(10):
+        refused(unit * (1_000_000 // len(unit)))
+    assert time.process_time() - started < 5
 
 
 def test_server_error_is_not_configured_only_where_it_says_so() -> None:

@@ -16,6 +16,7 @@ from bitrix_pull.errors import (
     AnswerTooLarge,
     CallerFailed,
     InvalidArgument,
+    NotAPortal,
     NotConfigured,
     PortalError,
     PortalMoved,
@@ -108,12 +109,19 @@ async def test_html_from_a_proxy_is_a_passing_failure(portal: StubPortal) -> Non
 
 
 async def test_a_renamed_portal_is_named_and_gets_no_token(portal: StubPortal) -> None:
-    portal.reply(answer("", 302, Location=f"{portal.url}/rest/app.info.json?auth=my-token"))
+    portal.reply(answer("", 302, Location="https://new.bitrix24.com/rest/app.info.json?auth=my-token"))
     async with client(AccessToken(portal.url, "my-token")) as rest:
         with pytest.raises(PortalMoved) as caught:
             await rest.call("app.info")
-    assert caught.value.target == portal.url
+    assert caught.value.target == "https://new.bitrix24.com"
     assert len(portal.calls) == 1
+
+
+async def test_a_portal_that_asks_for_a_login_has_not_moved(portal: StubPortal) -> None:
+    portal.reply(answer("", 302, Location=f"{portal.url}/auth/?backurl=%2Frest%2F"))
+    async with client(AccessToken(portal.url, "my-token")) as rest:
+        with pytest.raises(NotAPortal, match="its own login page"):
+            await rest.call("app.info")
 
 
 @pytest.mark.parametrize("method", ["", "../profile", "profile.json?auth=1", "a b", "profile/"])
