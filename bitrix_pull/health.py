@@ -21,6 +21,7 @@ class Health:
         received: Events handed to dispatch.
         duplicates: Messages that the server sent again and that were dropped.
         malformed: Messages that could not be read.
+        ignored: Events of modules that the options say to ignore; not among ``received``.
         dropped: Events that were dropped because handlers were too slow; see ``overflow``.
         waiting: Events that handlers have not finished with.
         waiting_bytes: Bytes of those events' bodies.
@@ -35,6 +36,7 @@ class Health:
     received: int
     duplicates: int
     malformed: int
+    ignored: int
     dropped: int
     waiting: int
     waiting_bytes: int

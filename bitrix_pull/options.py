@@ -73,6 +73,10 @@ class PullOptions:
             in every plan; "" for none. Latin letters, digits and ``_ . -``.
         portal_events_interval_s: Seconds between two looks into the portal's queue of events
             where nothing is announced: how late an event comes whose announcement was lost.
+        ignore_modules: Modules whose events are dropped, and counted in ``health()``. On push
+            servers from version 5 on an application also gets what the portal sends to its
+            user: ``ignore_modules={"im", "tasks", "crm"}``. What the client itself goes by
+            ("pull", "online", "rest") cannot be ignored.
         known_mids: How many message ids are remembered to drop duplicates.
         max_frame_bytes: Largest WebSocket frame that is accepted.
         max_replay_bytes: Largest frame that is accepted instead where it may hold all that was
@@ -109,6 +113,7 @@ class PullOptions:
     overflow: Overflow = "pause"
     connector: str = ""
     portal_events_interval_s: float = 300.0
+    ignore_modules: Collection[str] = ()
     known_mids: int = 10_000
     max_frame_bytes: int = 1024 * 1024 + 64 * 1024
     max_replay_bytes: int = 16 * 1024 * 1024
@@ -127,6 +132,13 @@ class PullOptions:
             check_proxy(self.proxy, "proxy")
         if not isinstance(self.connector, str) or not _CONNECTOR.fullmatch(self.connector):
             raise InvalidArgument("connector must be text of letters, digits and _ . -, or empty")
+        for module in self.ignore_modules:
+            if not _MODULE.fullmatch(module) or module in _OWN_MODULES:
+                raise InvalidArgument(
+                    f"ignore_modules holds {module!r:.40}",
+                    advice="Use lower-case letters, digits, dots and underscores; "
+                    'what the client itself goes by ("pull", "online", "rest") cannot be ignored.',
+                )
         for name, choices in (("transport", get_args(Transport)), ("overflow", get_args(Overflow))):
             if getattr(self, name) not in choices:
                 raise InvalidArgument(f"{name} must be one of {choices}, not {getattr(self, name)!r:.40}")
@@ -137,11 +149,13 @@ class PullOptions:
 
 
 _CONNECTOR = re.compile(r"[A-Za-z0-9_.-]{0,100}")
+_MODULE = re.compile(r"[a-z0-9._]+")
+_OWN_MODULES = ("pull", "online", "rest")
 _LARGEST_NUMBER = 2**31 - 1
 
 
 def _check_like(default: object, name: str, value: object) -> None:
-    """Refuse what is not of the kind that its default shows: a switch, a number, names of hosts."""
+    """Refuse what is not of the kind that its default shows: a switch, a number, names."""
     match default:
         case bool():
             if not isinstance(value, bool):
@@ -150,9 +164,9 @@ def _check_like(default: object, name: str, value: object) -> None:
             check_number(name, value, whole=isinstance(default, int))
         case ():
             if isinstance(value, str) or not isinstance(value, Collection):
-                raise InvalidArgument(f"{name} must be a collection of host names, not one value")
-            if not all(isinstance(host, str) for host in cast("Collection[object]", value)):
-                raise InvalidArgument(f"{name} must hold host names as text")
+                raise InvalidArgument(f"{name} must be a collection of texts, not one value")
+            if not all(isinstance(item, str) for item in cast("Collection[object]", value)):
+                raise InvalidArgument(f"{name} must hold texts")
         case _:
             pass
 

@@ -10,6 +10,7 @@ from typing import Any
 from bitrix_pull.connection.channels import ChannelManager
 from bitrix_pull.connection.checkpointer import Checkpointer, Start
 from bitrix_pull.connection.intake import Intake
+from bitrix_pull.connection.module_filter import VERSION_BY_USER, ModuleFilter
 from bitrix_pull.connection.states import Lifecycle
 from bitrix_pull.connection.stores import ResumeStore
 from bitrix_pull.connection.supervisor import Supervisor
@@ -79,7 +80,8 @@ class Run:
         self._notices = notices
         self._inbox = inbox
         self._dispatcher = dispatcher
-        self._channels = ChannelManager(ConfigFetcher(rest, mode))
+        fetcher = ConfigFetcher(rest, mode)
+        self._channels = ChannelManager(fetcher)
         self._checkpointer = Checkpointer(
             store,
             start,
@@ -89,7 +91,13 @@ class Run:
             acknowledge=self._acknowledge,
         )
         inbox.settled = self._checkpointer.handled
-        self._intake = Intake(dispatcher, notices.post, self._checkpointer.settled)
+        self._modules = ModuleFilter(
+            dispatcher,
+            options.ignore_modules,
+            settled=self._checkpointer.handled,
+            sent_by_user=lambda: mode == "application" and fetcher.version >= VERSION_BY_USER,
+        )
+        self._intake = Intake(self._modules, notices.post, self._checkpointer.settled)
         self._supervisor = Supervisor(
             channels=self._channels,
             transports=Transports(rest.http, options),
@@ -269,9 +277,10 @@ class Run:
             ready=state in _LIVE_STATES and not self._inbox.full,
             alive=state not in _DEAD_STATES,
             connects=self._supervisor.connects,
-            received=self._intake.received,
+            received=self._intake.received - self._modules.ignored,
             duplicates=self._intake.duplicates,
             malformed=self._intake.malformed,
+            ignored=self._modules.ignored,
             dropped=self._inbox.dropped,
             waiting=len(self._inbox),
             waiting_bytes=self._inbox.size,

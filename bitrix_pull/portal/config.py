@@ -18,9 +18,13 @@ class ConfigFetcher:
         rest: Makes the calls.
         mode: "application" for the channels of an installed application, "user" for those
             of the user behind a webhook.
+
+    Attributes:
+        version: The push server's, as the last answer told it; 0 before.
     """
 
     def __init__(self, rest: RestClient, mode: Mode = "application") -> None:
+        self.version = 0
         self._rest = rest
         self._method = CONFIG_METHODS[mode]
 
@@ -42,6 +46,7 @@ class ConfigFetcher:
         # The stream depends on it: a flood of other calls must not hold it up.
         answer = await self._rest.ask(self._method, {"CACHE": "Y" if cache else "N"}, first=True)
         config = read_config(answer.result, self._method)
+        self.version = config.server.version
         if config.server_time is None:
             config = config.model_copy(update={"server_time": answer.server_time})
         return config
