@@ -1,4 +1,4 @@
-"""Events of a portal's modules on an application's stream: told of once, left out on request (protocol §1)."""
+"""Events of a portal's modules on an application's stream: told of once, left out if wanted (protocol §1)."""
 
 import logging
 from typing import Any
