@@ -557,7 +557,8 @@ class PullClient(Router):
         Online is who is connected to the channels that this client uses: those of the
         application in application mode, those of the whole portal in user mode.
 
-        A server of version 5 knows its users. One of version 4 knows public channels, which
+        A server of version 5 knows its users, and the portal is asked about those whom it has
+        not seen. One of version 4 knows public channels, which
         the portal tells with the scope "pull_channel", and is asked over a WebSocket in
         protobuf (the default); it does not tell when somebody was last seen. Older ones
         tell nothing.

@@ -111,7 +111,7 @@ class Run:
             rest, mode, config=self._channels.current, now=self._channels.portal_now
         )
         self.presence = PresenceLookup(
-            self._supervisor, config=self._channels.current, public_channels=public_channels
+            self._supervisor, config=self._channels.current, public_channels=public_channels, rest=rest
         )
         self.publisher = Publisher(
             rest=rest,

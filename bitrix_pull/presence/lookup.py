@@ -1,21 +1,36 @@
 """Asking a push server who is online, as its version allows (protocol §4.2 and §4.3)."""
 
 import asyncio
+import math
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
-from bitrix_pull.errors import MalformedFrame, PresenceUnavailable, RouteUnavailable
+from bitrix_pull.errors import MalformedFrame, PresenceUnavailable, PullError, RouteUnavailable
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.portal.public_channels import PublicChannels
+from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.presence.status import Presence
+from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.channel_ids import PublicChannel
 from bitrix_pull.wire.messages import is_object
+
+logger = get_logger("presence")
 
 CALLS_AT_ONCE = 100
 """So many calls are on their way at once: one after the other they would take long, as the
 server gathers its answers for 0.4 s."""
 
+_PORTAL_METHOD = "pull.api.user.getLastSeen"
+
+DENIED_S = 600.0
+"""How long a portal is not asked again when users were last active: it refuses, or does not know."""
+
+BUSY_S = 30.0
+"""The same for one that could not answer."""
+
+_SECONDS = re.compile(r"[0-9]{1,15}")
 _ONLINE = Presence(online=True, last_seen_s=0)
 _OFFLINE = Presence(online=False)
 
@@ -51,6 +66,7 @@ class PresenceLookup:
         server: The open connection.
         config: Gives the configuration, which names the server's version.
         public_channels: Finds the channels by which version 4 knows users.
+        rest: Asks the portal about users whom a server of version 5 does not know.
     """
 
     def __init__(
@@ -59,8 +75,12 @@ class PresenceLookup:
         *,
         config: Callable[[], Awaitable[PullConfig]],
         public_channels: PublicChannels,
+        rest: RestClient,
     ) -> None:
         self.server = server
+        self._rest = rest
+        self._denied_until = -math.inf
+        self._not_before: dict[int, float] = {}
         self._config = config
         self._public_channels = public_channels
         self._watches = Counter[int]()
@@ -82,12 +102,38 @@ class PresenceLookup:
         }
 
     async def _last_seen(self, users: Sequence[int]) -> dict[int, Presence]:
-        answer: object = await self.server.call("getUsersLastSeen", {"userList": list(users)})
-        if is_object(answer):
-            return {user: _presence(answer.get(str(user))) for user in users}
-        if answer == []:  # PHP's empty map.
-            return dict.fromkeys(users, _OFFLINE)
-        raise MalformedFrame("the push server's answer to getUsersLastSeen is no map")
+        answer = _read_map(await self.server.call("getUsersLastSeen", {"userList": list(users)}))
+        found = {user: _presence(answer[str(user)]) for user in users if str(user) in answer}
+        if len(found) < len(users):
+            found |= await self._last_active([user for user in users if user not in found])
+        return {user: found.get(user, _OFFLINE) for user in users}
+
+    async def _last_active(self, users: Sequence[int]) -> dict[int, Presence]:
+        """Ask the portal about users whom the push server has not seen, if the credentials may.
+
+        The push server learns from the answer, and knows them the next time.
+        """
+        now = asyncio.get_running_loop().time()
+        self._not_before = {user: at for user, at in self._not_before.items() if at > now}
+        asked = [user for user in users if user not in self._not_before]
+        if not asked or now < self._denied_until:
+            return {}
+        try:
+            answer = await self._rest.call(_PORTAL_METHOD, {"userIds": asked, "sendToQueueSever": True})
+            active = _read_map(answer)
+        except PullError as error:
+            # What the push server does not know is no reason to tell nothing of the others.
+            self._denied_until = now + (BUSY_S if error.retryable else DENIED_S)
+            logger.info("the portal does not tell when users were last active: %s", error)
+            return {}
+        # Whoever never was active is not asked for with each look.
+        self._not_before |= dict.fromkeys(asked, now + DENIED_S)
+        # Numbers may be text. However active they are, they are not connected to the push server.
+        return {
+            user: Presence(online=False, last_seen_s=int(seconds))
+            for user in asked
+            if _SECONDS.fullmatch(seconds := str(active.get(str(user))))
+        }
 
     async def tells_changes(self) -> bool:
         """True if the server sends an event when a user comes or goes, False if it must be asked.
@@ -138,8 +184,21 @@ class PresenceLookup:
         await self.server.call(method, {"userId": user})
 
 
+def _read_map(answer: object) -> Mapping[str, object]:
+    """Read an answer by user id; who is not known is missing.
+
+    Raises:
+        MalformedFrame: It is no map.
+    """
+    if answer == []:  # PHP's empty map.
+        return {}
+    if not is_object(answer):
+        raise MalformedFrame("the answer about when users were last seen is no map")
+    return answer
+
+
 def _presence(seconds: object) -> Presence:
-    """Read how long ago the server saw a user; it says nothing of who never came."""
+    """Read how long ago the server saw a user."""
     if type(seconds) is not int or seconds < 0:
         return _OFFLINE
-    return Presence(online=True, last_seen_s=0) if seconds == 0 else Presence(False, seconds)
+    return _ONLINE if seconds == 0 else Presence(online=False, last_seen_s=seconds)

@@ -7,12 +7,20 @@ from typing import Any
 import pytest
 
 from bitrix_pull import Presence
-from bitrix_pull.errors import ConnectionLost, MalformedFrame
+from bitrix_pull.errors import (
+    ConnectionLost,
+    InsufficientScope,
+    MalformedFrame,
+    MethodNotFound,
+    PortalUnavailable,
+)
+from bitrix_pull.portal.auth import Caller
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.portal.public_channels import PublicChannels
 from bitrix_pull.portal.rest import RestClient
-from bitrix_pull.presence.lookup import CALLS_AT_ONCE, PresenceLookup
+from bitrix_pull.presence.lookup import BUSY_S, CALLS_AT_ONCE, DENIED_S, PresenceLookup
 from bitrix_pull.wire.channel_ids import PublicChannel
+from tests import virtual_time
 from tests.connection.stand_ins import StandInPortal
 
 
@@ -46,13 +54,13 @@ class Server:
         raise AssertionError("nobody waits here")
 
 
-def lookup(server: Server) -> PresenceLookup:
+def lookup(server: Server, portal: Caller | None = None) -> PresenceLookup:
     async def config() -> PullConfig:
         return PullConfig.model_validate({"server": {"version": 5}})
 
-    rest = RestClient(StandInPortal())
+    rest = RestClient(portal or StandInPortal())
     channels = PublicChannels(rest, "application", config=config, now=lambda: 0.0)
-    return PresenceLookup(server, config=config, public_channels=channels)
+    return PresenceLookup(server, config=config, public_channels=channels, rest=rest)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +88,68 @@ async def test_what_is_no_map_is_an_error_that_passes(answer: Any) -> None:
     with pytest.raises(MalformedFrame) as caught:
         await lookup(Server(answer)).of_users([1])
     assert caught.value.retryable
+
+
+class Portal:
+    """A portal that tells, or raises, what a test says about when users were last active."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.asked: list[Any] = []
+
+    async def call(self, method: str, params: Mapping[str, Any], /) -> Any:
+        assert (method, params["sendToQueueSever"]) == ("pull.api.user.getLastSeen", True)
+        self.asked.append(params["userIds"])
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def test_the_portal_is_asked_about_users_whom_the_push_server_has_not_seen() -> None:
+    async def main() -> None:
+        # However short ago: connected they are not. Numbers may be text.
+        portal = Portal({"2": "7", "3": 0, "4": None})
+        presence = lookup(Server({"1": 0}), portal)
+        expected = {
+            1: Presence(True, 0),
+            2: Presence(False, 7),
+            3: Presence(False, 0),
+            4: Presence(False),
+            5: Presence(False),
+        }
+        assert await presence.of_users([1, 2, 3, 4, 5]) == expected
+        assert portal.asked == [[2, 3, 4, 5]]
+        # The push server has been told of those who are known, and of the others the portal knows nothing.
+        await presence.of_users([4, 5])
+        assert portal.asked[1:] == []
+        await asyncio.sleep(DENIED_S + 1)
+        await presence.of_users([4, 5])
+        assert portal.asked[1:] == [[4, 5]]
+
+    virtual_time.run(main)
+
+
+@pytest.mark.parametrize(
+    ("answer", "pause_s"),
+    [
+        (InsufficientScope("no"), DENIED_S),
+        (MethodNotFound("no"), DENIED_S),
+        (PortalUnavailable("no"), BUSY_S),
+        ([1], BUSY_S),
+    ],
+)
+def test_a_portal_that_does_not_tell_is_left_alone_for_a_while(answer: Any, pause_s: float) -> None:
+    async def main() -> None:
+        portal = Portal(answer)
+        presence = lookup(Server({"1": 0}), portal)
+        for _ in range(3):
+            assert await presence.of_users([1, 2]) == {1: Presence(True, 0), 2: Presence(False)}
+        assert portal.asked == [[2]]
+        await asyncio.sleep(pause_s + 1)
+        await presence.of_users([1, 2])
+        assert portal.asked == [[2], [2]]
+
+    virtual_time.run(main)
 
 
 async def test_each_user_is_subscribed_to_but_not_all_at_once() -> None:

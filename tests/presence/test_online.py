@@ -18,6 +18,7 @@ from bitrix_pull.errors import (
     Unreachable,
 )
 from tests.presence.conftest import Users, client, emulator, in_virtual_time
+from tests.virtual_time import unix_time
 
 OFFLINE = Presence(online=False)
 ONLINE = Presence(online=True, last_seen_s=0)
@@ -44,6 +45,29 @@ async def test_version_5_tells_since_when_somebody_is_gone() -> None:
         assert answer == {1: ONLINE, 2: ONLINE, 4: OFFLINE}
         assert seen is not None
         assert 99 <= seen <= 102
+
+
+@in_virtual_time
+async def test_on_version_5_the_portal_tells_of_users_who_never_connected() -> None:
+    async with emulator(5) as emulated, client(emulated) as pull:
+        emulated.portal.last_active[2] = unix_time() - 300
+        for _ in range(2):  # The second time the push server knows.
+            answer = await pull.online([1, 2, 3])
+            seen = answer.pop(2)
+            assert answer == {1: ONLINE, 3: OFFLINE}
+            assert not seen.online
+            assert seen.last_seen_s is not None
+            assert 300 <= seen.last_seen_s <= 303
+        asked = [count for method, count in emulated.portal.calls.items() if "lastseen" in method.lower()]
+        assert asked == [1]
+
+
+@in_virtual_time
+async def test_an_inactive_user_among_others_is_offline() -> None:
+    async with emulator(4) as emulated, Users(emulated) as users, client(emulated) as pull:
+        emulated.portal.inactive.add(999)
+        await users.come(2)
+        assert await pull.online([1, 2, 999]) == {1: ONLINE, 2: ONLINE, 999: OFFLINE}
 
 
 @in_virtual_time

@@ -106,6 +106,20 @@ async def test_a_user_whom_the_portal_does_not_know(emu: Emulator) -> None:
     await pull.close()
 
 
+@pytest.mark.parametrize(("route", "user"), [("endpoint", False), ("socket", False), ("endpoint", True)])
+async def test_an_inactive_user_among_others_fails_alone(emu: Emulator, route: Route, user: bool) -> None:
+    emu.portal.inactive.add(999)
+    async with client(emu, user=user) as pull, pull.subscribe() as events:
+        messages = [Message("x", {"n": 1}, users=[999, 1]), Message("x", {"n": 2}, users=1)]
+        receipt = await pull.publish_many(messages, route=route)
+        assert [(fate.outcome, fate.missed) for fate in receipt.fates] == [
+            ("refused", (999,)),
+            ("accepted", ()),
+        ]
+        assert isinstance(receipt.fates[0].error, NoChannel)
+        assert await next_numbers(events, 2) == [1, 2]
+
+
 # -- routes that cannot serve --------------------------------------------------------------
 
 UNAVAILABLE: list[tuple[dict[str, Any], Route, str]] = [
