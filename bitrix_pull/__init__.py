@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from bitrix_pull import errors
     from bitrix_pull.client import PullClient
     from bitrix_pull.connection.stores import FileStore, MemoryStore, ResumeStore, SqliteStore
+    from bitrix_pull.dispatch.registry import CallNext, Context
     from bitrix_pull.dispatch.router import Router
     from bitrix_pull.dispatch.subscription import Subscription
     from bitrix_pull.errors import PullError
     from bitrix_pull.events import (
         Continuity,
+        Event,
         EventsDropped,
         Gap,
         HandlerFailed,
@@ -46,7 +48,10 @@ if TYPE_CHECKING:
 __all__ = [
     "AccessToken",
     "Batch",
+    "CallNext",
+    "Context",
     "Continuity",
+    "Event",
     "EventsDropped",
     "Fate",
     "FileStore",
@@ -91,7 +96,10 @@ logging.getLogger("bitrix_pull").addHandler(logging.NullHandler())
 _HOMES = {
     "AccessToken": "portal.auth",
     "Batch": "publish.batch",
+    "CallNext": "dispatch.registry",
+    "Context": "dispatch.registry",
     "Continuity": "events",
+    "Event": "events",
     "EventsDropped": "events",
     "Fate": "publish.receipt",
     "FileStore": "connection.stores",

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from bitrix_pull.connection.checkpointer import Start
 from bitrix_pull.connection.states import Lifecycle
 from bitrix_pull.connection.stores import ResumeStore, as_store
+from bitrix_pull.dispatch.dependencies import Supply, checked_context
 from bitrix_pull.dispatch.dispatcher import Dispatcher
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.notices import NoticeBoard
@@ -71,6 +72,7 @@ class PullClient(Router):
         options: PullOptions | None = None,
         http: aiohttp.ClientSession | None = None,
         name: str | None = None,
+        context: Mapping[str, Any] | None = None,
     ) -> None:
         """Create a client; nothing is sent yet.
 
@@ -86,6 +88,7 @@ class PullClient(Router):
             options: Timeouts, limits and policies.
             http: A session to use for REST and publishing; it is not closed.
             name: What to call the portal in notices and log records; None: by its host.
+            context: What handlers may ask for by the names of their arguments; see ``context``.
 
         Raises:
             InvalidArgument: An argument cannot work; the text says why.
@@ -101,6 +104,9 @@ class PullClient(Router):
             raise InvalidArgument(f"http must be an aiohttp.ClientSession, not {type(http).__name__}")
         if name is not None and not (isinstance(name, str) and name):
             raise InvalidArgument("name must be text that names the portal")
+        self.context: dict[str, Any] = checked_context(context)
+        """What handlers may ask for by name, such as a database. What stands here when the client
+        starts counts until it is closed."""
         self._options = options or PullOptions()
         self._rest = RestClient(auth, options=self._options, http=http)
         self._mode: Mode = mode or self._rest.default_mode
@@ -246,6 +252,7 @@ class PullClient(Router):
         if self._run.started:
             self._run = self._new_run()
         run = self._present_run()
+        self._dispatcher.prepare(Supply(checked_context(self.context), {PullClient: self}))
         self._lifecycle.close()
         return run.start()
 

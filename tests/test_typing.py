@@ -1,6 +1,6 @@
 """What a type checker makes of handlers and subscriptions; mypy reads this file too."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, assert_type
 
 from pydantic import BaseModel
@@ -30,7 +30,7 @@ def test_a_model_types_the_handlers_params() -> None:
         assert_type(event.params, Order)
         assert_type(event.params.id, int)
 
-    assert_type(typed, Callable[[PullEvent[Order]], Awaitable[object] | object])
+    assert_type(typed, Callable[[PullEvent[Order]], Coroutine[Any, Any, None]])
 
     @router.on("order_update", model=Order)
     def plain_function(event: PullEvent[Order]) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from bitrix_pull.dispatch.binding import Bound
+from bitrix_pull.dispatch.blocking import BlockingWatch
 from bitrix_pull.dispatch.calls import as_failure, call, cancelled, failure, logger
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.policy import RETRY_DELAY_MAX_S, Policy
-from bitrix_pull.dispatch.registry import Handler
 from bitrix_pull.dispatch.tasks import GRACE_S
 from bitrix_pull.dispatch.worker import TURN, Worker, cancelled_itself
 from bitrix_pull.errors import Nacked
@@ -90,11 +91,16 @@ class ConcurrentWorker(Worker[E]):
     """
 
     def __init__(
-        self, handler: Handler, inbox: Inbox[E], announce: Callable[[Notice], None], spawn: Spawn
+        self,
+        bound: Bound[E],
+        inbox: Inbox[E],
+        announce: Callable[[Notice], None],
+        blocking: BlockingWatch,
+        spawn: Spawn,
     ) -> None:
         """Create a worker; its tasks must be started by its owner."""
-        super().__init__(handler, inbox, announce)
-        self._policy = handler.policy
+        super().__init__(bound, inbox, announce, blocking)
+        self._policy = bound.handler.policy
         self._spawn = spawn
         # Begun, and to be attempted before what is in the queue.
         self._ready: deque[Delivery[E]] = deque()
@@ -122,13 +128,27 @@ class ConcurrentWorker(Worker[E]):
         while self._cut_short:
             self._failed(self._cut_short.pop(), cancelled_itself())
         turn = 0
-        while True:
+        while not self.retired:
             while (delivery := self._next()) is not None:
                 await self._attempt(delivery)
                 turn += 1
                 if turn % TURN == 0:
                     await asyncio.sleep(0)
-            await self._arrival()
+            await self._turn()
+
+    def retire(self) -> None:
+        """Take no more events, and finish with those that the handler has not in hand."""
+        super().retire()
+        for timer in self._timers.values():
+            timer.cancel()
+        waiting = [*self._ready, *self._timers, *self._in_line.values()]
+        for line in self._lines.values():
+            line.clear()
+        self._ready.clear()
+        self._timers.clear()
+        self._in_line.clear()
+        for delivery in waiting:
+            self._settle(delivery)
 
     def close(self) -> None:
         """Drop the retries that are still to come; their events stay unsettled."""
@@ -154,6 +174,8 @@ class ConcurrentWorker(Worker[E]):
         """Attempt an event again, as its handler asks."""
         if self._policy.retries and delivery.attempts > self._policy.retries:
             self._bury(delivery, Nacked("the handler gave the event back once more than retries= allows"))
+        elif self.retired:
+            self.finish(delivery)
         else:
             self._put_aside(delivery, delay_s)
 
@@ -173,8 +195,12 @@ class ConcurrentWorker(Worker[E]):
         delivery = Delivery(event, event)
         line: deque[Delivery[E]] | None = None
         try:
-            if self.handler.model is not None:
-                delivery.shown = event.with_model(self.handler.model)
+            if (shape := self.bound.shape) is not None:
+                shown = shape(event)
+                if shown is None:
+                    self._settle(delivery)
+                    return None
+                delivery.shown = shown
             if self._policy.key is not None:
                 key = self._policy.key(delivery.shown)
                 line = self._lines.get(key)
@@ -231,11 +257,9 @@ class ConcurrentWorker(Worker[E]):
     async def _call(self, event: E) -> Exception | None:
         timeout_s = self._policy.timeout_s
         if timeout_s is None:
-            return await call(self.handler.callback, event)
+            return await call(self.bound.call, event)
         # In a task of its own: a handler that ignores its cancellation can only be left behind.
-        task = self._spawn(
-            call(self.handler.callback, event), f"bitrix_pull call of handler {self.handler.name}"
-        )
+        task = self._spawn(call(self.bound.call, event), f"bitrix_pull call of handler {self.handler.name}")
         try:
             await asyncio.wait({task}, timeout=timeout_s)
         finally:
@@ -250,7 +274,7 @@ class ConcurrentWorker(Worker[E]):
 
     def _failed(self, delivery: Delivery[E], error: Exception) -> None:
         delivery.attempt = None
-        if delivery.attempts > self._policy.retries:
+        if delivery.attempts > self._policy.retries or self.retired:
             self._bury(delivery, error)
         else:
             self._put_aside(delivery, retry_delay_s(self._policy, delivery.attempts))
@@ -265,24 +289,47 @@ class ConcurrentWorker(Worker[E]):
         self._begin_again(delivery)
 
     def _bury(self, delivery: Delivery[E], error: Exception) -> None:
-        """Report an event that failed for good, and finish with it."""
-        delivery.failed = True
-        self._announce(failure(self.handler, delivery.event, error, max(delivery.attempts, 1)))
-        if self._policy.on_dead_letter is None:
+        """Finish with an event that failed for good; error handlers may have a word in it."""
+        if self.bound.recover is None and self._policy.on_dead_letter is None:
+            self._report(delivery, error)
             self.finish(delivery)
         elif not self._closed:
+            # In a task of its own: the handler goes on with other events.
             self._spawn(
-                self._hand_over(delivery, error), f"bitrix_pull dead letter of handler {self.handler.name}"
+                self._last_words(delivery, error), f"bitrix_pull failure of handler {self.handler.name}"
             )
 
+    async def _last_words(self, delivery: Delivery[E], error: Exception) -> None:
+        try:
+            left = await self._recovered(delivery, error)
+            if left is not None:
+                self._report(delivery, left)
+                await self._hand_over(delivery, left)
+        except asyncio.CancelledError:
+            if self._closed:
+                raise
+            # One of those functions has cancelled the task that it ran in.
+            if not delivery.failed:
+                self._report(delivery, error)
+        self.finish(delivery)
+
+    async def _recovered(self, delivery: Delivery[E], error: Exception) -> Exception | None:
+        if self.bound.recover is None:
+            return error
+        return await self.bound.recover(delivery.event, error)
+
+    def _report(self, delivery: Delivery[E], error: Exception) -> None:
+        delivery.failed = True
+        self._announce(failure(self.handler, delivery.event, error, max(delivery.attempts, 1)))
+
     async def _hand_over(self, delivery: Delivery[E], error: Exception) -> None:
-        assert self._policy.on_dead_letter is not None
+        if self._policy.on_dead_letter is None:
+            return
         own_error = await call(self._policy.on_dead_letter, delivery.event, error)
         if cancelled():
             raise asyncio.CancelledError
         if own_error is not None:
             logger.error("on_dead_letter of handler %s failed", self.handler.name, exc_info=own_error)
-        self.finish(delivery)
 
     def _settle(self, delivery: Delivery[E]) -> None:
         if not delivery.settled:

@@ -5,10 +5,12 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
+from bitrix_pull.dispatch.binding import Bound, bind
+from bitrix_pull.dispatch.blocking import BlockingWatch
 from bitrix_pull.dispatch.concurrency import ConcurrentWorker
+from bitrix_pull.dispatch.dependencies import Supply
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.patterns import Pattern
-from bitrix_pull.dispatch.policy import Policy
 from bitrix_pull.dispatch.registry import Handler, Registry
 from bitrix_pull.dispatch.subscription import EventIterator
 from bitrix_pull.dispatch.tasks import TaskSet
@@ -74,10 +76,24 @@ class Dispatcher(Generic[E]):
         self._drops = inbox.overflow != "pause"
         self._announce = announce
         self._origin = origin
+        self._supply = Supply()
+        self._blocking = BlockingWatch()
         self._workers: dict[Handler, Worker[E]] = {}
         self._tasks: TaskSet | None = None
         self._subscriptions: list[EventIterator[E]] = []
         self._routes: dict[Hashable, tuple[Receiver[E], ...]] = {}
+
+    def prepare(self, supply: Supply) -> None:
+        """See that handlers get what they ask for, from now on.
+
+        Args:
+            supply: What the client has for them.
+
+        Raises:
+            InvalidArgument: One of them asks for what nothing provides.
+        """
+        self._supply = supply
+        self._bind()
 
     async def run(self) -> None:
         """Run the workers of each handler until cancelled.
@@ -204,27 +220,39 @@ class Dispatcher(Generic[E]):
 
     # -- who receives -------------------------------------------------------------
 
+    def _bind(self) -> dict[Handler, Bound[E]]:
+        bound: dict[Handler, Bound[E]] = {}
+        for handler, way in self._registry.routes():
+            if handler.pattern.kind is self._kind and handler not in bound:
+                bound[handler] = bind(handler, way, self._supply, self._blocking)
+        return bound
+
     def _handlers_changed(self) -> None:
         if self._tasks is None:
             return
-        for handler in self._registry.handlers():
-            if handler.pattern.kind is self._kind and handler not in self._workers:
-                worker = self._workers[handler] = self._worker(handler, self._tasks)
-                for _ in range(handler.policy.concurrency):
-                    self._run(worker, self._tasks)
+        present = self._bind()
+        for handler in self._workers.keys() - present.keys():
+            self._workers.pop(handler).retire()
+        for handler, bound in present.items():
+            if (worker := self._workers.get(handler)) is not None:
+                worker.bound = bound
+                continue
+            worker = self._workers[handler] = self._worker(bound, self._tasks)
+            for _ in range(handler.policy.concurrency):
+                self._run(worker, self._tasks)
         self._routes.clear()
 
-    def _worker(self, handler: Handler, tasks: TaskSet) -> Worker[E]:
-        if handler.policy == Policy():
-            return Worker(handler, self.inbox, self._announce)
-        return ConcurrentWorker(handler, self.inbox, self._announce, tasks.spawn)
+    def _worker(self, bound: Bound[E], tasks: TaskSet) -> Worker[E]:
+        if bound.handler.policy.is_plain:
+            return Worker(bound, self.inbox, self._announce, self._blocking)
+        return ConcurrentWorker(bound, self.inbox, self._announce, self._blocking, tasks.spawn)
 
     def _run(self, worker: Worker[E], tasks: TaskSet) -> None:
         task = tasks.spawn(worker.run(), f"bitrix_pull handler {worker.handler.name}")
         task.add_done_callback(partial(self._ended, worker, tasks))
 
     def _ended(self, worker: Worker[E], tasks: TaskSet, task: "asyncio.Task[None]") -> None:
-        if tasks is not self._tasks:
+        if tasks is not self._tasks or worker.retired:
             return
         if not task.cancelled() and (error := task.exception()) is not None:
             if not isinstance(error, Exception):

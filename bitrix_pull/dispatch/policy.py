@@ -12,6 +12,8 @@ from bitrix_pull.errors import InvalidArgument
 Ack = Literal["auto", "on_receive", "manual"]
 DeadLetter = Callable[[Any, Exception], Awaitable[object] | object]
 
+_COUNTS = ("two", "three", "four")
+
 RETRY_DELAY_MAX_S = 60.0
 """Longest wait before a retry."""
 
@@ -32,6 +34,11 @@ class Policy:
     concurrency: int = 1
     key: Callable[[Any], Hashable] | None = None
 
+    @property
+    def is_plain(self) -> bool:
+        """True if events are just handled, one after the other."""
+        return self == _PLAIN
+
     def __post_init__(self) -> None:
         if self.ack not in get_args(Ack):
             raise InvalidArgument(f"ack must be one of {get_args(Ack)}, not {self.ack!r:.40}")
@@ -44,7 +51,7 @@ class Policy:
             check_callback("on_dead_letter", self.on_dead_letter, "the event", "the error")
         if self.key is not None:
             check_callback("key", self.key, "the event")
-            if inspect.iscoroutinefunction(self.key):
+            if is_async(self.key):
                 raise InvalidArgument(
                     "key must be a plain function: each coroutine would be a key of its own"
                 )
@@ -57,6 +64,22 @@ def name_of(callback: object) -> str:
     while isinstance(callback, functools.partial):
         callback = cast("functools.partial[object]", callback).func
     return getattr(callback, "__qualname__", None) or type(callback).__qualname__
+
+
+def is_async(callback: object) -> bool:
+    """Tell whether calling a function makes a coroutine, as far as it shows."""
+    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(
+        getattr(callback, "__call__", None)  # noqa: B004 -- an object whose class has an async one
+    )
+
+
+def described(callback: object) -> str:
+    """Describe a callable by its name and those of its parameters, for an error's text."""
+    try:
+        # Not its signature as it is: defaults can hold what no error should show.
+        return f"{name_of(callback)}({', '.join(inspect.signature(cast('Any', callback)).parameters)})"
+    except (TypeError, ValueError):
+        return name_of(callback)
 
 
 def check_callback(what: str, callback: object, *arguments: str) -> None:
@@ -74,9 +97,9 @@ def check_callback(what: str, callback: object, *arguments: str) -> None:
     try:
         signature.bind(*arguments)
     except TypeError:
-        count = "exactly one positional argument" if len(arguments) == 1 else "two positional arguments"
+        count = ("exactly one positional argument", *(f"{n} positional arguments" for n in _COUNTS))
         raise InvalidArgument(
-            f"{what} {name_of(callback)}{signature} must take {count}: {', '.join(arguments)}"
+            f"{what} {described(callback)} must take {count[len(arguments) - 1]}: {', '.join(arguments)}"
         ) from None
 
 
@@ -91,3 +114,6 @@ def _check_seconds(what: str, value: object, most: float) -> None:
         raise InvalidArgument(f"{what} must be seconds greater than 0{upto}, not {value!r:.40}")
     if value == math.inf:
         raise InvalidArgument(f"{what} must be finite; leave it out for no limit")
+
+
+_PLAIN = Policy()

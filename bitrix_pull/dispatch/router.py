@@ -1,19 +1,55 @@
 """``Router``: where users register what they want to be called for."""
 
-from collections.abc import Awaitable, Callable, Hashable
-from typing import Any, TypeVar, overload
+from collections.abc import Callable, Collection, Coroutine, Hashable
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, overload
 
 from pydantic import TypeAdapter
 
+from bitrix_pull.dispatch.dependencies import check_names
 from bitrix_pull.dispatch.patterns import Pattern, StreamPattern
 from bitrix_pull.dispatch.policy import Ack, DeadLetter, Policy
-from bitrix_pull.dispatch.registry import AnyCallback, Handler, Registry
+from bitrix_pull.dispatch.registry import (
+    AnyCallback,
+    ErrorHandler,
+    Handler,
+    Middleware,
+    Registry,
+)
+from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.events import PullEvent, adapter_of
 
 M = TypeVar("M")
-E = TypeVar("E", bound=PullEvent[Any])
-Callback = Callable[[E], Awaitable[object] | object]
-CallbackT = TypeVar("CallbackT", bound=Callable[[Any], Awaitable[object] | object])
+G = TypeVar("G")
+S = TypeVar("S")
+X = TypeVar("X", bound=Exception)
+R = TypeVar("R")
+P = ParamSpec("P")
+CallbackT = TypeVar("CallbackT", bound=AnyCallback)
+MiddlewareT = TypeVar("MiddlewareT", bound=Callable[..., Coroutine[Any, Any, object]])
+
+
+class Registrar(Protocol[G]):
+    """Registers a function, or a method in the body of its class, whose event is of some type."""
+
+    @overload
+    def __call__(self, callback: Callable[Concatenate[G, P], R], /) -> Callable[Concatenate[G, P], R]: ...
+    @overload
+    def __call__(
+        self, callback: Callable[Concatenate[S, G, P], R], /
+    ) -> Callable[Concatenate[S, G, P], R]: ...
+
+
+class ErrorRegistrar(Protocol[X]):
+    """Registers a function, or a method in the body of its class, for errors of some class."""
+
+    @overload
+    def __call__(
+        self, callback: Callable[Concatenate[Any, X, P], R], /
+    ) -> Callable[Concatenate[Any, X, P], R]: ...
+    @overload
+    def __call__(
+        self, callback: Callable[Concatenate[S, Any, X, P], R], /
+    ) -> Callable[Concatenate[S, Any, X, P], R]: ...
 
 
 class Router:
@@ -30,6 +66,7 @@ class Router:
         """
         self._module = module
         self._registry = Registry()
+        self._name = ""
 
     @overload
     def on(
@@ -37,6 +74,7 @@ class Router:
         *commands: str | None,
         module: str | None = ...,
         model: type[M] | TypeAdapter[M],
+        where: Callable[[PullEvent[M]], object] | None = ...,
         ack: Ack = ...,
         retries: int = ...,
         retry_delay: float = ...,
@@ -44,13 +82,14 @@ class Router:
         on_dead_letter: DeadLetter | None = ...,
         concurrency: int = ...,
         key: Callable[[PullEvent[M]], Hashable] | None = ...,
-    ) -> Callable[[Callback[PullEvent[M]]], Callback[PullEvent[M]]]: ...
+    ) -> Registrar[PullEvent[M]]: ...
     @overload
     def on(
         self,
         *commands: str | None,
         module: str | None = ...,
         model: None = ...,
+        where: Callable[[PullEvent[Any]], object] | None = ...,
         ack: Ack = ...,
         retries: int = ...,
         retry_delay: float = ...,
@@ -64,6 +103,7 @@ class Router:
         *commands: str | None,
         module: str | None = None,
         model: object = None,
+        where: Callable[[PullEvent[Any]], object] | None = None,
         ack: Ack = "auto",
         retries: int = 0,
         retry_delay: float = 1.0,
@@ -78,6 +118,13 @@ class Router:
         quickly: a plain one runs on the event loop, so one that blocks belongs into
         ``asyncio.to_thread``. Different handlers run beside each other. Events of one handler
         are begun in order, and one at a time unless ``concurrency`` says otherwise.
+
+        What other arguments it has are looked for when the client starts: by name in the
+        client's ``context`` and in what middleware provides, and the client itself by its
+        type, ``PullClient``. Those with a default may be missing there.
+
+        In the body of a class it registers a method: include the router of an instance, as in
+        ``pull.include(bot.router)``.
 
         A handler fails on an event when it raises, is cancelled from within, or exceeds its
         timeout. While an event waits for its next attempt, the handler goes on with the
@@ -95,6 +142,9 @@ class Router:
                 ``TypedDict``, or whatever else a ``TypeAdapter`` takes. Params that do not fit
                 fail for good at once. Handlers with the same model share what is made of an
                 event; ``event.raw`` is what came.
+            where: Returns whether the function wants an event; it gets it as the function does.
+                A plain function, quick and without effects. An event that is not wanted is
+                settled; one on which it raises has failed for good.
             ack: When an event is settled. "auto": when the function has returned, or has
                 failed for good. "on_receive": before the function is called, so at most
                 once. "manual": when ``event.ack()`` is called, in the function or after it
@@ -131,22 +181,129 @@ class Router:
             concurrency=concurrency,
             key=key,
         )
-        return self._registrar(pattern, model, policy)
+        return self._registrar(pattern, model, policy, where)
+
+    def off(self, callback: Callable[..., object]) -> None:
+        """Take back all that a function was registered for on this router.
+
+        It gets no event that it has not begun with; those count as settled. What it has in
+        hand, it finishes, without further attempts.
+
+        Raises:
+            InvalidArgument: It is not registered here.
+        """
+        self._registry.remove(callback)
+
+    @overload
+    def middleware(self, callback: MiddlewareT, /) -> MiddlewareT: ...
+    @overload
+    def middleware(
+        self, callback: None = None, /, *, provides: Collection[str]
+    ) -> Callable[[MiddlewareT], MiddlewareT]: ...
+    def middleware(self, callback: Any = None, /, *, provides: Collection[str] = ()) -> Any:
+        """Register the decorated function around all handlers of this router, and those that it includes.
+
+        It is an ``async def`` over the event, ``call_next`` and ``context``, is called for each
+        event of each handler, and calls ``await call_next(event)`` once: that returns what the
+        handler returns, and raises what it raises. What comes out counts for the handler:
+        retries, timeout and error handlers are around the middleware. One registered earlier is
+        around those registered later, the client's are around its routers'.
+
+        It may hand on another event, such as ``dataclasses.replace(event, params=…)``, which
+        stands for the first one in all that follows. If it returns without calling
+        ``call_next``, the event is settled, and the handler never sees it. Iterators of
+        ``subscribe`` see no middleware.
+
+        Example:
+            @router.middleware(provides=["session"])
+            async def with_session(event: Event, call_next: CallNext, context: Context) -> object:
+                async with context["db"].session() as context["session"]:
+                    return await call_next(event)
+
+        Args:
+            callback: The function.
+            provides: What it puts into ``context``, a dict of this event and this handler, that
+                begins as the client's own: handlers may then ask for arguments of these names.
+
+        Raises:
+            InvalidArgument: The function is not async, or does not take these three.
+        """
+        names = check_names("provides", provides)
+
+        def register(callback: MiddlewareT) -> MiddlewareT:
+            self._registry.surround(Middleware(callback, names))
+            return callback
+
+        return register if callback is None else register(callback)
+
+    def on_error(self, kind: type[X]) -> ErrorRegistrar[X]:
+        """Register the decorated function for errors that handlers have failed with for good.
+
+        It takes the event, as it came, and the error; it may be async, and ask for other
+        arguments as a handler does, but for those of middleware. It is called after the last
+        attempt, and before ``on_dead_letter``. If it returns, the error is dealt with: there
+        is no ``HandlerFailed`` and no dead letter, and the event counts as handled. What it
+        raises takes the error's place.
+
+        The nearest router comes first, the handler's own, and there the nearest class of the
+        error; what that raises goes to the next router around it, at last the client.
+
+        Args:
+            kind: The class of errors, with its subclasses.
+
+        Raises:
+            InvalidArgument: This is no class of exceptions, this router has a function for it,
+                or the function does not take an event and an error.
+        """
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise InvalidArgument(
+                f"on_error is for a class of exceptions, not {kind!r:.80}: write @router.on_error(Exception)"
+            )
+
+        def register(callback: Any) -> Any:
+            self._registry.catch(kind, ErrorHandler(callback))
+            return callback
+
+        return register
 
     def include(self, router: "Router") -> None:
         """Take in another router's handlers, also those that it gets later.
 
         Raises:
-            InvalidArgument: The router would include itself.
+            InvalidArgument: The router would include itself; or this client runs, and cannot
+                give its handlers what they ask for.
         """
         self._registry.include(router._registry)
 
-    def _registrar(self, pattern: Pattern, model: Any, policy: Policy) -> Callable[[Any], Any]:
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type | None = None) -> Self:
+        """Return the router for an instance of the class in whose body it stands.
+
+        Its handlers that are methods are those of the instance.
+        """
+        # One with more to it, such as a client, is no part of a class's instances.
+        if instance is None or type(self) is not Router or not self._registry.has_methods:
+            return self
+        made = type(self)(module=self._module)
+        made._registry = self._registry.of(instance)
+        # The next time it is found there, so an instance has one router.
+        instance.__dict__[self._name] = made
+        return made
+
+    def _registrar(
+        self,
+        pattern: Pattern,
+        model: Any,
+        policy: Policy,
+        where: Callable[[Any], object] | None = None,
+    ) -> Callable[[Any], Any]:
         """Return the decorator that registers a function for these events."""
         adapter = adapter_of(model) if model is not None else None
 
         def register(callback: AnyCallback) -> AnyCallback:
-            self._registry.add(Handler(callback, pattern, adapter, policy))
+            self._registry.add(Handler(callback, pattern, adapter, policy, where))
             return callback
 
         return register

@@ -9,6 +9,8 @@ from inspect import isawaitable
 from types import CoroutineType
 from typing import Generic, TypeVar
 
+from bitrix_pull.dispatch.binding import Bound
+from bitrix_pull.dispatch.blocking import BlockingWatch
 from bitrix_pull.dispatch.calls import as_failure, cancellation, failure
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.registry import Handler
@@ -31,15 +33,27 @@ class Worker(Generic[E]):
     failed; those that are in hand or in the queue when the worker is cancelled are not.
     """
 
-    def __init__(self, handler: Handler, inbox: Inbox[E], announce: Callable[[Notice], None]) -> None:
+    def __init__(
+        self, bound: Bound[E], inbox: Inbox[E], announce: Callable[[Notice], None], blocking: BlockingWatch
+    ) -> None:
         """Create a worker; ``run`` must be started by its owner."""
-        self.pattern = handler.pattern
-        self.handler = handler
+        self.pattern = bound.handler.pattern
+        self.bound = bound
+        """What is called. It may be put in place anew: what comes after that goes there."""
+        self.retired = False
+        """True once it takes no more events."""
         self._inbox = inbox
         self._announce = announce
+        self._blocking = blocking
         self._queue: deque[E] = deque()
         self._sleepers: deque[asyncio.Future[None]] = deque()
-        self._cut: list[E] = []
+        # Events that were in hand when the worker was cancelled; with the error, where it had failed.
+        self._cut: list[tuple[E, Exception | None]] = []
+
+    @property
+    def handler(self) -> Handler:
+        """The handler that it calls."""
+        return self.bound.handler
 
     def put(self, events: Sequence[E]) -> None:
         """Queue events."""
@@ -60,53 +74,91 @@ class Worker(Generic[E]):
 
         If it was not the owner who cancelled it, it was the handler: run it again.
         """
-        self._report_cut()
-        callback, model = self.handler.callback, self.handler.model
+        await self._report_cut()
         queue, settle, is_cancelled = self._queue, self._inbox.settle, cancellation()
-        while True:
-            over_at = time.monotonic() + TURN_S
+        while not self.retired:
+            callback, shape = self.bound.call, self.bound.shape
+            began_at = time.monotonic()
+            has_awaited = False
             for turn in itertools.count(1):
                 if not queue:
                     break
                 event = queue.popleft()
                 error: Exception | None = None
                 try:
-                    result = callback(event if model is None else event.with_model(model))
+                    shown = event if shape is None else shape(event)
+                    result = None if shown is None else callback(shown)
                     if type(result) is CoroutineType or (result is not None and isawaitable(result)):
+                        has_awaited = True
                         await result
                 except BaseException as raised:
-                    try:
-                        error = as_failure(raised)
-                    except asyncio.CancelledError:
-                        self._cut.append(event)
-                        raise
+                    error = self._as_failure(event, raised)
                 if is_cancelled():
                     # The handler swallowed it, but it was meant for us.
-                    self._cut.append(event)
+                    self._cut.append((event, None))
                     raise asyncio.CancelledError
                 if error is not None:
-                    self._fail(event, error)
+                    await self._fail(event, error)
                 else:
                     settle(event)
-                if turn % TURN == 0 and time.monotonic() >= over_at:
-                    await asyncio.sleep(0)
-                    over_at = time.monotonic() + TURN_S
-            await self._arrival()
+                if turn % TURN == 0 and time.monotonic() >= began_at + TURN_S:
+                    break
+            if not has_awaited:
+                self._blocking.took(self.handler.name, time.monotonic() - began_at)
+            await self._turn()
 
     def close(self) -> None:
         """Take note that nobody runs it any more."""
 
-    def _report_cut(self) -> None:
-        while self._cut:
-            event = self._cut.pop()
-            self._fail(event, cancelled_itself())
+    def retire(self) -> None:
+        """Take no more events, and finish with those that the handler has not begun with."""
+        self.retired = True
+        for event in self._queue:
+            self._inbox.settle(event)
+        self._queue.clear()
+        while self._sleepers:
+            self._wake()
 
-    def _fail(self, event: E, error: Exception) -> None:
+    def _as_failure(self, event: E, raised: BaseException) -> Exception:
+        try:
+            return as_failure(raised)
+        except asyncio.CancelledError:
+            self._cut.append((event, None))
+            raise
+
+    async def _report_cut(self) -> None:
+        while self._cut:
+            event, error = self._cut.pop()
+            if error is None:
+                await self._fail(event, cancelled_itself())
+            else:
+                self._give_up(event, error)
+
+    async def _fail(self, event: E, error: Exception) -> None:
+        left: Exception | None = error
+        if self.bound.recover is not None:
+            try:
+                left = await self.bound.recover(event, error)
+            except asyncio.CancelledError:
+                self._cut.append((event, error))
+                raise
+        if left is None:
+            self._inbox.settle(event)
+        else:
+            self._give_up(event, left)
+
+    def _give_up(self, event: E, error: Exception) -> None:
         self._announce(failure(self.handler, event, error, 1))
         self._inbox.fail(event)
 
+    async def _turn(self) -> None:
+        """Let others run, and sleep until there may be something to do."""
+        if self._queue:
+            await asyncio.sleep(0)
+        elif not self.retired:
+            await self._arrival()
+
     async def _arrival(self) -> None:
-        """Sleep until there may be something to do."""
         sleeper = asyncio.get_running_loop().create_future()
         self._sleepers.append(sleeper)
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from bitrix_pull.dispatch.dependencies import Supply
 from bitrix_pull.dispatch.dispatcher import Dispatcher
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.patterns import StreamPattern
@@ -78,6 +79,7 @@ async def running(
     max_events: int = 1000,
     max_bytes: int = 1_000_000,
     overflow: Overflow = "pause",
+    supply: Supply | None = None,
 ) -> AsyncIterator[Running]:
     """Run a dispatcher, and see that it ends."""
     notices: list[Notice] = []
@@ -89,6 +91,7 @@ async def running(
         settled=lambda events: settled.extend(item.mid for item in events),
     )
     dispatcher = Dispatcher(PullEvent, registry_of(router or Router()), inbox, notices.append)
+    dispatcher.prepare(supply or Supply())
     task = asyncio.create_task(dispatcher.run())
     await asyncio.sleep(0)
     try:

@@ -182,6 +182,12 @@ def with_default(event: PullEvent, more: str = "") -> None: ...
 def keyword_only(*, event: PullEvent) -> None: ...
 
 
+def by_position_only(event: PullEvent, db: object, /) -> None: ...
+
+
+def another_event(message: PullEvent, event: object) -> None: ...
+
+
 def any_arguments(*arguments: object) -> None: ...
 
 
@@ -189,6 +195,7 @@ def any_arguments(*arguments: object) -> None: ...
     "callback",
     [
         handle,
+        two,
         with_default,
         any_arguments,
         lambda event: None,
@@ -200,7 +207,7 @@ def any_arguments(*arguments: object) -> None: ...
         print,
     ],
 )
-def test_whatever_takes_one_event_is_a_handler(callback: Any) -> None:
+def test_whatever_takes_an_event_is_a_handler(callback: Any) -> None:
     router = Router()
     router.on("x")(callback)
     assert len(list(registry_of(router).handlers())) == 1
@@ -209,18 +216,18 @@ def test_whatever_takes_one_event_is_a_handler(callback: Any) -> None:
 @pytest.mark.parametrize(
     "callback",
     [
-        two,
         keyword_only,
         lambda: None,
         Callable0(),
         functools.partial(handle, cast("PullEvent", None)),
-        Callable1.method,
+        by_position_only,
+        another_event,
         7,
         None,
         "x",
     ],
 )
-def test_what_cannot_take_one_event_is_refused(callback: Any) -> None:
+def test_what_cannot_take_an_event_is_refused(callback: Any) -> None:
     router = Router()
     with pytest.raises(InvalidArgument, match="handler"):
         router.on("x")(callback)

@@ -1,0 +1,46 @@
+"""Notices plain handlers that hold the event loop up."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bitrix_pull.redaction import get_logger
+
+BLOCKED_S = 1.0
+"""How long a plain handler may take before it is told: heartbeats and all other handlers wait for it."""
+
+_TOLD_EVERY_S = 60.0
+
+logger = get_logger("dispatch")
+
+
+class BlockingWatch:
+    """Warns of handlers that block the event loop, once a minute at most."""
+
+    def __init__(self) -> None:
+        """Begin with nothing told."""
+        self._told_at = -math.inf
+
+    def took(self, handler: str, seconds: float) -> None:
+        """Take note that the event loop waited for a handler."""
+        if seconds > BLOCKED_S and time.monotonic() - self._told_at >= _TOLD_EVERY_S:
+            self._told_at = time.monotonic()
+            logger.warning(
+                "handler %s has blocked the event loop for %.1f s: make it async, or let it call"
+                " asyncio.to_thread (told once a minute)",
+                handler,
+                seconds,
+            )
+
+    def over(self, callback: Callable[..., Any], handler: str) -> Callable[..., Any]:
+        """Return a plain function with an eye on how long it takes."""
+
+        def watched(*arguments: Any, **named: Any) -> Any:
+            began_at = time.monotonic()
+            try:
+                return callback(*arguments, **named)
+            finally:
+                self.took(handler, time.monotonic() - began_at)
+
+        return watched
