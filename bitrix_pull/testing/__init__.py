@@ -1,0 +1,1 @@
+"""What tests of your own handlers need. ``pytest_plugin.py`` brings its fixtures to pytest."""
