@@ -419,23 +419,34 @@ class Continuity(_OfClient):
     """What a reconnect has brought back. Comes before the first event after it.
 
     Attributes:
-        recovered: "yes" if the server's history still held a message that was known, so
-            that what followed it came too; "no" if it should have held one and did not
-            (the notice is a ``Gap`` then); "unknown" if there was nothing to tell by.
+        recovered: "yes" if the server's history still held what was known, so that what
+            followed it came too; "no" if it should have held it and did not (the notice is a
+            ``Gap`` then); "unknown" if there was nothing to tell by.
         replayed: Messages that were missed and are delivered now.
         duplicates: Messages that the server sent again and that are dropped.
         offline_s: Seconds without a connection; None after a restart of the client.
+        more: True if the server sends more than was counted here: of over 5,000 missed
+            messages, or 2 MiB of them, only the first are read by now.
+        audited: False in a notice of its own, some time after a connect: the server could not be
+            asked for what it may have left out. What it did leave out is lost after the next cut.
     """
 
     recovered: Literal["yes", "no", "unknown"]
     replayed: int
     duplicates: int
     offline_s: float | None
+    more: bool = False
+    audited: bool = True
 
 
 @dataclass(slots=True, frozen=True)
 class Gap(Continuity):
-    """The server's history was gone: events may be lost. Fetch the state anew over REST."""
+    """Events may be lost: the server's history was gone. Fetch the state anew over REST.
+
+    That is: it lost its data, wholly or back to an older state, which shows after a reconnect or
+    in the open stream; or the portal has moved to another push server. What the history holds all
+    the same is delivered after this.
+    """
 
 
 Notice = StateChanged | Continuity | MessageDropped | EventsDropped | HandlerFailed

@@ -5,7 +5,8 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal
 
-from bitrix_pull.connection.cursor import Cursor, ResumePoint
+from bitrix_pull.connection.cursor import ResumePoint
+from bitrix_pull.connection.cursors import Cursors
 from bitrix_pull.connection.stores import MemoryStore, ResumeStore
 from bitrix_pull.events import PullEvent
 from bitrix_pull.portal.models import PullConfig
@@ -59,7 +60,7 @@ class Checkpointer:
         self._unsettled = unsettled
         self._acknowledge = acknowledge
         self._durable = not isinstance(store, MemoryStore)
-        self._cursor: Cursor | None = None
+        self._cursors: Cursors | None = None
         self._key = ""
         self._settled: list[str] = []
         self._dirty = asyncio.Event()
@@ -68,7 +69,7 @@ class Checkpointer:
     @property
     def loaded(self) -> bool:
         """True once ``load`` was called."""
-        return self._cursor is not None
+        return self._cursors is not None
 
     async def open(self) -> None:
         """Open the store.
@@ -78,15 +79,15 @@ class Checkpointer:
         """
         await self._store.open()
 
-    async def load(self, config: PullConfig) -> Cursor:
-        """Return the cursor to start with; the configuration says whose stream it is."""
+    async def load(self, config: PullConfig) -> Cursors:
+        """Return the cursors to start with; the configuration says whose stream it is."""
         key = f"{self._identity} user {min(config.public_channels, default='-')}"
         point = await self._store.load(key) if self._start == "resume" else None
         if self._start == "earliest":
             point = ResumePoint(START_OF_HISTORY)
         self._key = key
-        self._cursor = Cursor(known_mids=self._known_mids, resume=point)
-        return self._cursor
+        self._cursors = Cursors(known_mids=self._known_mids, resume=point)
+        return self._cursors
 
     def settled(self, mid: str) -> None:
         """Take note that a message is dealt with: by its handlers, or because it is not for them."""
@@ -127,11 +128,11 @@ class Checkpointer:
         await self._store.close()
 
     async def _save(self, *, durable_only: bool) -> bool:
-        if self._cursor is None:
+        if self._cursors is None:
             return True
         settled, self._settled = self._settled, []
         if self._durable or not durable_only:
-            point = self._cursor.snapshot(self._unsettled())
+            point = self._cursors.snapshot(self._unsettled())
             try:
                 await self._store.save(self._key, point)
             except (OSError, sqlite3.Error) as error:

@@ -1,6 +1,6 @@
 """What the supervisor needs of a transport. ``websocket.py`` and ``longpoll.py`` are two."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from bitrix_pull.wire.messages import Incoming
@@ -46,6 +46,30 @@ class Connection(Protocol):
             Unreachable: The stream was over before; the frame was not sent.
             RouteUnavailable: This transport cannot send.
         """
+        ...
+
+    async def answered(self) -> bool:
+        """Wait until the server has sent all that it had to send by now; return True if that is read.
+
+        It answers a ping after that, if it answers any. A poll shows nothing: it waits
+        ``catch_up_s`` instead.
+
+        Raises:
+            Ended: The stream is over.
+        """
+        ...
+
+    def replay(self) -> AsyncIterator[Sequence[Incoming]]:
+        """Yield what the history holds after the mid that this was opened with; nothing else is read then.
+
+        Raises:
+            Ended: It ended before the server has said all, or that there is nothing.
+            MalformedFrame: The rest cannot be read.
+        """
+        ...
+
+    def resume_after(self, mid: str) -> None:
+        """Go on from another mid than the last one, where each request names one."""
         ...
 
     async def acknowledge(self, mids: Sequence[str]) -> None:

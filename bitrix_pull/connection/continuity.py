@@ -1,55 +1,164 @@
 """Whether a reconnect has brought everything back: never claimed unless it was seen."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from bitrix_pull.connection.cursor import Cursor
+from bitrix_pull.connection.cursor import Beginning, Cursor, Kept
+from bitrix_pull.connection.stamps import UNKNOWN, are_of_two, sent_unix, stamp_of
 from bitrix_pull.events import Continuity, Gap, PullEvent
 from bitrix_pull.wire.messages import Control, Incoming, Malformed
 
+Recovered = Literal["yes", "no", "unknown"]
+
+_TALLY_MAX_MESSAGES = 5_000
+_TALLY_MAX_BYTES = 2 * 1024 * 1024
+"""Of a replay, so much of what is new is looked at before the first of it is delivered."""
+
+
+@dataclass(slots=True, frozen=True)
+class Opening:
+    """What was known when a connection was opened that has something to resume.
+
+    Attributes:
+        cursor: Takes what comes.
+        left: The cursor of the stream before; another one where the push server has changed.
+        kept: What the history must hold if it is whole; None if nothing is sure to be there.
+        moment: When it was opened: what is older is a replay.
+        newest: The highest mid that was seen by then.
+        numbering: Of the cursor, by then.
+    """
+
+    cursor: Cursor
+    left: Cursor
+    kept: Kept | None
+    moment: Beginning
+    newest: str
+    numbering: int
+
+    @property
+    def moved(self) -> bool:
+        """True if it is another push server than before."""
+        return self.left is not self.cursor
+
+    def was_left_out(self, mid: str) -> bool:
+        """Tell whether a message of a replay was sent before others that came already."""
+        return mid < self.newest and self.cursor.numbering == self.numbering
+
+
+class Tally:
+    """What one answer of the server brings, looked at part by part before any of it is taken."""
+
+    def __init__(self, opening: Opening) -> None:
+        """Begin to look at the first frame of a connection, or at a replay that was asked for."""
+        self._opening = opening
+        self._last_known = ""
+        self._found_left = self._found_kept = self._passed_kept = False
+        self._found_other = self._found_older = False
+        self._wanted_count = self._wanted_bytes = 0
+        self.seen = 0
+        """Messages that were looked at."""
+        self.known = 0
+        """Messages that were known, each counted once."""
+
+    @property
+    def is_full(self) -> bool:
+        """True if no more of it should be held back."""
+        return self._wanted_count >= _TALLY_MAX_MESSAGES or self._wanted_bytes >= _TALLY_MAX_BYTES
+
+    @property
+    def is_replay(self) -> bool:
+        """True if it is none of what came after the connection was opened."""
+        return self.known > 0 or self._found_left or self._found_kept or self._found_older
+
+    def look(self, messages: Sequence[Incoming]) -> tuple[list[Incoming], list[Incoming]]:
+        """Take note of a part, and return what of it is wanted, and what is known or too old."""
+        wanted: list[Incoming] = []
+        others: list[Incoming] = []
+        for message in messages:
+            if isinstance(message, PullEvent | Control | Malformed) and not self._is_wanted(message):
+                others.append(message)
+                continue
+            wanted.append(message)
+            self._wanted_count += 1
+            if isinstance(message, PullEvent):
+                self._wanted_bytes += message.size
+        return wanted, others
+
+    def _is_wanted(self, message: PullEvent | Control | Malformed) -> bool:
+        opening, mid, stamp = self._opening, message.mid, stamp_of(message)
+        self.seen += 1
+        if (kept := opening.kept) is not None:
+            self._found_kept |= mid == kept.mid and not are_of_two(stamp, kept.stamp)
+            self._passed_kept |= mid > kept.mid
+        self._found_other |= opening.cursor.is_other(mid, stamp)
+        self._found_left |= stamp == opening.left.stamp(mid) != UNKNOWN
+        if opening.cursor.knows(mid, stamp):
+            # What is on two channels comes twice, one right after the other.
+            self.known += mid != self._last_known
+            self._last_known = mid
+            return False
+        if isinstance(message, Malformed):
+            return True
+        times = message.created_unix, sent_unix(message)
+        self._found_older |= opening.moment.is_after(*times)
+        return not opening.cursor.too_old(mid, *times)
+
+    def recovered(self, *, ended: bool) -> Recovered:
+        """Return the verdict by what was seen; ``ended`` if that is all of the answer."""
+        kept = self._opening.kept
+        if self._found_other:
+            return "no"
+        if self._opening.moved:
+            # The same server by another name shows by what it has sent already.
+            return "yes" if self._found_left else "no"
+        if kept is None:
+            return "yes" if self.known else "unknown"
+        if self._found_kept:
+            return "yes"
+        return "no" if ended or self._passed_kept else "unknown"
+
 
 class Resumption:
-    """Judges one reconnect by what comes first: the replay, or else the audit.
+    """The verdict on one reconnect, said once: by the first frame, or else by the audit.
 
     The resume point lies just before a message that is known. If the server's history is
-    whole, the replay holds that message again; if the server still had to keep it and it
-    is not there, the history is gone.
+    whole, a replay holds what is known and was to be kept, the newest of it too; if that is not
+    there, the history is gone, or is another one.
     """
 
     def __init__(
         self,
-        cursor: Cursor,
+        opening: Opening,
         announce: Callable[[Continuity], None],
         *,
-        server_unix: float,
+        reconnect: bool,
         offline_s: float | None,
     ) -> None:
-        """Begin a reconnect.
+        """Begin to resume.
 
         Args:
-            cursor: What is known; asked before what comes is admitted.
+            opening: What was known when it was opened.
             announce: Gets the verdict.
-            server_unix: The push server's clock.
+            reconnect: False if there was no time without a connection: then there is none to give.
             offline_s: Seconds without a connection, if known.
         """
-        self._cursor = cursor
+        self.opening = opening
         self._announce = announce
-        self._expects_known = cursor.expects(server_unix)
         self._offline_s = offline_s
-        self.judged = False
+        self.judged = not reconnect
         """True once the verdict was given."""
 
-    def judge(self, messages: Sequence[Incoming]) -> None:
-        """Give the verdict, once, on what the first frame or the audit has brought."""
-        if self.judged:
-            return
-        self.judged = True
-        mids = [message.mid for message in messages if isinstance(message, PullEvent | Control | Malformed)]
-        known = sum(map(self._cursor.knows, mids))
-        recovered: Literal["yes", "no", "unknown"] = "unknown"
-        if known:
-            recovered = "yes"
-        elif self._expects_known:
-            recovered = "no"
-        kind = Gap if recovered == "no" else Continuity
-        self._announce(kind(recovered, len(mids) - known, known, self._offline_s))
+    def judge(self, recovered: Recovered, *, replayed: int, duplicates: int, more: bool) -> None:
+        """Give the verdict, once.
+
+        Args:
+            recovered: What it is.
+            replayed: How many messages were missed.
+            duplicates: How many were known.
+            more: True if they are not all.
+        """
+        if not self.judged:
+            self.judged = True
+            kind = Gap if recovered == "no" else Continuity
+            self._announce(kind(recovered, replayed, duplicates, self._offline_s, more))

@@ -5,8 +5,10 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import repeat
+from typing import NamedTuple
 
 from bitrix_pull.connection.known_mids import KnownMids, are_ascending, is_regular
+from bitrix_pull.connection.stamps import UNKNOWN, are_of_two
 from bitrix_pull.wire.messages import Position
 from bitrix_pull.wire.urls import START_OF_HISTORY
 
@@ -15,6 +17,16 @@ _OVERLAP_MAX = 100_000
 
 CLOCK_SLACK_S = 2.0
 """The server's creation times are whole seconds, and its clock may be a little off."""
+
+FOREIGN_CLOCK_SLACK_S = 30.0
+"""By how much the push server's clock may be off the portal's, where only that one is known."""
+
+LATE_S = 10.0
+"""How much later than all with greater mids a message must have been taken by the push server to say
+that its counter has gone back: the clocks of its processes may differ, and show whole seconds."""
+
+SENT_LATE_S = 120.0
+"""The same by the portal's clock: it looks at it when an event happens, and sends that a while later."""
 
 EPOCH_SLACK_S = 30 * 86_400
 """How far ahead of the server's clock the epoch of a mid may be."""
@@ -36,10 +48,10 @@ def latest_mid(server_unix: float | None) -> str:
 
 @dataclass(slots=True, frozen=True)
 class Beginning:
-    """When a client first connected: what is older is not for it.
+    """A moment by two clocks: what is older than when a client first connected is not for it.
 
     The push server and the portal may differ by hours, so each is compared with its own
-    clock; None where that clock is not known, and then nothing is too old.
+    clock; None where that clock is not known.
     """
 
     server_unix: float | None
@@ -49,14 +61,26 @@ class Beginning:
         """Tell whether a message is surely older.
 
         Args:
-            created_unix: When the push server took it, by its clock.
+            created_unix: When the push server took it, by its clock, in whole seconds.
             sent_unix: When the portal sent it, by the portal's clock.
         """
-        if created_unix is not None:
-            return self.server_unix is not None and created_unix < self.server_unix - CLOCK_SLACK_S
-        if sent_unix is not None:
-            return self.portal_unix is not None and sent_unix < self.portal_unix - CLOCK_SLACK_S
-        return False
+        sent_s = _apart_s(sent_unix, self.portal_unix)
+        created_s = _apart_s(created_unix, self.server_unix)
+        if created_s is not None:
+            if abs(created_s) > CLOCK_SLACK_S:
+                # One clock may have been set meanwhile: then the other one knows better.
+                return created_s < 0 and (sent_s is None or sent_s < CLOCK_SLACK_S)
+            # Within the same seconds only the portal's time is exact enough; but it is written
+            # down before the message is sent, sometimes long before.
+            return sent_s is not None and -2 * CLOCK_SLACK_S < sent_s < 0
+        if sent_s is not None:
+            return sent_s < 0
+        foreign_s = _apart_s(created_unix, self.portal_unix)
+        return foreign_s is not None and foreign_s < -FOREIGN_CLOCK_SLACK_S
+
+
+def _apart_s(unix: float | None, other: float | None) -> float | None:
+    return None if unix is None or other is None else unix - other
 
 
 @dataclass(slots=True, frozen=True)
@@ -88,6 +112,7 @@ class ResumePoint:
             a server that has lost its counter hands mids out again; 0.0 where nothing does.
             Empty where nobody has written that down.
         kept: The newest message that the server had to keep, or None if there was none.
+        stamp: That of the last message up to ``mid``; 0.0 where it is not known.
     """
 
     mid: str
@@ -96,20 +121,48 @@ class ResumePoint:
     server: str = ""
     stamps: tuple[float, ...] = ()
     kept: Kept | None = None
+    stamp: float = UNKNOWN
+
+
+class _Point(NamedTuple):
+    """A place in the stream: up to a mid, and the stamp of the message there."""
+
+    mid: str
+    stamp: float
+
+
+class _Mark(NamedTuple):
+    """Where the stream was at a moment of receipt."""
+
+    at: float
+    point: _Point
+
+
+_BEGINNING = _Point(START_OF_HISTORY, UNKNOWN)
 
 
 class Cursor:
-    """The point of the stream that this client has reached.
+    """The point of one push server's stream that this client has reached.
 
     A mid is an epoch of 10 digits and a counter of 16 that all channels of the server
     share, so mids order as text and holes in them prove nothing (protocol §6). With
     several server processes a later message can arrive before an earlier one; hence the
     resume point lies some seconds behind the newest message, and what the server then
     sends again is recognised and dropped.
+
+    A server that loses its counter hands the same mids out again. That shows where a known mid
+    comes with another stamp, or an unknown one too late for its place; then the cursor begins
+    anew, and what it knew serves to recognise what a replay of the history brings again.
     """
 
     def __init__(
-        self, *, overlap_s: float = 5.0, known_mids: int = 10_000, resume: ResumePoint | None = None
+        self,
+        *,
+        overlap_s: float = 5.0,
+        known_mids: int = 10_000,
+        resume: ResumePoint | None = None,
+        server: str = "",
+        left: "Cursor | None" = None,
     ) -> None:
         """Start where another run has come to, or with nothing seen.
 
@@ -117,83 +170,156 @@ class Cursor:
             overlap_s: How far behind the newest message to resume.
             known_mids: How many mids to remember at least.
             resume: What an earlier run has written down.
+            server: The push server that it is about; "" where it is not known yet.
+            left: The one of another server that the client has come from.
         """
         self._overlap_s = overlap_s
-        self._known = KnownMids(known_mids, () if resume is None else resume.settled)
-        self._newest = ""
-        # The highest known mid that is not the newest: what is beyond both is surely new.
-        self._known_up_to = ""
-        # (time of receipt, newest mid then): the left one is the resume point, as the
-        # next one is still within the overlap.
-        self._marks: deque[tuple[float, str]] = deque()
-        self._mark_at = -math.inf
-        self._floor = START_OF_HISTORY
-        self._holds: dict[str, str] = {}
+        self._known_mids = known_mids
+        self.server = server
+        """``HOST:PORT`` of the push server that it is about; "" where that is not known yet."""
+        self.numbering = 0
+        """How often it has begun anew, as the server's counter had gone back."""
+        self.position: Position | None = None
+        """Where a server without mids stands (version 2 or older)."""
         self._began: Beginning | None = None
         self._connected = False
         self._latest = latest_mid(None)
+        # What the server's clock shows at a moment of the portal's, to tell one time by the other.
+        self._clocks = Beginning(None, None)
+        self._before: KnownMids | None = None
+        self._holds: dict[str, _Point] = {}
+        # The newest message that the server has to keep: mid, stamp, until when.
+        self._kept: tuple[str, float, float] | None = None
+        self._start()
         if resume is not None:
             self._connected = True
-            self._floor = self._newest = resume.mid
-            self._known_up_to = max(resume.settled, default="")
+            self.server = resume.server
+            self._floor = _Point(resume.mid, resume.stamp)
+            self._newest = resume.mid
+            if resume.mid > START_OF_HISTORY:
+                self._first_wanted = resume.mid
             self._began = resume.began
-        self.position: Position | None = None
-        """Where a server without mids stands (version 2 or older)."""
+            stamps = resume.stamps or (UNKNOWN,) * len(resume.settled)
+            self._known = KnownMids(known_mids, zip(resume.settled, stamps, strict=True))
+            self._known_up_to = max(resume.settled, default="")
+            if resume.kept is not None:
+                self._kept = (resume.kept.mid, resume.kept.stamp, resume.kept.until_unix)
+                stamps += (resume.kept.stamp,)
+            self._ascended = max(stamps, default=UNKNOWN, key=abs)
+        elif left is not None:
+            reached = left.reached()
+            self._began = Beginning(None, reached.portal_unix) if reached is not None else None
+            self._connected = True
+            self._before = left._known
+            self._known_up_to = _BEYOND_ALL
+
+    def _start(self) -> None:
+        """Have seen nothing, with these mids."""
+        self._known = KnownMids(self._known_mids)
+        self._newest = ""
+        self._newest_stamp = UNKNOWN
+        # The highest known mid that is not the newest: what is beyond both is surely new.
+        self._known_up_to = "" if self._before is None else _BEYOND_ALL
+        # The left one is the resume point, as the next one is still within the overlap.
+        self._marks: deque[_Mark] = deque()
+        self._mark_at = -math.inf
+        self._floor = _BEGINNING
+        # The latest stamps of those that came in order, of this page of known mids and the one before.
+        self._ascended = self._ascended_before = UNKNOWN
+        self._kept = None
+        # The least mid that is surely no older than the beginning.
+        self._first_wanted = _BEYOND_ALL
 
     @property
     def newest(self) -> str:
         """The highest mid seen, or "" before the first message."""
         return self._newest
 
-    def connected(self, beginning: Beginning) -> None:
+    @property
+    def connected_before(self) -> bool:
+        """True once there was a connection: there is something to resume."""
+        return self._connected
+
+    def connected(self, moment: Beginning) -> None:
         """Take note of a new connection; the first one says what is too old to deliver."""
-        self._latest = latest_mid(beginning.server_unix or beginning.portal_unix)
+        self._latest = latest_mid(moment.server_unix or moment.portal_unix)
+        self._clocks = moment
         if not self._connected:
             self._connected = True
-            self._began = beginning
+            self._began = moment
 
-    def knows(self, mid: str) -> bool:
-        """Tell whether a message is remembered."""
-        return mid in self._known
+    def stamp(self, mid: str) -> float | None:
+        """Return the stamp with which a mid is known, or None if it is not."""
+        return self._known.stamp(mid)
 
-    def expects(self, server_unix: float) -> bool:
-        """Tell whether a replay must hold a message that is known, if the history is whole."""
-        point = self.resume_point
-        return point is not None and self._known.keeps_beyond(point, server_unix + CLOCK_SLACK_S)
+    def knows(self, mid: str, stamp: float = UNKNOWN) -> bool:
+        """Tell whether a message is known, by its mid and whatever its stamp can tell."""
+        known = self._known.stamp(mid)
+        if known is not None:
+            return not are_of_two(known, stamp)
+        return self._was_known(mid, stamp)
+
+    def _was_known(self, mid: str, stamp: float) -> bool:
+        """Tell whether a message was known for sure when its mid was handed out before."""
+        return self._before is not None and stamp != UNKNOWN and self._before.stamp(mid) == stamp
+
+    def is_other(self, mid: str, stamp: float) -> bool:
+        """Tell whether a mid is known as that of another message."""
+        known = self._known.stamp(mid)
+        return known is not None and are_of_two(known, stamp)
+
+    def keep(self, mid: str, stamp: float, until_unix: float) -> None:
+        """Take note of until when the server has to keep a message that was admitted."""
+        if mid <= self._newest and (self._kept is None or mid >= self._kept[0]):
+            self._kept = mid, stamp, until_unix
+
+    def kept(self, server_unix: float) -> Kept | None:
+        """Return what a replay must hold if the history is whole, or None if nothing is sure to be there."""
+        point, kept = self.resume_point, self._kept
+        if point is None or kept is None or kept[0] <= point or kept[2] <= server_unix + CLOCK_SLACK_S:
+            return None
+        return Kept(*kept)
 
     def channels_changed(self) -> None:
         """Take note that what came so far may have come by channels that are gone now."""
-        self._known.forget_how_long()
+        self._kept = None
 
-    def admit(self, mid: str, now: float, kept_until_unix: float = 0.0) -> bool:
+    def admit(self, mid: str, now: float, stamp: float = UNKNOWN) -> bool:
         """Return True if the message is new, and remember it.
 
         Args:
             mid: The message's id; "" where it has none, which is always new.
             now: Monotonic time of receipt in seconds.
-            kept_until_unix: Until when the server must keep it; 0 where nobody knows.
+            stamp: What tells it from another one with the same mid.
         """
         # The server silently ignores a resume point of another form: it would replay nothing.
         is_newest = self._newest < mid <= self._latest and is_regular(mid)
         if not is_newest or mid <= self._known_up_to:
             if not mid or len(mid) > MID_LENGTH_MAX:
                 return True
-            if mid in self._known:
+            known = self._known.stamp(mid)
+            if known is not None:
+                if not are_of_two(known, stamp):
+                    return False
+            elif self._was_known(mid, stamp):
                 return False
+            if known is not None or (not is_newest and self._comes_late(mid, stamp)):
+                self.begin_anew()
+                is_newest = mid <= self._latest and is_regular(mid)
             self._known_up_to = max(mid, self._known_up_to)
-        if self._known.add(mid, kept_until_unix):
+        if self._known.add(mid, stamp):
             self._turn_page()
         if is_newest:
-            self._advance(mid, now)
+            self._advance(mid, stamp, now)
         return True
 
-    def admit_all(self, mids: Sequence[str], now: float, kept_until_unix: Sequence[float]) -> set[int]:
+    def admit_all(self, mids: Sequence[str], now: float, stamps: Sequence[float]) -> set[int]:
         """Remember messages that came together, and return the places of those that are not new.
 
         Args:
             mids: The messages' ids.
             now: Monotonic time of receipt in seconds.
-            kept_until_unix: As for ``admit``, for each of them.
+            stamps: As for ``admit``, for each of them.
         """
         if (
             mids
@@ -202,52 +328,122 @@ class Cursor:
             and are_ascending(mids)
         ):
             # The stream goes on where it was: so it nearly always is.
-            if self._known.add_all(mids, kept_until_unix):
+            if self._known.add_all(mids, stamps):
                 self._turn_page()
-            self._advance(mids[-1], now)
+            self._advance(mids[-1], stamps[-1], now)
             return set()
-        admitted = map(self.admit, mids, repeat(now), kept_until_unix)
+        admitted = map(self.admit, mids, repeat(now), stamps)
         return {index for index, is_new in enumerate(admitted) if not is_new}
 
-    def too_old(self, created_unix: float | None, sent_unix: float | None) -> bool:
+    def _comes_late(self, mid: str, stamp: float) -> bool:
+        """Tell whether a message was made long after all that have greater mids, and so cannot be theirs.
+
+        What is overtaken, or left out at first, was made before them.
+        """
+        latest = max(self._newest_stamp, self._ascended, self._ascended_before, key=abs)
+        # Both by the same clock, and neither a digest.
+        if mid > self._newest or not is_regular(mid) or latest * stamp <= 1:
+            return False
+        return abs(stamp) > abs(latest) + (LATE_S if stamp > 0 else SENT_LATE_S)
+
+    def begin_anew(self) -> None:
+        """Take note that mids are handed out a second time, or that the history they rest on is gone.
+
+        From here on the resume point is the start of history, and what is older than the one so
+        far, or known, is not wanted of it.
+        """
+        self._began = self.reached()
+        self._before = self._known
+        self._start()
+        self._holds = dict.fromkeys(self._holds, _BEGINNING)
+        self.numbering += 1
+
+    def reached(self) -> Beginning | None:
+        """Return when the message at the resume point was made: all before are settled or lost."""
+        stamp = self._point.stamp
+        if stamp <= -1:
+            return Beginning(None, -stamp)
+        if stamp < 1:
+            return self._began
+        server_unix, portal_unix = self._clocks.server_unix, self._clocks.portal_unix
+        if server_unix is None or portal_unix is None:
+            return Beginning(stamp, None)
+        return Beginning(stamp, portal_unix + stamp - server_unix)
+
+    def too_old(self, mid: str, created_unix: float | None, sent_unix: float | None) -> bool:
         """Tell whether a replayed message is from before this client's first connection.
 
         A resume from the start of history brings such messages too.
         """
-        return self._began is not None and self._began.is_after(created_unix, sent_unix)
+        if self._began is None or mid >= self._first_wanted:
+            return False
+        if self._began.is_after(created_unix, sent_unix):
+            return True
+        if created_unix is not None or sent_unix is not None:
+            self.is_wanted(mid)
+        return False
+
+    def is_wanted(self, mid: str) -> None:
+        """Take note that a message, and so all after it, is no older than the first connection."""
+        if is_regular(mid):
+            self._first_wanted = min(mid, self._first_wanted)
+
+    @property
+    def wants_any(self) -> bool:
+        """True once ``is_wanted`` was told of a message."""
+        return self._first_wanted != _BEYOND_ALL
 
     @property
     def resume_point(self) -> str | None:
         """The mid to resume after, or None before the first connection."""
-        if not self._connected:
-            return None
-        point = self._marks[0][1] if self._marks else self._floor
+        return self._point.mid if self._connected else None
+
+    @property
+    def _point(self) -> _Point:
+        point = self._unheld
         return min((point, *self._holds.values())) if self._holds else point
+
+    @property
+    def _unheld(self) -> _Point:
+        return self._marks[0].point if self._marks else self._floor
 
     def snapshot(self, unsettled: Collection[str]) -> ResumePoint:
         """Return what to write down, given the mids that handlers have not finished with."""
-        point = self.resume_point or START_OF_HISTORY
-        if unsettled:
-            point = min(point, _just_before(min(unsettled)))
-        settled = tuple(mid for mid in self._known.beyond(point) if mid not in unsettled)
-        return ResumePoint(point, settled, self._began)
+        point = self._point
+        if unsettled and (first := min(unsettled)) <= point.mid:
+            point = _Point(_just_before(first), self._known.stamp(first) or UNKNOWN)
+        settled = [known for known in self._known.beyond(point.mid) if known[0] not in unsettled]
+        return ResumePoint(
+            point.mid,
+            tuple(mid for mid, _ in settled),
+            self._began,
+            self.server,
+            tuple(stamp for _, stamp in settled),
+            None if self._kept is None else Kept(*self._kept),
+            point.stamp,
+        )
 
     def hold(self, reason: str) -> None:
-        """Keep the resume point where it is until ``release`` is called for the same reason.
+        """Let the resume point not pass where it is until ``release`` is called for the same reason.
 
         What comes meanwhile must not move it past what is still missing: what waits in a
         new channel while the old one has ended, or what the server left out of a replay.
         """
-        point = self.resume_point
-        if point is not None:
-            self._holds.setdefault(reason, point)
+        if self._connected:
+            self._holds.setdefault(reason, self._unheld)
+
+    @property
+    def held(self) -> Collection[str]:
+        """The reasons for which the resume point is held."""
+        return tuple(self._holds)
 
     def release(self, reason: str) -> None:
         """Let the resume point follow the stream again, as far as this reason goes."""
         self._holds.pop(reason, None)
 
-    def _advance(self, newest: str, now: float) -> None:
+    def _advance(self, newest: str, stamp: float, now: float) -> None:
         self._newest = newest
+        self._newest_stamp = stamp
         if now >= self._mark_at:
             self._mark(now)
 
@@ -255,24 +451,35 @@ class Cursor:
         """Forget of the oldest mids what no resume can bring again."""
         known, marks = self._known, self._marks
         known.turn_page(self.resume_point or START_OF_HISTORY, self._latest)
+        if self._ascended:
+            self._ascended_before, self._ascended = self._ascended, UNKNOWN
         while known.packed > _OVERLAP_MAX and len(marks) > 1 and not self._holds:
             marks.popleft()
-            known.forget(marks[0][1])
+            known.forget(marks[0].point.mid)
 
     def _mark(self, now: float) -> None:
         """Note the newest mid now and then, so that the left note stays just out of the overlap."""
         marks = self._marks
         if not marks:
             # Until the first overlap has passed, only where we began is safe.
-            marks.append((now, self._floor))
-        if now - marks[-1][0] >= self._overlap_s / 10:
+            marks.append(_Mark(now, self._floor))
+        if now - marks[-1].at >= self._overlap_s / 10:
             # Just before it: a replay then begins with a message that we know, or shows a gap.
-            marks.append((now, _just_before(self._newest)))
-        while len(marks) > 1 and marks[1][0] <= now - self._overlap_s:
+            marks.append(_Mark(now, _Point(_just_before(self._newest), self._newest_stamp)))
+        while len(marks) > 1 and marks[1].at <= now - self._overlap_s:
             marks.popleft()
-        self._mark_at = marks[-1][0] + self._overlap_s / 10
+        self._mark_at = marks[-1].at + self._overlap_s / 10
         if len(marks) > 1:
-            self._mark_at = min(self._mark_at, marks[1][0] + self._overlap_s)
+            self._mark_at = min(self._mark_at, marks[1].at + self._overlap_s)
+        self._ascended = max(self._ascended, self._newest_stamp, key=abs)
+        if self._before is not None and self._point.mid > START_OF_HISTORY:
+            # No resume asks for the start of history any more.
+            self._before = None
+            self._known_up_to = self._newest
+
+
+_BEYOND_ALL = "~"
+"""A text that is greater than any mid."""
 
 
 def _just_before(mid: str) -> str:

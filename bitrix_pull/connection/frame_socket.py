@@ -1,6 +1,7 @@
 """A WebSocket whose frames wait in a queue, and cost no task, timer or future each."""
 
 import asyncio
+import math
 import os
 import threading
 from collections import deque
@@ -110,6 +111,16 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
     def drained(self) -> bool:
         """True if somebody waits for the next frame: all that has come was read."""
         return self._awaited is not None and not self._unread
+
+    @property
+    def heard_at(self) -> float:
+        """When something was heard last, by the loop's clock; only while it is watched."""
+        return -math.inf if self._heartbeat is None else self._heartbeat.heard_at
+
+    @property
+    def unread(self) -> bool:
+        """True if there are messages that nobody has taken."""
+        return bool(self._unread)
 
     async def next_frame(self) -> bytes:
         """Return the next text or binary message. Cancelling it loses nothing.

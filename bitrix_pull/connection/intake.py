@@ -6,11 +6,15 @@ from operator import attrgetter
 from typing import Any, Protocol
 
 from bitrix_pull.connection.cursor import Cursor
+from bitrix_pull.connection.stamps import sent_unix, stamp_of, stamps_of
 from bitrix_pull.events import MessageDropped, Notice, PullEvent
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.messages import Control, Incoming, Malformed, Position
 
 logger = get_logger("connection")
+
+KEPT_MAX_S = 86_400
+"""Longest time for which the server keeps a message, whatever its expiry says (protocol §6)."""
 
 
 class Sink(Protocol):
@@ -43,8 +47,6 @@ class Intake:
             announce: Takes notices.
             settled: Told of the messages that are no events, and so are dealt with at once.
         """
-        self.cursor = Cursor()
-        """Says what is new; put in place before the first connection."""
         self._sink = sink
         self._announce = announce
         self._settled = settled
@@ -64,75 +66,77 @@ class Intake:
         """Wait until the sink can take more."""
         await self._sink.room()
 
-    def take(
-        self,
-        messages: Sequence[Incoming],
-        *,
-        from_history: bool = False,
-        replayed: bool = False,
-        healed: bool = False,
-        newest: str = "",
-    ) -> list[Control]:
-        """Take in what was read at once, and return what the server wants of the connection.
+    def sort(
+        self, messages: Sequence[Incoming], cursor: Cursor, *, from_history: bool = False
+    ) -> tuple[list[PullEvent[Any]], list[Control]]:
+        """Take in what was read at once; return what is new: events, and what steers the connection.
+
+        Both are known from here on, so the events must be handed on before anything else is awaited.
 
         Args:
             messages: What was decoded.
+            cursor: That of the server that has sent it.
             from_history: True if some of it may be from before this client's first connection.
-            replayed: True if the frame is, or may be, a replay of history.
-            healed: True if the server was asked for what it may have left out.
-            newest: The highest mid that was seen before a replay.
         """
         now = asyncio.get_running_loop().time()
         events = [message for message in messages if type(message) is PullEvent]
         others_count = len(messages) - len(events)
-        events = self._new(events, now)
-        if from_history:
-            events = [event for event in events if not self._is_too_old(event)]
-            for event in events:
-                event.replayed = replayed
-                # The last replay left it out, and this one has brought it.
-                event.healed = healed or (replayed and event.mid < newest)
         if events:
-            self.received += len(events)
-            self._sink.put(events)
+            events = self._new(events, cursor, now)
+            if from_history:
+                events = [event for event in events if not self._is_too_old(event, cursor)]
         if not others_count:
-            return []
+            return events, []
         others = [message for message in messages if type(message) is not PullEvent]
-        return self._take_others(others, now, from_history=from_history)
+        return events, self._sort_others(others, cursor, now, from_history=from_history)
 
-    def _new(self, events: list[PullEvent[Any]], now: float) -> list[PullEvent[Any]]:
+    def hand_on(self, events: Sequence[PullEvent[Any]]) -> None:
+        """Hand on what was sorted out as new."""
+        self.received += len(events)
+        self._sink.put(events)
+
+    def _new(self, events: list[PullEvent[Any]], cursor: Cursor, now: float) -> list[PullEvent[Any]]:
         """Return those that are not known; now they are."""
-        known = self.cursor.admit_all(list(map(_mid, events)), now, _kept_until_unix(events))
+        mids, stamps = list(map(_mid, events)), stamps_of(events)
+        known = cursor.admit_all(mids, now, stamps)
+        # The newest one that is kept is the last one, or near it.
+        for event, stamp in zip(reversed(events[-5:]), reversed(stamps[-5:]), strict=True):
+            if event.expiry and event.created_unix:
+                cursor.keep(event.mid, stamp, event.created_unix + min(event.expiry, KEPT_MAX_S))
+                break
+        if not known:
+            return events
         self.duplicates += len(known)
-        return [event for index, event in enumerate(events) if index not in known] if known else events
+        return [event for index, event in enumerate(events) if index not in known]
 
-    def _take_others(self, messages: Sequence[Incoming], now: float, *, from_history: bool) -> list[Control]:
+    def _sort_others(
+        self, messages: Sequence[Incoming], cursor: Cursor, now: float, *, from_history: bool
+    ) -> list[Control]:
         """Take in what is no event."""
         controls: list[Control] = []
         unreadable: list[Malformed] = []
         for message in messages:
             match message:
                 case Control():
-                    if not self.cursor.admit(message.mid, now):
+                    if not cursor.admit(message.mid, now, stamp_of(message)):
                         self.duplicates += 1
-                    elif not (from_history and self._is_too_old(message)):
+                    elif not (from_history and self._is_too_old(message, cursor)):
                         controls.append(message)
                         self._settled(message.mid)
                 case Malformed():
-                    if self.cursor.admit(message.mid, now):
+                    if cursor.admit(message.mid, now):
                         unreadable.append(message)
                 case Position():
-                    self.cursor.position = message
+                    cursor.position = message
                 case _:
                     pass  # Nobody has asked for it.
         if unreadable:
             self._drop(unreadable)
         return controls
 
-    def _is_too_old(self, message: PullEvent[Any] | Control) -> bool:
+    def _is_too_old(self, message: PullEvent[Any] | Control, cursor: Cursor) -> bool:
         """Tell whether a message is from before the first connection, and so is nobody's."""
-        sent = message.extra.get("server_time_unix")
-        if not self.cursor.too_old(message.created_unix, sent if isinstance(sent, int | float) else None):
+        if not cursor.too_old(message.mid, message.created_unix, sent_unix(message)):
             return False
         self._settled(message.mid)
         return True
@@ -147,14 +151,6 @@ class Intake:
                 logger.warning("left out message %.40r: %s", message.mid, message.reason)
         if len(unreadable) > 1:
             logger.warning("left out %d more messages of the same frame", len(unreadable) - 1)
-
-
-def _kept_until_unix(events: Sequence[PullEvent[Any]]) -> Sequence[float]:
-    """Return until when the server must keep each of them; 0 where it need not, or nobody knows."""
-    return [
-        created + expiry if (created := event.created_unix) and (expiry := event.expiry) else 0.0
-        for event in events
-    ]
 
 
 _mid = attrgetter("mid")

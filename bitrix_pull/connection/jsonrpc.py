@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from bitrix_pull.connection.disconnects import Ended, Sign
-from bitrix_pull.connection.websocket import WebSocketConnection
+from bitrix_pull.connection.websocket import WebSocketConnection, first_frame
 from bitrix_pull.errors import CallRefused, CallTimeout, PublishTooLarge, RouteUnavailable
 from bitrix_pull.redaction import quoted
 from bitrix_pull.wire import jsonrpc
@@ -61,6 +61,17 @@ class JsonRpcConnection:
                         await self._answer(message)
             if rest or is_rest:
                 return rest
+
+    async def answered(self) -> bool:
+        """Ping the server, and wait for its answer; see ``Connection.answered``."""
+        return await self._websocket.answered()
+
+    def replay(self) -> AsyncIterator[Sequence[Incoming]]:
+        """Yield what the server sends at once; see ``Connection.replay``."""
+        return first_frame(self)
+
+    def resume_after(self, mid: str) -> None:
+        """Do nothing: the server goes on by itself."""
 
     @property
     def amid_frame(self) -> bool:

@@ -1,10 +1,13 @@
 """Which messages were seen: the latest one by one, earlier ones packed, the oldest not at all."""
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from operator import lt
+
+from bitrix_pull.connection.stamps import UNKNOWN
 
 _PACKED_BYTES = 13
 """What a mid of 26 digits takes, two to a byte."""
@@ -21,41 +24,49 @@ def are_ascending(mids: Sequence[str]) -> bool:
 
 
 class KnownMids:
-    """A set of mids in order of arrival, a page at a time.
+    """Mids in order of arrival, each with its stamp, a page at a time.
 
     Only whole pages are forgotten or packed, so that a message costs one entry of a dictionary.
     """
 
-    def __init__(self, at_least: int, mids: Iterable[str] = ()) -> None:
+    def __init__(self, at_least: int, stamps: Iterable[tuple[str, float]] = ()) -> None:
         """Remember some mids from the start.
 
         Args:
             at_least: How many are remembered whatever happens.
-            mids: What is known already.
+            stamps: What is known already: mids with their stamps.
         """
         self._page_size = -(-at_least // 2)
-        # Each mid with the unix time until which the server must keep it; 0 where nobody knows.
-        self._page: dict[str, float] = dict.fromkeys(mids, 0.0)
+        self._page: dict[str, float] = dict(stamps)
         self._pages: deque[dict[str, float]] = deque()
         self._packs: deque[_Pack] = deque()
 
     def __contains__(self, mid: str) -> bool:
-        return (
-            mid in self._page
-            or any(mid in page for page in self._pages)
-            or any(mid in pack for pack in self._packs)
-        )
+        return self.stamp(mid) is not None
 
-    def add(self, mid: str, kept_until_unix: float) -> bool:
+    def stamp(self, mid: str) -> float | None:
+        """Return the stamp with which a mid is remembered, or None if it is not."""
+        stamp = self._page.get(mid)
+        if stamp is not None:
+            return stamp
+        for page in self._pages:
+            if (stamp := page.get(mid)) is not None:
+                return stamp
+        for pack in self._packs:
+            if (stamp := pack.stamp(mid)) is not None:
+                return stamp
+        return None
+
+    def add(self, mid: str, stamp: float = UNKNOWN) -> bool:
         """Remember a mid; return True if it is time to ``turn_page``."""
         page = self._page
-        page[mid] = kept_until_unix
+        page[mid] = stamp
         return len(page) >= self._page_size
 
-    def add_all(self, mids: Iterable[str], kept_until_unix: Iterable[float]) -> bool:
+    def add_all(self, mids: Iterable[str], stamps: Iterable[float]) -> bool:
         """Remember many; as ``add``."""
         page = self._page
-        page.update(zip(mids, kept_until_unix, strict=True))
+        page.update(zip(mids, stamps, strict=True))
         return len(page) >= self._page_size
 
     def turn_page(self, point: str, latest: str) -> None:
@@ -68,13 +79,14 @@ class KnownMids:
         self._pages.append(self._page)
         self._page = {}
         while len(self._pages) > 2:
+            page = self._pages.popleft()
             # Nearly always in order already.
-            oldest = sorted(self._pages.popleft())
+            oldest = sorted(page)
             oldest = oldest[bisect_right(oldest, point) : bisect_right(oldest, latest)]
             if not _are_regular(oldest):
                 oldest = [mid for mid in oldest if is_regular(mid)]
             if oldest:
-                self._packs.append(_Pack(oldest))
+                self._packs.append(_Pack(oldest, map(page.__getitem__, oldest)))
         self.forget(point)
 
     def forget(self, point: str) -> None:
@@ -87,49 +99,40 @@ class KnownMids:
         """How many earlier mids are remembered for the sake of a resume alone."""
         return sum(map(len, self._packs))
 
-    def beyond(self, point: str) -> Iterator[str]:
-        """Yield the mids beyond a resume point."""
-        for mid in chain(*self._packs, *self._pages, self._page):
+    def beyond(self, point: str) -> Iterator[tuple[str, float]]:
+        """Yield the mids beyond a resume point, with their stamps."""
+        for mid, stamp in chain(*self._packs, *(page.items() for page in (*self._pages, self._page))):
             if mid > point:
-                yield mid
-
-    def keeps_beyond(self, point: str, unix: float) -> bool:
-        """Tell whether the server must still keep at a time one of the latest mids beyond a point."""
-        return any(
-            kept_until > unix and mid > point
-            for page in (*self._pages, self._page)
-            for mid, kept_until in page.items()
-        )
-
-    def forget_how_long(self) -> None:
-        """Take note that nobody knows any more until when the server keeps what came so far."""
-        self._page = dict.fromkeys(self._page, 0.0)
-        self._pages = deque(dict.fromkeys(page, 0.0) for page in self._pages)
+                yield mid, stamp
 
 
 class _Pack:
-    """Sorted mids in 13 bytes each: a fast stream brings very many within the overlap of a resume."""
+    """Sorted mids in 13 bytes each, and 8 for the stamp.
 
-    def __init__(self, mids: list[str]) -> None:
+    A fast stream brings very many within the overlap of a resume.
+    """
+
+    def __init__(self, mids: list[str], stamps: Iterable[float]) -> None:
         self.newest = mids[-1]
         self._packed = bytes.fromhex("".join(mids))
+        self._stamps = array("d", stamps)
 
-    def __contains__(self, mid: str) -> bool:
+    def stamp(self, mid: str) -> float | None:
         if mid > self.newest or not is_regular(mid):
-            return False
+            return None
         packed = bytes.fromhex(mid)
         index = bisect_left(self._all, packed, key=self._at)
-        return index < len(self._all) and self._at(index) == packed
+        return self._stamps[index] if index < len(self._all) and self._at(index) == packed else None
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self._stamps)
 
-    def __iter__(self) -> Iterator[str]:
-        return (self._at(index).hex() for index in self._all)
+    def __iter__(self) -> Iterator[tuple[str, float]]:
+        return ((self._at(index).hex(), stamp) for index, stamp in enumerate(self._stamps))
 
     @property
     def _all(self) -> range:
-        return range(len(self._packed) // _PACKED_BYTES)
+        return range(len(self._stamps))
 
     def _at(self, index: int) -> bytes:
         return self._packed[index * _PACKED_BYTES : (index + 1) * _PACKED_BYTES]

@@ -1,6 +1,7 @@
 """The long-polling transport (protocol §4.4): one HTTP request after the other."""
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from bitrix_pull.connection.cursor import latest_mid
 from bitrix_pull.connection.disconnects import Ended, Sign, ended_by_close, ended_by_status
@@ -87,20 +88,51 @@ class LongPollConnection:
                 await self._reader.turn()
             return self._noted(self._reader.go_on())
         while True:
-            answer = await _request(
-                self._http,
-                "GET",
-                self._url(self._mid, self._position),
-                self._options.poll_timeout_s,
-                self._options.max_replay_bytes,
-            )
-            match answer.status:
-                case 200:
-                    return self._noted(self._reader.begin(answer.body))
-                case 304:
-                    self._advance(answer.headers)
-                case _:
-                    raise _refused(answer)
+            answer = await self._poll()
+            if answer.status == 200:
+                return self._noted(self._reader.begin(answer.body))
+            self._advance(answer.headers)
+
+    async def _poll(self) -> HttpAnswer:
+        """Return the answer to one poll: 200, or 304 where there was nothing.
+
+        Raises:
+            Ended: It was refused, or nothing answered.
+        """
+        answer = await _request(
+            self._http,
+            "GET",
+            self._url(self._mid, self._position),
+            self._options.poll_timeout_s,
+            self._options.max_replay_bytes,
+        )
+        if answer.status not in (200, 304):
+            raise _refused(answer)
+        return answer
+
+    async def replay(self) -> AsyncIterator[Sequence[Incoming]]:
+        """Yield what one poll brings: what the history holds, or what came while it hung."""
+        answer = await self._poll()
+        if answer.status == 304:
+            if answer.headers.get("Expires") != TRUSTED_EXPIRES:
+                raise Ended(Sign.GARBLED, "a poll was answered with 304 by another than the push server")
+            return
+        part = self._reader.begin(answer.body)
+        if not part:
+            raise Ended(Sign.GARBLED, "a poll was answered with 200 and no message")
+        yield part
+        while self._reader.amid_frame:
+            await self._reader.turn()
+            yield self._reader.go_on()
+
+    async def answered(self) -> bool:
+        """Wait as long as an answer that does not hang takes at most."""
+        await asyncio.sleep(self._options.catch_up_s)
+        return not self._reader.amid_frame
+
+    def resume_after(self, mid: str) -> None:
+        """Let the next poll name this mid."""
+        self._mid = mid
 
     @property
     def amid_frame(self) -> bool:

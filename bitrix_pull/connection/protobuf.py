@@ -1,10 +1,10 @@
 """Protobuf over an open WebSocket (protocol §4.2): our own questions beside the stream."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from bitrix_pull.connection.disconnects import Ended, Sign
-from bitrix_pull.connection.websocket import WebSocketConnection
+from bitrix_pull.connection.websocket import WebSocketConnection, first_frame
 from bitrix_pull.errors import CallTimeout
 from bitrix_pull.wire.channel_ids import PublicChannel
 from bitrix_pull.wire.messages import ChannelStatus, Incoming
@@ -48,6 +48,17 @@ class ProtobufConnection:
         if not self._questions:
             return messages
         return [message for message in messages if not self._answered(message)]
+
+    async def answered(self) -> bool:
+        """Ping the server, and wait for its answer; see ``Connection.answered``."""
+        return await self._websocket.answered()
+
+    def replay(self) -> AsyncIterator[Sequence[Incoming]]:
+        """Yield what the server sends at once; see ``Connection.replay``."""
+        return first_frame(self)
+
+    def resume_after(self, mid: str) -> None:
+        """Do nothing: the server goes on by itself."""
 
     @property
     def amid_frame(self) -> bool:

@@ -1,36 +1,62 @@
-"""An open connection that is being read, and looked after once for what it left out."""
+"""An open connection that is being read, and looked after for what it left out."""
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
+from itertools import count
 from typing import Any
 
 from bitrix_pull.connection.connector import Connection
-from bitrix_pull.connection.continuity import Resumption
+from bitrix_pull.connection.continuity import Recovered, Resumption, Tally
+from bitrix_pull.connection.cursor import Cursor
 from bitrix_pull.connection.disconnects import Ended, Sign
 from bitrix_pull.connection.intake import Intake
-from bitrix_pull.errors import MalformedFrame
+from bitrix_pull.connection.stamps import stamp_of
+from bitrix_pull.errors import MalformedFrame, PullError
+from bitrix_pull.events import Continuity, Gap, Notice, PullEvent
 from bitrix_pull.portal.models import PullConfig
+from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.close_codes import ClientClose
-from bitrix_pull.wire.messages import Control, Incoming
+from bitrix_pull.wire.messages import Control, Incoming, Malformed
 from bitrix_pull.wire.urls import START_OF_HISTORY
+
+logger = get_logger("connection")
 
 AUDIT_AFTER_S = 4.0
 """How long after a connect the server is asked for what it may have left out."""
 
+MISSED_AFTER_S = 2.0
+"""The same where a replay must come and has not begun to."""
+
 AUDIT_AGAIN_MAX_S = 300.0
 """Longest wait before the server is asked again, where it could not be asked."""
 
-_AUDIT = "audit"
-
-_TAKEN_AT_ONCE = 500
-"""Messages of a replay after which other tasks get their turn."""
-
-
-Fetch = Callable[[str], Awaitable[Sequence[Incoming] | None]]
+HELD_MAX_S = 45.0
+"""How long the resume point waits for an answer: else each replay would be larger than the last."""
 
 IN_FLIGHT_S = 1.0
 """How long a message may be on its way: the server gathers them for 0.4 s."""
+
+_NO_REPLAY_S = 0.1
+"""How long after a connect the server is asked for a sign that it has sent what it had to send."""
+
+_NO_REPLAY_POLL_S = 5.0
+"""The same for a poll, which shows nothing while it hangs, where a replay must come."""
+
+_MISSED_AT_ONCE = 500
+"""Messages that were left out from which on they are delivered before more is read."""
+
+_AUDIT = "audit"
+
+_audits = count()
+
+History = Callable[[str], AbstractAsyncContextManager[AsyncIterator[Sequence[Incoming]]]]
+"""Asks the server anew for what came after a mid, and gives the answer part by part.
+
+Raises:
+    PullError: It cannot be asked, at the beginning or amid the answer.
+"""
 
 
 class Stream:
@@ -41,9 +67,13 @@ class Stream:
         connection: Connection,
         config: PullConfig,
         intake: Intake,
+        cursor: Cursor,
         obey: Callable[[Control], None],
+        announce: Callable[[Notice], None],
+        history: History,
         resumption: Resumption | None,
         *,
+        repeats: bool,
         catch_up_s: float,
     ) -> None:
         """Begin to read.
@@ -52,22 +82,45 @@ class Stream:
             connection: What to read.
             config: The configuration that it was opened with.
             intake: Takes what is read.
+            cursor: Says what is new.
             obey: Told of control messages; raises ``Ended`` for those that end the stream.
-            resumption: Judges the first frame of a reconnect.
-            catch_up_s: How long to wait for the replay; 0 where none is to come.
+            announce: Takes notices.
+            history: Asks the server for what this connection may have left out.
+            resumption: What is known of a connection that resumes: its verdict, if it is still to be
+                given, comes with the first frame. None where there is nothing to resume.
+            repeats: True if each request of the connection resumes anew, as in polling.
+            catch_up_s: How long to wait for a replay where nothing but time shows that there is none.
         """
         self.connection = connection
         self.config = config
         self._intake = intake
+        self._cursor = cursor
         self._obey = obey
+        self._announce = announce
+        self._history = history
         self._resumption = resumption
-        loop = asyncio.get_running_loop()
-        self._opened_at = loop.time()
+        self._repeats = repeats
+        self._catch_up_s = catch_up_s
+        self._opened_at = asyncio.get_running_loop().time()
+        self._first_frame_begun = asyncio.Event()
         self._caught_up = asyncio.Event()
-        if not catch_up_s:
-            self._caught_up.set()
-        self._give_up_replay = loop.call_later(catch_up_s, self._caught_up.set)
+        self._again = asyncio.Event()
+        self._hold_reason = f"{_AUDIT} {next(_audits)}"
+        self._hold_timer: asyncio.TimerHandle | None = None
         self._audit: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        if resumption is None:
+            self._caught_up.set()
+        elif 0 < config.server.version < 3:
+            # Such a server has no mids to ask by.
+            self._do(self._expect_no_replay(_NO_REPLAY_S), "replay")
+        else:
+            self._hold(due=True)
+            self._audit = self._do(self._heal(after_s=AUDIT_AFTER_S), "audit")
+            if resumption.opening.kept is None:
+                self._do(self._expect_no_replay(_NO_REPLAY_S), "replay")
+            elif repeats:
+                self._do(self._expect_no_replay(_NO_REPLAY_POLL_S), "replay")
         self.reader = asyncio.create_task(self._read(), name="bitrix_pull reader")
 
     @property
@@ -77,11 +130,11 @@ class Stream:
 
     @property
     def catching_up(self) -> bool:
-        """True while the replay may still come."""
+        """True while the replay is under way, or may still come."""
         return not self._caught_up.is_set()
 
     async def caught_up(self) -> None:
-        """Wait until the replay was read or nothing was there to replay, or the stream ended."""
+        """Wait until the replay was read or the server has shown that there is none, or the stream ended."""
         waiting = asyncio.create_task(self._caught_up.wait())
         try:
             await asyncio.wait({waiting, self.reader}, return_when=asyncio.FIRST_COMPLETED)
@@ -90,104 +143,247 @@ class Stream:
 
     async def close(self, code: ClientClose) -> None:
         """Stop reading and close the connection."""
-        self._give_up_replay.cancel()
-        tasks = {self.reader} if self._audit is None else {self.reader, self._audit}
+        if self._hold_timer is not None:
+            self._hold_timer.cancel()
+        tasks = {self.reader, *self._tasks}
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
         await self.connection.close(code)
 
-    def audit(self, fetch: Fetch, *, repeat: bool) -> None:
-        """Some seconds from now, deliver what the server forgot to send.
+    def _do(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=f"bitrix_pull {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
-        The server reads the history first and registers the connection then: what is
-        published in between is neither replayed nor sent (protocol §6). Until that has
-        come through, the resume point stays where it was for this connection.
-
-        Args:
-            fetch: Asks the server anew for what came after a mid; None if it cannot be asked.
-            repeat: True if each of its requests is a connection of its own, as in polling.
-        """
-        self._intake.cursor.hold(_AUDIT)
-        self._audit = asyncio.create_task(self._heal(fetch, repeat=repeat), name="bitrix_pull audit")
-
-    async def _heal(self, fetch: Fetch, *, repeat: bool) -> None:
-        cursor = self._intake.cursor
-        audited: str | None = None
-        delay = AUDIT_AFTER_S
-        while repeat or audited is None:
-            await asyncio.sleep(delay)
-            newest = cursor.newest
-            if newest == audited:
-                continue  # Nothing has come that could have overtaken anything.
-            messages = await fetch(cursor.resume_point or START_OF_HISTORY)
-            if messages is None:
-                delay = min(2 * delay, AUDIT_AGAIN_MAX_S)
-                continue
-            # What is on its way by the open connection needs no healing.
-            await asyncio.sleep(IN_FLIGHT_S)
-            if self._resumption is not None:
-                self._resumption.judge(messages)
-            with contextlib.suppress(Ended):
-                for part in _parts(messages):
-                    self._take(part, from_history=True, healed=True)
-                    await asyncio.sleep(0)
-            cursor.release(_AUDIT)
-            audited, delay = newest, AUDIT_AFTER_S
-            if repeat:
-                cursor.hold(_AUDIT)
-
-    def _take(self, messages: Sequence[Incoming], **origin: Any) -> None:
-        for control in self._intake.take(messages, **origin):
-            self._obey(control)
+    # -- reading --------------------------------------------------------------
 
     async def _read(self) -> Ended:
         try:
-            await self._take_first_frame()
-            receive, intake = self.connection.receive, self._intake
+            receive, intake, cursor = self.connection.receive, self._intake, self._cursor
+            if self._resumption is not None:
+                await self._take_first_frame(self._resumption)
+            numbering, is_wanted = cursor.numbering, False
             while True:
                 if intake.full:
                     await intake.room()
-                for control in intake.take(await receive()):
+                events, controls = intake.sort(await receive(), cursor)
+                if cursor.numbering != numbering:
+                    numbering = cursor.numbering
+                    self._went_back()
+                if events:
+                    intake.hand_on(events)
+                    if not is_wanted:
+                        is_wanted = True
+                        cursor.is_wanted(events[0].mid)
+                for control in controls:
                     self._obey(control)
         except Ended as ended:
             return ended
         except MalformedFrame as error:
             return Ended(Sign.GARBLED, str(error))
 
-    async def _take_first_frame(self) -> None:
-        """Take the frame in which the server sends the whole replay, at once (protocol §6)."""
-        connection = self.connection
-        await self._intake.room()
-        messages = await connection.receive()
-        replayed, newest = self.catching_up, self._intake.cursor.newest
-        if self._resumption is not None:
-            # The verdict is on all of it, and comes before the first event.
-            messages = [*messages, *await rest_of_frame(connection)]
-            self._resumption.judge(messages)
+    async def _take_first_frame(self, resumption: Resumption) -> None:
+        """Take the frame in which the server sends the whole replay, if there is any (protocol §6)."""
+        connection, tally = self.connection, Tally(resumption.opening)
+        wanted: list[Incoming] = []
         while True:
-            for part in _parts(messages):
-                self._take(part, from_history=True, replayed=replayed, newest=newest)
-                await asyncio.sleep(0)
-            if not connection.amid_frame:
+            await self._intake.room()
+            # What is wanted is not known before the verdict: should the connection end here, it comes again.
+            part, others = tally.look(await connection.receive())
+            self._first_frame_begun.set()
+            wanted += part
+            self._take(others)
+            if tally.is_full or (tally.seen and not connection.amid_frame):
                 break
-            messages = await connection.receive()
+        self._take(wanted, tally, ended=not connection.amid_frame, replayed=tally.is_replay)
+        while connection.amid_frame:
+            await self._intake.room()
+            self._take(await connection.receive(), replayed=tally.is_replay)
+        # It has brought what earlier connections may have left out.
+        for reason in self._cursor.held:
+            if reason.startswith(_AUDIT) and reason != self._hold_reason:
+                self._cursor.release(reason)
         self._caught_up.set()
 
+    def _take(
+        self,
+        messages: Sequence[Incoming],
+        tally: Tally | None = None,
+        *,
+        ended: bool = False,
+        replayed: bool = False,
+        healed: bool = False,
+    ) -> None:
+        """Take what is, or may be, a replay of the history; say first whether it is whole.
 
-async def rest_of_frame(connection: Connection) -> list[Incoming]:
-    """Return what is left of the frame of which a part was received.
+        Args:
+            messages: What has come.
+            tally: What it is judged by, if no verdict was given yet.
+            ended: True if there was no more than that.
+            replayed: True if it is older than the connection.
+            healed: True if the server was asked for what it may have left out.
+        """
+        cursor, resumption = self._cursor, self._resumption
+        numbering = cursor.numbering
+        verdict: Recovered | None = None
+        if tally is not None and resumption is not None and not resumption.judged:
+            verdict = tally.recovered(ended=ended)
+            if verdict == "no" and not resumption.opening.moved:
+                cursor.begin_anew()
+        events, controls = self._intake.sort(messages, cursor, from_history=True)
+        went_back = cursor.numbering != numbering
+        if verdict is not None and resumption is not None and tally is not None:
+            verdict = "no" if went_back else verdict
+            resumption.judge(verdict, replayed=len(events), duplicates=tally.known, more=not ended)
+            if went_back:
+                self._ask_from_start()
+        elif went_back:
+            self._went_back()
+        if events:
+            for event in events:
+                event.replayed = replayed
+                # The last replay left it out, and this one has brought it.
+                event.healed = healed or (
+                    replayed and resumption is not None and resumption.opening.was_left_out(event.mid)
+                )
+            self._intake.hand_on(events)
+        for control in controls:
+            self._obey(control)
 
-    Raises:
-        MalformedFrame: It cannot be read.
-    """
-    rest: list[Incoming] = []
-    while connection.amid_frame:
-        rest += await connection.receive()
-    return rest
+    def _went_back(self) -> None:
+        """Say that the server's counter has gone back, and ask for what was dropped before that showed."""
+        logger.warning("the push server hands out message ids a second time: it has lost data")
+        self._announce(Gap("no", 0, 0, 0.0))
+        self._ask_from_start()
 
+    def _ask_from_start(self) -> None:
+        self.connection.resume_after(START_OF_HISTORY)
+        self._hold(due=True)
+        self._again.set()
+        if self._audit is None or self._audit.done():
+            self._audit = self._do(self._heal(), "audit")
 
-def _parts(messages: Sequence[Incoming]) -> Iterator[Sequence[Incoming]]:
-    """Cut what came at once into what may be taken at once."""
-    for start in range(0, len(messages), _TAKEN_AT_ONCE):
-        yield messages[start : start + _TAKEN_AT_ONCE]
+    # -- catching up ----------------------------------------------------------
+
+    async def _expect_no_replay(self, after_s: float) -> None:
+        """Take it that there is no replay once the server has answered and none has begun."""
+        await asyncio.sleep(after_s)
+        # Before version 3 it answers no ping (protocol §4.1).
+        limit_s = self._catch_up_s if self.config.server.version < 3 else None
+        is_read = True
+        with contextlib.suppress(TimeoutError, PullError):
+            async with asyncio.timeout(limit_s):
+                is_read = await self.connection.answered()
+        if is_read and not self._first_frame_begun.is_set():
+            self._caught_up.set()
+
+    # -- what the server has left out -----------------------------------------
+
+    def _hold(self, *, due: bool) -> None:
+        """Keep the resume point where it was; not for ever, once the audit is due."""
+        self._cursor.hold(self._hold_reason)
+        if due and self._hold_timer is None:
+            self._hold_timer = asyncio.get_running_loop().call_later(HELD_MAX_S, self._give_up)
+
+    def _release(self) -> None:
+        if self._hold_timer is not None:
+            self._hold_timer.cancel()
+            self._hold_timer = None
+        for reason in self._cursor.held:
+            if reason.startswith(_AUDIT):
+                self._cursor.release(reason)
+
+    def _give_up(self) -> None:
+        self._release()
+        logger.warning(
+            "the push server could not be asked for %g s for what it may have left out at the last "
+            "connect; if it did, that is lost",
+            HELD_MAX_S,
+        )
+        self._announce(Continuity("unknown", 0, 0, 0.0, audited=False))
+
+    async def _heal(self, *, after_s: float = 0.0) -> None:
+        """Deliver what the server forgot to send.
+
+        The server reads the history first and registers the connection then: what is
+        published in between is neither replayed nor sent (protocol §6). Until that has
+        come through, the resume point stays where it was for this connection.
+        """
+        cursor, delay_s = self._cursor, AUDIT_AFTER_S
+        await self._first_chance(after_s)
+        while True:
+            self._again.clear()
+            newest = cursor.newest
+            try:
+                await self._ask(cursor.resume_point or START_OF_HISTORY)
+            except PullError as error:
+                logger.info("the history could not be compared: %s", error)
+                if self.catching_up:
+                    self._do(self._expect_no_replay(0.0), "replay")
+                await self._wait(delay_s)
+                delay_s = min(2 * delay_s, AUDIT_AGAIN_MAX_S)
+                continue
+            self._caught_up.set()
+            delay_s = AUDIT_AFTER_S
+            if not self._again.is_set():
+                self._release()
+                if not self._repeats:
+                    return
+                self._hold(due=False)
+                # Where nothing has come, nothing can have been overtaken.
+                while not await self._wait(AUDIT_AFTER_S) and cursor.newest == newest:
+                    pass
+                self._hold(due=True)
+
+    async def _first_chance(self, after_s: float) -> None:
+        """Wait until a message that the server has left out would have come by itself."""
+        if self._resumption is not None and self._resumption.opening.kept is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(after_s, MISSED_AFTER_S)):
+                    await self._first_frame_begun.wait()
+            if not self._first_frame_begun.is_set():
+                return
+        await asyncio.sleep(max(after_s - self.age_s, 0.0))
+        if self._first_frame_begun.is_set():
+            await self._caught_up.wait()
+
+    async def _wait(self, seconds: float) -> bool:
+        """Wait so long; return True at once if the server is to be asked again before that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._again.wait()
+        return self._again.is_set()
+
+    async def _ask(self, mid: str) -> None:
+        """Ask for what the history holds after a mid, and deliver what of it did not come.
+
+        Raises:
+            PullError: The server could not be asked, or not to the end.
+        """
+        resumption = self._resumption
+        tally = None if resumption is None or resumption.judged else Tally(resumption.opening)
+        missed: list[Incoming] = []
+        async with self._history(mid) as parts:
+            async for part in parts:
+                missed += filter(self._is_missed, part if tally is None else tally.look(part)[0])
+                if len(missed) >= _MISSED_AT_ONCE:
+                    await self._deliver(missed, tally, ended=False)
+                    missed = []
+        await self._deliver(missed, tally, ended=True)
+
+    def _is_missed(self, message: Incoming) -> bool:
+        # What has no mid cannot be told from what came already.
+        if not isinstance(message, PullEvent | Control | Malformed) or not message.mid:
+            return False
+        return not self._cursor.knows(message.mid, stamp_of(message))
+
+    async def _deliver(self, missed: Sequence[Incoming], tally: Tally | None, *, ended: bool) -> None:
+        if missed:
+            # What is on its way by the open connection needs no healing.
+            await asyncio.sleep(IN_FLIGHT_S)
+            await self._intake.room()
+        replayed = self._resumption is not None
+        with contextlib.suppress(Ended):
+            self._take(missed, tally, ended=ended, replayed=replayed, healed=True)

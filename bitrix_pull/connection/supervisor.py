@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from bitrix_pull.connection.backoff import RESET_AFTER_S
@@ -11,15 +12,16 @@ from bitrix_pull.connection.channels import ChannelManager
 from bitrix_pull.connection.checkpointer import Checkpointer
 from bitrix_pull.connection.connection_limiter import ConnectionLimiter, limiter_of
 from bitrix_pull.connection.connector import Connection
-from bitrix_pull.connection.continuity import Resumption
-from bitrix_pull.connection.cursor import Beginning
+from bitrix_pull.connection.continuity import Opening, Resumption
+from bitrix_pull.connection.cursor import Beginning, Cursor
+from bitrix_pull.connection.cursors import Cursors
 from bitrix_pull.connection.disconnects import TABLE, Ended, Sign
 from bitrix_pull.connection.intake import Intake
 from bitrix_pull.connection.jsonrpc import JsonRpcConnection
 from bitrix_pull.connection.protobuf import ProtobufConnection
 from bitrix_pull.connection.recovery import Recovery
 from bitrix_pull.connection.states import Lifecycle
-from bitrix_pull.connection.stream import IN_FLIGHT_S, Stream, rest_of_frame
+from bitrix_pull.connection.stream import IN_FLIGHT_S, Stream
 from bitrix_pull.connection.transports import Transports
 from bitrix_pull.errors import (
     NotRunning,
@@ -34,7 +36,7 @@ from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.channel_ids import PublicChannel
 from bitrix_pull.wire.close_codes import ClientClose
-from bitrix_pull.wire.messages import Control, Incoming
+from bitrix_pull.wire.messages import Control
 
 logger = get_logger("connection")
 
@@ -44,11 +46,6 @@ CLOCK_SLACK_S = 10.0
 _CHANNELS = "channels"
 
 _NOT_RUNNING = {State.IDLE, State.FAILED, State.CLOSING, State.CLOSED}
-
-_NO_REPLAY_S = 0.1
-
-AUDIT_WAIT_S = 2.0
-"""How long the audit waits for a replay; without history there is none."""
 
 
 class Supervisor:
@@ -75,6 +72,9 @@ class Supervisor:
         self._announce = announce
         self._recovery = Recovery()
         self._stream: Stream | None = None
+        self._cursors = Cursors()
+        # That of the stream before, once there was one.
+        self._left: Cursor | None = None
         self._lost_at: float | None = None
         self._channel_ids: tuple[str, ...] = ()
         self._limiter: ConnectionLimiter | None = None
@@ -122,7 +122,7 @@ class Supervisor:
             self._lifecycle.move(State.CONFIGURING)
         config = await self._channels.config()
         if not self._checkpointer.loaded:
-            self._intake.cursor = await self._checkpointer.load(config)
+            self._cursors = await self._checkpointer.load(config)
         self._lifecycle.move(State.CONNECTING)
         self._limiter = limiter_of(config.websocket_url or config.polling_url or "")
         self._limiter.join(self)
@@ -164,7 +164,7 @@ class Supervisor:
         hold = (
             None
             if math.isinf(hold_at)
-            else asyncio.get_running_loop().call_at(hold_at, self._intake.cursor.hold, _CHANNELS)
+            else asyncio.get_running_loop().call_at(hold_at, self._cursors.current.hold, _CHANNELS)
         )
         try:
             await asyncio.wait(
@@ -217,13 +217,15 @@ class Supervisor:
             prefer: See ``Transports.open``.
             reconnect: True if there was no connection until now: its continuity is judged.
         """
-        cursor = self._intake.cursor
-        resume_point = cursor.resume_point
+        left = self._left or self._cursors.current
+        cursor = self._cursors.at(config.push_server)
+        resume_point, newest = cursor.resume_point, cursor.newest
         connection = await self._transports.open(config, resume_point, cursor.position, prefer=prefer)
         self.connects += 1
         self._channels.accepted()
-        portal_unix = self._channels.portal_now()
-        cursor.connected(Beginning(connection.server_unix, portal_unix))
+        moment = await self._moment(config, is_first=resume_point is None)
+        cursor.connected(moment)
+        self._left = cursor
         self._checkpointer.connected()
         if self._channels.end_at() > asyncio.get_running_loop().time():
             cursor.release(_CHANNELS)
@@ -231,41 +233,44 @@ class Supervisor:
             cursor.channels_changed()
             self._channel_ids = config.channel_ids
         polling = self._transports.current == "long_polling"
-        if resume_point is None and not polling:
-            return Stream(connection, config, self._intake, self._obey, None, catch_up_s=0.0)
-        server_unix = connection.server_unix or portal_unix
-        # Without anything to replay there is hardly anything to wait for.
-        catch_up_s = self._options.catch_up_s if cursor.expects(server_unix) else _NO_REPLAY_S
         resumption = None
-        if reconnect and resume_point is not None:
+        if resume_point is not None or polling:
+            kept = left.kept(moment.server_unix or self._channels.portal_now())
             lost_at = self._lost_at
             resumption = Resumption(
-                cursor,
+                Opening(cursor, left, kept, moment, newest, cursor.numbering),
                 self._announce,
-                server_unix=server_unix,
+                reconnect=reconnect and resume_point is not None,
                 offline_s=None if lost_at is None else asyncio.get_running_loop().time() - lost_at,
             )
-        stream = Stream(connection, config, self._intake, self._obey, resumption, catch_up_s=catch_up_s)
-        stream.audit(lambda mid: self._ask_for_history(config, mid), repeat=polling)
-        return stream
+        return Stream(
+            connection,
+            config,
+            self._intake,
+            cursor,
+            self._obey,
+            self._announce,
+            partial(self._transports.history, config),
+            resumption,
+            repeats=polling,
+            catch_up_s=self._options.catch_up_s,
+        )
 
-    async def _ask_for_history(self, config: PullConfig, mid: str) -> Sequence[Incoming] | None:
-        """Fetch what the history holds after a mid; None if the server cannot be asked."""
-        try:
-            connection = await self._transports.open_aside(config, mid)
-        except PullError as error:
-            logger.info("the history could not be compared: %s", error)
-            return None
-        try:
-            async with asyncio.timeout(AUDIT_WAIT_S):
-                return [*await connection.receive(), *await rest_of_frame(connection)]
-        except TimeoutError:
-            return []
-        except PullError as error:
-            logger.info("the history could not be compared: %s", error)
-            return None
-        finally:
-            await connection.close(ClientClose.NORMAL)
+    async def _moment(self, config: PullConfig, *, is_first: bool) -> Beginning:
+        """Return the present one by the clocks of the push server and the portal.
+
+        Args:
+            config: Names the push server.
+            is_first: True if it has to be known what is older than this client.
+        """
+        opened_at = asyncio.get_running_loop().time()
+        portal_unix = self._channels.portal_now()
+        server_unix = self._transports.server_now(config)
+        if server_unix is None and is_first:
+            server_unix = await self._transports.ask_time(config)
+            if server_unix is not None:
+                server_unix -= asyncio.get_running_loop().time() - opened_at
+        return Beginning(server_unix, portal_unix)
 
     def _obey(self, control: Control) -> None:
         """Do what the server asks of its clients (protocol §5).
@@ -276,7 +281,7 @@ class Supervisor:
         match control.command:
             case "channel_expire":
                 if self._channels.expire(control.params):
-                    self._intake.cursor.hold(_CHANNELS)
+                    self._cursors.current.hold(_CHANNELS)
             case "config_expire":
                 raise Ended(Sign.CONFIG_EXPIRED, "the push server says that the configuration has expired")
             case "server_restart":

@@ -1,21 +1,27 @@
 """Which transport to use: the WebSocket where it works, long polling where it is blocked."""
 
 import asyncio
+import contextlib
 import math
 import random
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 
 from bitrix_pull.connection.connector import Connection
 from bitrix_pull.connection.disconnects import Ended, Sign
+from bitrix_pull.connection.history import first_answer
 from bitrix_pull.connection.jsonrpc import JsonRpcConnection
 from bitrix_pull.connection.longpoll import LongPollConnection
 from bitrix_pull.connection.protobuf import ProtobufConnection
+from bitrix_pull.connection.push_clock import PushClock
 from bitrix_pull.connection.websocket import WebSocketConnection
-from bitrix_pull.errors import InvalidConfig
+from bitrix_pull.errors import InvalidConfig, PullError
 from bitrix_pull.options import PullOptions, Transport
 from bitrix_pull.portal.http import HttpSession
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.wire.formats import READERS, WireFormat, format_of
-from bitrix_pull.wire.messages import Position
+from bitrix_pull.wire.messages import Incoming, Position
 from bitrix_pull.wire.urls import subscription_url
 
 BLOCKED_AFTER = 5
@@ -23,6 +29,9 @@ BLOCKED_AFTER = 5
 
 WEBSOCKET_AGAIN_S = (600.0, 1800.0)
 """Least and longest wait on long polling before the WebSocket is tried again (protocol §8)."""
+
+TIME_WAIT_S = 1.0
+"""How long to wait for the push server's time, where the handshake does not tell it."""
 
 
 class Transports:
@@ -36,6 +45,8 @@ class Transports:
         self._websocket_worked = False
         self._switched = False
         self._again_at = math.inf
+        self._polls_fail = False
+        self._clocks: dict[str, PushClock] = {}
         self.current: Transport | None = None
         """The kind that was opened last."""
 
@@ -100,16 +111,52 @@ class Transports:
         switched, self._switched = self._switched, False
         return switched
 
-    async def open_aside(self, config: PullConfig, mid: str) -> Connection:
-        """Open a second connection, to see what history it brings; by polling if possible.
+    def server_now(self, config: PullConfig) -> float | None:
+        """Return the push server's time (unix), or None where no answer has told it yet."""
+        return self._clock(config).now()
+
+    async def ask_time(self, config: PullConfig) -> float | None:
+        """Ask the push server for its time, and return it (unix); None if it does not answer at once."""
+        if self._can_poll(config):
+            with contextlib.suppress(PullError, TimeoutError):
+                async with asyncio.timeout(TIME_WAIT_S):
+                    await self._open(config, None, None, "long_polling")
+        return self.server_now(config)
+
+    @asynccontextmanager
+    async def history(
+        self, config: PullConfig, mid: str
+    ) -> AsyncGenerator[AsyncIterator[Sequence[Incoming]]]:
+        """Ask for what the history holds after a mid, over a connection of its own.
+
+        By a poll; where that is slow or fails, by a second WebSocket too, and by that first from
+        then on.
 
         Raises:
-            Ended: It could not be opened.
+            PullError: The server could not be asked.
         """
-        transport: Transport = "long_polling" if self._can_poll(config) else "websocket"
-        return await self._open(config, mid, None, transport)
+        ways: list[Transport] = ["long_polling"] if self._can_poll(config) else []
+        if config.websocket_url is not None and self._options.transport != "long_polling":
+            ways.insert(0 if self._polls_fail else len(ways), "websocket")
+        answer = await first_answer([partial(self._open, config, mid, None, way) for way in ways])
+        self._polls_fail = not isinstance(answer.connection, LongPollConnection)
+        try:
+            yield answer.parts()
+        finally:
+            await answer.close()
+
+    def _clock(self, config: PullConfig) -> PushClock:
+        return self._clocks.setdefault(config.push_server, PushClock())
 
     async def _open(
+        self, config: PullConfig, mid: str | None, position: Position | None, transport: Transport
+    ) -> Connection:
+        connection = await self._connect(config, mid, position, transport)
+        if connection.server_unix is not None:
+            self._clock(config).learn(connection.server_unix)
+        return connection
+
+    async def _connect(
         self, config: PullConfig, mid: str | None, position: Position | None, transport: Transport
     ) -> Connection:
         wire_format = self._format(config)

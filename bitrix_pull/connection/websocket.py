@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from functools import partial
 from typing import Any, cast
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
 
+from bitrix_pull.connection.connector import Connection
 from bitrix_pull.connection.disconnects import Ended, Sign, ended_by_close, ended_by_status
 from bitrix_pull.connection.frame_reader import FrameReader
 from bitrix_pull.connection.frame_socket import FrameSocket
@@ -26,6 +27,9 @@ from bitrix_pull.wire.messages import Incoming, Ping
 _logger = quiet_logger("connection.websockets")
 
 _TOO_BIG = 1009
+
+_ASKED_AFTER_S = 2.0
+"""How long the server may take to read its history, where it has none to send."""
 
 
 class _Connect(connect):
@@ -137,6 +141,30 @@ class WebSocketConnection:
                 break
         return messages
 
+    async def answered(self) -> bool:
+        """Ping the server, and wait for its answer; see ``Connection.answered``."""
+        socket = self._socket
+        try:
+            pong = asyncio.ensure_future(await socket.ping())
+            while not pong.done():
+                heard_at = socket.heard_at
+                await asyncio.wait({pong}, timeout=self._options.ping_timeout_s)
+                if not pong.done() and socket.heard_at == heard_at:
+                    return True  # It sends nothing at all; whether the link is dead is told elsewhere.
+            await pong
+        except ConnectionClosed as closed:
+            raise _ended(closed) from None
+        # Who waits for a frame takes it first.
+        await asyncio.sleep(0)
+        return not (self._socket.unread or self._reader.amid_frame)
+
+    def replay(self) -> AsyncIterator[Sequence[Incoming]]:
+        """Yield what the server sends at once; see ``Connection.replay``."""
+        return first_frame(self)
+
+    def resume_after(self, mid: str) -> None:
+        """Do nothing: the server goes on by itself."""
+
     @property
     def amid_frame(self) -> bool:
         """True if there is more of the frame; see ``Connection``."""
@@ -209,6 +237,26 @@ class WebSocketConnection:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._options.close_timeout_s):
                     await self._socket.wait_closed()
+
+
+async def first_frame(connection: Connection) -> AsyncIterator[Sequence[Incoming]]:
+    """Yield the parts of what a server sends at once to who resumes; none if it sends nothing.
+
+    Raises:
+        Ended: The connection ended before that was known.
+        MalformedFrame: The frame cannot be read.
+    """
+    first = asyncio.ensure_future(connection.receive())
+    try:
+        await asyncio.wait({first}, timeout=_ASKED_AFTER_S)
+        if not first.done() and await connection.answered() and not first.done():
+            return
+        yield await first
+        while connection.amid_frame:
+            yield await connection.receive()
+    finally:
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
 
 
 def _ended(closed: ConnectionClosed) -> Ended:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Annotated, Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 from pydantic import (
     AliasChoices,
@@ -222,6 +223,16 @@ class PullConfig(_PortalModel):
         if not self.server.publish_enabled:
             return None
         return self.server.publish_secure or self.server.publish or None
+
+    @property
+    def push_server(self) -> str:
+        """``HOST:PORT`` of the push server, by which it is told from another one; "" where there is none."""
+        try:
+            parts = urlsplit(self.websocket_url or self.polling_url or "")
+            port = parts.port or (443 if parts.scheme in ("wss", "https") else 80)
+        except ValueError:
+            return ""
+        return f"{parts.hostname}:{port}" if parts.hostname else ""
 
     @property
     def channel_ids(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitrix_pull.connection.cursor import CLOCK_SLACK_S, Beginning, Cursor
+from bitrix_pull.connection.cursor import CLOCK_SLACK_S, Beginning, Cursor, Kept
 from bitrix_pull.wire.urls import START_OF_HISTORY
 
 OVERLAP_S = 5.0
@@ -225,29 +225,55 @@ def test_a_mid_that_the_server_would_ignore_never_becomes_the_resume_point(stran
         (997, None, True),
         # The push server's own time counts, however wrong the portal's may be.
         (1000, 0, False),
-        (None, 7000 - CLOCK_SLACK_S, False),
-        (None, 6997, True),
+        (1010, 0, False),
+        # Within the same seconds only the portal's is exact enough.
+        (1000, 6999.5, True),
+        (1001, 6998.5, True),
+        (999, 7000.5, False),
+        # The push server's clock was set back since.
+        (100, 7010, False),
+        (100, 6990, True),
+        (None, 7000, False),
+        (None, 6999.5, True),
     ],
 )
 def test_what_is_older_than_the_first_connection_is_known(
     created_unix: float | None, sent_unix: float | None, too_old: bool
 ) -> None:
     cursor = Cursor()
-    assert not cursor.too_old(created_unix, sent_unix)
+    assert not cursor.too_old(mid(5), created_unix, sent_unix)
     cursor.connected(Beginning(1000.0, 7000.0))
-    assert cursor.too_old(created_unix, sent_unix) is too_old
+    assert cursor.too_old(mid(5), created_unix, sent_unix) is too_old
+
+
+def test_what_follows_a_message_that_is_wanted_is_wanted_whatever_the_clocks_say() -> None:
+    cursor = Cursor()
+    cursor.connected(Beginning(1000.0, 7000.0))
+    assert cursor.too_old(mid(6), 100, 100)
+    cursor.is_wanted(mid(5))
+    assert not cursor.too_old(mid(6), 100, 100)
+    assert cursor.too_old(mid(4), 100, 100)
 
 
 def test_only_the_first_connection_counts_for_that() -> None:
     cursor = connected()
     cursor.connected(Beginning(SERVER_UNIX + 5000, None))
-    assert not cursor.too_old(SERVER_UNIX + 1, None)
+    assert not cursor.too_old(mid(1), SERVER_UNIX + 1, None)
 
 
 def test_nothing_is_too_old_by_a_clock_that_is_not_known() -> None:
     cursor = Cursor()
     cursor.connected(Beginning(None, None))
-    assert not cursor.too_old(0, 0)
+    assert not cursor.too_old(mid(1), 0, 0)
+
+
+@pytest.mark.parametrize(("created_unix", "sent_unix", "too_old"), [(990, None, False), (960, None, True)])
+def test_the_portals_clock_is_the_last_resort(
+    created_unix: float, sent_unix: float | None, too_old: bool
+) -> None:
+    cursor = Cursor()
+    cursor.connected(Beginning(None, 1000.0))
+    assert cursor.too_old(mid(1), created_unix, sent_unix) is too_old
 
 
 @given(arrivals=ARRIVALS, unsettled=st.sets(st.integers(1, 60)))
@@ -271,12 +297,13 @@ def test_a_restart_repeats_what_is_unsettled_and_nothing_else(
 
 def test_a_replay_is_expected_to_hold_what_the_server_must_keep() -> None:
     cursor = connected(overlap_s=OVERLAP_S)
-    assert not cursor.expects(1000.0)
-    cursor.admit(mid(1), 0.0, kept_until_unix=2000.0)
-    assert cursor.expects(1000.0)
-    assert not cursor.expects(2000.0 - CLOCK_SLACK_S)
+    assert cursor.kept(1000.0) is None
+    cursor.admit(mid(1), 0.0, 1900.25)
+    cursor.keep(mid(1), 1900.25, 2000.0)
+    assert cursor.kept(1000.0) == Kept(mid(1), 1900.25, 2000.0)
+    assert cursor.kept(2000.0 - CLOCK_SLACK_S) is None
     cursor.channels_changed()
-    assert not cursor.expects(1000.0)
+    assert cursor.kept(1000.0) is None
 
 
 def test_the_resume_point_lies_just_before_a_message_that_is_known() -> None:

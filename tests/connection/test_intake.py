@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bitrix_pull.connection.cursor import Beginning
+from bitrix_pull.connection.cursor import Beginning, Cursor
 from bitrix_pull.connection.intake import Intake
 from bitrix_pull.events import BACKEND_SENDER, MessageDropped, Notice, PullEvent
 from bitrix_pull.wire.messages import Control, Incoming, Malformed, Ping
@@ -29,7 +29,13 @@ class Taken:
         self.notices: list[Notice] = []
         self.settled: list[str] = []
         self.intake = Intake(self, self.notices.append, self.settled.append)
-        self.intake.cursor.connected(Beginning(None, None))
+        self.cursor = Cursor()
+        self.cursor.connected(Beginning(None, None))
+
+    def take(self, messages: Sequence[Incoming]) -> list[Control]:
+        events, controls = self.intake.sort(messages, self.cursor)
+        self.intake.hand_on(events)
+        return controls
 
     def put(self, events: Sequence[PullEvent[Any]]) -> None:
         self.events += [item.mid for item in events]
@@ -42,7 +48,7 @@ async def test_all_that_comes_at_once_goes_its_way() -> None:
     taken = Taken()
     ending = Control(mid(3), "channel_expire", {}, {})
     messages: list[Incoming] = [event(1), Ping(), event(2), ending, Malformed(mid(4), "spoilt"), event(2)]
-    assert taken.intake.take(messages) == [ending]
+    assert taken.take(messages) == [ending]
     assert taken.events == [mid(1), mid(2)]
     assert taken.notices == [MessageDropped(mid(4), "spoilt", 1)]
     assert taken.settled == [mid(3), mid(4)]
@@ -51,9 +57,9 @@ async def test_all_that_comes_at_once_goes_its_way() -> None:
 
 async def test_of_what_comes_again_only_the_new_is_taken() -> None:
     taken = Taken()
-    taken.intake.take([event(number) for number in (1, 2, 5)])
-    taken.intake.take([event(number) for number in (2, 3, 5, 6, 4, 6)])
-    taken.intake.take([event(number) for number in (7, 8, 9)])
+    taken.take([event(number) for number in (1, 2, 5)])
+    taken.take([event(number) for number in (2, 3, 5, 6, 4, 6)])
+    taken.take([event(number) for number in (7, 8, 9)])
     assert taken.events == [mid(number) for number in (1, 2, 5, 3, 6, 4, 7, 8, 9)]
     assert taken.intake.duplicates == 3
 
@@ -66,6 +72,6 @@ async def test_only_what_the_server_must_keep_is_expected_in_a_replay(
     created: int | None, expiry: int | None, expected: bool
 ) -> None:
     taken = Taken()
-    taken.intake.take([event(1, created=created, expiry=expiry)])
+    taken.take([event(1, created=created, expiry=expiry)])
     # By a clock that is behind that of the push server.
-    assert taken.intake.cursor.expects(900.0) is expected
+    assert (taken.cursor.kept(900.0) is not None) is expected

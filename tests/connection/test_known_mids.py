@@ -22,19 +22,22 @@ def test_all_beyond_the_resume_point_and_the_latest_are_known(
 ) -> None:
     known = KnownMids(at_least)
     for number in numbers:
-        if known.add(mid(number), 0.0):
+        if known.add(mid(number), float(number)):
             known.turn_page(mid(point), LATEST)
     kept = {mid(number) for number in numbers if number > point} | set(map(mid, numbers[-at_least:]))
     assert all(item in known for item in kept)
     assert not any(mid(number) in known for number in set(others) - set(numbers))
-    assert set(known.beyond(mid(point))) == {mid(number) for number in numbers if number > point}
+    assert set(known.beyond(mid(point))) == {
+        (mid(number), float(number)) for number in numbers if number > point
+    }
+    assert all(known.stamp(item) == float(item) for item in kept)
 
 
 def test_what_is_no_mid_is_remembered_for_a_while_only() -> None:
-    known = KnownMids(4, ["odd"])
+    known = KnownMids(4, [("odd", 1.5)])
     assert "odd" in known
     for number in range(1, 20):
-        if known.add(mid(number), 0.0):
+        if known.add(mid(number), float(number)):
             known.turn_page(mid(0), LATEST)
     assert "odd" not in known
     assert all(mid(number) in known for number in range(1, 20))
