@@ -1,5 +1,6 @@
 """How a client is doing, in figures."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bitrix_pull.events import State
@@ -25,6 +26,8 @@ class Health:
         dropped: Events that were dropped because handlers were too slow; see ``overflow``.
         waiting: Events that handlers have not finished with.
         waiting_bytes: Bytes of those events' bodies.
+        unwanted: Of those received, how many no handler and no iterator wants, by module and
+            command: ``{"im.message": 3}``. After 100 names all others count as "others".
         last_error: What the last failure was, in words; "" if there was none.
     """
 
@@ -40,4 +43,5 @@ class Health:
     dropped: int
     waiting: int
     waiting_bytes: int
+    unwanted: Mapping[str, int]
     last_error: str

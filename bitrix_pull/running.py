@@ -284,6 +284,7 @@ class Run:
             dropped=self._inbox.dropped,
             waiting=len(self._inbox),
             waiting_bytes=self._inbox.size,
+            unwanted=self._dispatcher.unwanted,
             last_error=str(error) if error is not None else "",
         )
 

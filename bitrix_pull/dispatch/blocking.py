@@ -1,8 +1,8 @@
 """Notices plain handlers that hold the event loop up."""
 
 import math
-import time
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from bitrix_pull.redaction import get_logger
@@ -24,8 +24,8 @@ class BlockingWatch:
 
     def took(self, handler: str, seconds: float) -> None:
         """Take note that the event loop waited for a handler."""
-        if seconds > BLOCKED_S and time.monotonic() - self._told_at >= _TOLD_EVERY_S:
-            self._told_at = time.monotonic()
+        if seconds > BLOCKED_S and monotonic() - self._told_at >= _TOLD_EVERY_S:
+            self._told_at = monotonic()
             logger.warning(
                 "handler %s has blocked the event loop for %.1f s: make it async, or let it call"
                 " asyncio.to_thread (told once a minute)",
@@ -37,10 +37,10 @@ class BlockingWatch:
         """Return a plain function with an eye on how long it takes."""
 
         def watched(*arguments: Any, **named: Any) -> Any:
-            began_at = time.monotonic()
+            began_at = monotonic()
             try:
                 return callback(*arguments, **named)
             finally:
-                self.took(handler, time.monotonic() - began_at)
+                self.took(handler, monotonic() - began_at)
 
         return watched

@@ -1,7 +1,7 @@
 """Hands each event to the workers and subscriptions that want it."""
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
@@ -14,6 +14,7 @@ from bitrix_pull.dispatch.patterns import Pattern
 from bitrix_pull.dispatch.registry import Handler, Registry
 from bitrix_pull.dispatch.subscription import EventIterator
 from bitrix_pull.dispatch.tasks import TaskSet
+from bitrix_pull.dispatch.unwanted import Unwanted
 from bitrix_pull.dispatch.worker import Worker
 from bitrix_pull.events import NOWHERE, Event, EventsDropped, Notice, Origin
 from bitrix_pull.redaction import get_logger
@@ -82,6 +83,7 @@ class Dispatcher(Generic[E]):
         self._tasks: TaskSet | None = None
         self._subscriptions: list[EventIterator[E]] = []
         self._routes: dict[Hashable, tuple[Receiver[E], ...]] = {}
+        self._unwanted = Unwanted(self._wanted)
 
     def prepare(self, supply: Supply) -> None:
         """See that handlers get what they ask for, from now on.
@@ -102,6 +104,7 @@ class Dispatcher(Generic[E]):
         ignores its cancellation is left behind after half a second.
         """
         self.inbox.clear()
+        self._unwanted.clear()
         for subscription in self._subscriptions:
             subscription.forget()
         self._tasks = tasks = TaskSet()
@@ -133,8 +136,9 @@ class Dispatcher(Generic[E]):
                 # Whether there is room for it depends on those before it.
                 self._give(run, takers)
                 run = []
-                if self.inbox.full:
-                    receivers = self._drop(event, receivers)
+                if self.inbox.full and not (receivers := self._drop(event, receivers)):
+                    self.inbox.take([event], 0)
+                    continue
             if receivers is not takers:
                 self._give(run, takers)
                 run, takers = [], receivers
@@ -154,6 +158,11 @@ class Dispatcher(Generic[E]):
         """Wait until every event is handled."""
         await self.inbox.empty()
 
+    @property
+    def unwanted(self) -> dict[str, int]:
+        """How many events came in this run that nobody wanted, by the names of their topics."""
+        return self._unwanted.counts
+
     def runs_current_task(self) -> bool:
         """Tell whether the caller is a handler."""
         return self._tasks is not None and asyncio.current_task() in self._tasks
@@ -167,6 +176,9 @@ class Dispatcher(Generic[E]):
 
     def _receivers(self) -> "list[Receiver[E]]":
         return [*self._workers.values(), *self._subscriptions]
+
+    def _wanted(self) -> Iterable[str]:
+        return (name for item in self._receivers() for name in item.pattern.names())
 
     def _find(self, topic: Hashable) -> tuple[Receiver[E], ...]:
         """Return who wants events of a topic, and remember it."""
@@ -182,10 +194,12 @@ class Dispatcher(Generic[E]):
         if not run:
             return
         self.inbox.take(run, len(receivers))
-        if receivers:
-            origin = self._origin
-            for event in run:
-                event.origin = origin
+        if not receivers:
+            self._unwanted.count(map(self._topic_of, run))
+            return
+        origin = self._origin
+        for event in run:
+            event.origin = origin
         for receiver in receivers:
             receiver.put(run)
 

@@ -1,6 +1,6 @@
 """What events are wanted: by the names that they have, of the kind that they are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -21,6 +21,10 @@ class Pattern(Protocol):
 
     def matches(self, topic: Any) -> bool:
         """Tell whether events of this topic are wanted: what ``kind.topic_of`` gives."""
+        ...
+
+    def names(self) -> Iterable[str]:
+        """Return what is wanted as topics are written, ``im.message``, as far as it has names."""
         ...
 
 
@@ -60,6 +64,10 @@ class Names:
             else:
                 exact.add(text)
         return cls(frozenset(exact), tuple(sorted(prefixes)))
+
+    def written(self) -> Iterable[str]:
+        """Return them as they were given."""
+        return (*self.exact, *(f"{prefix}*" for prefix in self.prefixes))
 
     def __contains__(self, name: str) -> bool:
         """Tell whether a name is in the set."""
@@ -102,6 +110,10 @@ class StreamPattern:
         """Tell whether messages of this module and command are wanted."""
         module, command = topic
         return self.module in (None, module) and command in self.commands
+
+    def names(self) -> Iterable[str]:
+        """Return its commands with their module."""
+        return (f"{self.module or '*'}.{command}" for command in self.commands.written())
 
 
 def checked_name(what: str, value: object) -> str:

@@ -2,10 +2,10 @@
 
 import asyncio
 import itertools
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from inspect import isawaitable
+from time import monotonic
 from types import CoroutineType
 from typing import Generic, TypeVar
 
@@ -78,7 +78,7 @@ class Worker(Generic[E]):
         queue, settle, is_cancelled = self._queue, self._inbox.settle, cancellation()
         while not self.retired:
             callback, shape = self.bound.call, self.bound.shape
-            began_at = time.monotonic()
+            began_at = monotonic()
             has_awaited = False
             for turn in itertools.count(1):
                 if not queue:
@@ -101,10 +101,10 @@ class Worker(Generic[E]):
                     await self._fail(event, error)
                 else:
                     settle(event)
-                if turn % TURN == 0 and time.monotonic() >= began_at + TURN_S:
+                if turn % TURN == 0 and monotonic() >= began_at + TURN_S:
                     break
             if not has_awaited:
-                self._blocking.took(self.handler.name, time.monotonic() - began_at)
+                self._blocking.took(self.handler.name, monotonic() - began_at)
             await self._turn()
 
     def close(self) -> None:
