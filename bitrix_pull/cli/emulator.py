@@ -1,67 +1,146 @@
-"""``bitrix-pull emulator``: a portal and its push server on this machine."""
+"""``bitrix-pull emulator``: portals and their push servers on this machine."""
 
 import asyncio
 import errno
 import os
+import re
+import tempfile
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from pathlib import Path
 from shlex import quote
+from typing import Any, TypeVar
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from bitrix_pull.cli.output import people_console
 from bitrix_pull.cli.streams import say, write_line
-from bitrix_pull.emulator import Emulator
+from bitrix_pull.emulator.certificates import NoOpenssl
+from bitrix_pull.emulator.orders import Faults, User
+from bitrix_pull.emulator.stand import Setup, Stand
 from bitrix_pull.errors import InvalidArgument, PullError
 from bitrix_pull.portal.addresses import is_loopback
 
+T = TypeVar("T")
 
-async def emulator(host: str, port: int, security_key: str | None, *, as_json: bool) -> None:
-    """Serve until cancelled.
+
+async def emulator(
+    *,
+    users_file: Path | None,
+    faults_file: Path | None,
+    seed: int | None,
+    static: Iterable[str],
+    rest_limit: str | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Serve until cancelled. ``settings`` are those of ``Setup`` that need no reading.
 
     Raises:
-        InvalidArgument: The host is no name and no IPv4 address.
-        PullError: It cannot listen there.
+        InvalidArgument: An option or a file is no good.
+        PullError: It cannot listen there, or has no certificate.
     """
-    if not host or ":" in host or "/" in host:
+    setup = Setup(
+        users=_read(users_file, TypeAdapter(list[User]), "--users") or [],
+        faults=_faults(faults_file, seed),
+        static=dict(map(_read_static, static)),
+        rest_limit=None if rest_limit is None else _read_limit(rest_limit),
+        **settings,
+    )
+    if not setup.host or ":" in setup.host or "/" in setup.host:
         raise InvalidArgument("--host must be a name or an IPv4 address")
-    if not is_loopback(host):
-        say(f"Careful: whoever can reach {host} can use this portal. Its traffic is not encrypted.")
-    portal = Emulator(host, port, security_key)
+    if setup.mode == "shared" and setup.version != 4:
+        raise InvalidArgument("in --mode shared the --push-version is always 4")
+    if setup.port + setup.portals > 65_536:
+        raise InvalidArgument("--port and --portals together go beyond the last port")
+    if not is_loopback(setup.host):
+        encrypted = "" if setup.tls else " Its traffic is not encrypted."
+        say(f"Careful: whoever can reach {setup.host} can use this portal.{encrypted}")
+    stand = Stand(setup)
     try:
-        await portal.start()
+        await stand.__aenter__()
     except OSError as error:
-        raise _cannot_listen(host, port, error) from None
+        raise _cannot_listen(setup.host, setup.port, error) from None
+    except NoOpenssl as missing:
+        raise PullError(f"--tls: {missing}", advice="Install openssl, or do without --tls.") from None
     try:
-        if as_json:
-            write_line(orjson.dumps(_addresses(portal)))
-        else:
-            _explain(portal)
-        await asyncio.Event().wait()
+        with _authority_file(stand.authority) as ca_file:
+            described = stand.described() | ({"ca_file": ca_file} if ca_file else {})
+            if as_json:
+                write_line(orjson.dumps(described))
+            else:
+                _explain(described)
+            await asyncio.Event().wait()
     finally:
-        await portal.close()
+        await stand.__aexit__(None, None, None)
         say("the emulator has stopped")
 
 
-def _addresses(portal: Emulator) -> dict[str, str]:
-    return {
-        "portal": portal.portal_url,
-        "webhook": portal.webhook_url,
-        "token": portal.token,
-        "sub": portal.sub_url,
-        "subws": portal.subws_url,
-        "pub": portal.pub_url,
-        "rest": portal.rest_url,
-        "stat": portal.stat_url,
-    }
+@contextmanager
+def _authority_file(authority: str) -> Generator[str]:
+    """Put the authority's certificate into a file that is gone at the end; "" where there is none."""
+    if not authority:
+        yield ""
+        return
+    with tempfile.TemporaryDirectory(prefix="bitrix-pull-") as directory:
+        file = Path(directory, "ca.pem")
+        file.write_text(authority)
+        yield str(file)
 
 
-def _explain(portal: Emulator) -> None:
+def _faults(file: Path | None, seed: int | None) -> Faults | None:
+    faults = _read(file, TypeAdapter(Faults), "--faults")
+    if seed is None:
+        return faults
+    return Faults.model_validate({**(faults.model_dump(exclude_unset=True) if faults else {}), "seed": seed})
+
+
+def _read(file: Path | None, adapter: TypeAdapter[T], option: str) -> T | None:
+    if file is None:
+        return None
+    try:
+        return adapter.validate_json(file.read_bytes())
+    except OSError as error:
+        raise InvalidArgument(f"{option}: {file}: {error.strerror}") from None
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise InvalidArgument(f"{option}: {file}: {place + ': ' if place else ''}{problem['msg']}") from None
+
+
+def _read_static(text: str) -> tuple[str, Any]:
+    method, equals, result = text.partition("=")
+    try:
+        if method and equals:
+            return method, orjson.loads(result)
+    except orjson.JSONDecodeError:
+        pass
+    raise InvalidArgument('--static must be METHOD=JSON, such as user.get=\'[{"ID": "1"}]\'')
+
+
+def _read_limit(text: str) -> tuple[int, float]:
+    burst, slash, per_s = text.partition("/")
+    try:
+        limit = int(burst), float(per_s) if slash else 2.0
+    except ValueError:
+        limit = 0, 0.0
+    if not (0 < limit[0] < 10**9 and 0 < limit[1] < 10**9):
+        raise InvalidArgument("--rest-limit must be BURST/PER_S, such as 50/2")
+    return limit
+
+
+def _explain(described: dict[str, Any]) -> None:
     console = people_console()
     console.print("An emulated Bitrix24 portal and its push server. Ctrl-C stops them.\n", style="bold")
-    for name, address in _addresses(portal).items():
-        console.print(f"  {name:<9}{address}", soft_wrap=True)
+    for name, address in described.items():
+        for line in address if isinstance(address, list) else [address]:
+            shown = line["portal"] if isinstance(line, dict) else line
+            console.print(f"  {name:<14}{shown}", soft_wrap=True)
     commands = (
-        f"export BITRIX_PULL_PORTAL={quote(portal.portal_url)}",
-        f"export BITRIX_PULL_TOKEN={quote(portal.token)}",
+        f"export BITRIX_PULL_PORTAL={quote(described['portal'])}",
+        f"export BITRIX_PULL_TOKEN={quote(described['token'])}",
+        *((f"export SSL_CERT_FILE={quote(described['ca_file'])}",) if "ca_file" in described else ()),
         "bitrix-pull listen",
         """bitrix-pull publish order_update --params '{"id": 7}'""",
     )
@@ -73,6 +152,10 @@ def _explain(portal: Emulator) -> None:
 
 def _cannot_listen(host: str, port: int, error: OSError) -> PullError:
     if error.errno == errno.EADDRINUSE:
-        return PullError(f"port {port} on {host} is in use", advice="Choose another one with --port.")
+        # asyncio names the address: it may be that of the control API, or of another portal.
+        taken = re.search(r"', (\d+)\)", str(error))
+        port = int(taken[1]) if taken else port
+        advice = "Choose another one with --port, or --control."
+        return PullError(f"port {port} on {host} is in use", advice=advice)
     reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
     return PullError(f"cannot listen on {host}:{port}: {reason or 'unknown host'}")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, Literal
 
 from bitrix_pull.emulator import json_values
 from bitrix_pull.emulator.channels import (
@@ -19,12 +19,15 @@ from bitrix_pull.emulator.channels import (
 )
 from bitrix_pull.emulator.faults import PortalFaults
 from bitrix_pull.emulator.history import MAX_EXPIRY_S, NO_ADDITIONS, Additions
+from bitrix_pull.emulator.journal import Journal
 from bitrix_pull.emulator.offline_queue import OfflineQueue
 from bitrix_pull.emulator.php import as_php_writes
 from bitrix_pull.emulator.push_server import CLIENT_PUBLISH_PATH, SUBSCRIBE_PATHS, PushServer
 from bitrix_pull.emulator.records import Deals
 from bitrix_pull.emulator.rest_limits import RestLimits
 from bitrix_pull.emulator.tokens import Tokens
+
+Scheme = Literal["http", "https"]
 
 REVISION_WEB = 19
 REVISION_MOBILE = 3
@@ -87,6 +90,7 @@ class Portal:
         client_secret: The application's secret there.
         member_id: The portal's lasting key.
         address: Host and port at which it is served.
+        scheme: "https" where all is served over TLS.
         push_address: Host and port of its push server; "" for the same.
         config_timestamp: When an administrator last changed the settings of the push server.
         channels: The book of its channels.
@@ -97,6 +101,8 @@ class Portal:
         features: What the portal's plan includes, as ``feature.get`` tells it: "Y" or "N".
         offline: The queue of its own events, and what the application has bound.
         deals: Its deals.
+        static: Results of REST methods that it does not know, by name in lower case.
+        journal: What clients did there.
         calls: How often each REST method was called.
     """
 
@@ -107,6 +113,7 @@ class Portal:
         clock: Callable[[], float] = time.time,
         *,
         channel_life_s: float = CHANNEL_LIFE_S,
+        journal: Journal | None = None,
     ) -> None:
         self.admins = {1}
         self.inactive = set[int]()
@@ -125,6 +132,7 @@ class Portal:
         self.client_secret = derive(security_key, "client secret").hex()
         self.member_id = derive(security_key, "member id")[:16].hex()
         self.address = ""
+        self.scheme: Scheme = "http"
         self.push_address = ""
         self.config_timestamp = 1_774_886_062
         self.channels = ChannelBook(
@@ -139,6 +147,8 @@ class Portal:
         self.deals = Deals(self._deal_changed, lambda: self.atom(self.now()))
         self._actor: tuple[int, str | None] | None = None
         self._queued = Counter[str]()
+        self.static: dict[str, Any] = {}
+        self.journal = journal or Journal(clock)
         self.calls = Counter[str]()
         self._push = push
         self._clock = clock
@@ -474,9 +484,14 @@ class Portal:
             "type": _kind(channel),
         }
 
+    @property
+    def url(self) -> str:
+        """The portal's address: ``http://HOST:PORT``."""
+        return f"{self.scheme}://{self.address}"
+
     def push_url(self, path: str) -> str:
         """Return the address of a path on the push server."""
-        return f"http://{self.push_address or self.address}{path}"
+        return f"{self.scheme}://{self.push_address or self.address}{path}"
 
     def now(self) -> float:
         """Return the portal's time: unix time."""

@@ -44,7 +44,7 @@ class PublishApi:
             publisher = push.signer.publisher(request.query.get("CHANNEL_ID", ""))
             answered = push.serve(read_untrusted(body, push.limits, publisher, push.signer))
         except Refused as refusal:
-            push.counters.refused += 1
+            push.refuse("publish", refusal)
             return answer(str(refusal), status=400)
         return _answer_bytes(answered) if fault is None else _spoilt_answer(fault, request)
 
@@ -65,7 +65,7 @@ class PublishApi:
                 expiry_s = int(expiry[0]) if expiry else 0
                 push.send([channel.id for channel in channels], body, expiry_s, BACKEND_SENDER)
         except Refused as refusal:
-            push.counters.refused += 1
+            push.refuse("publish", refusal)
             return answer(str(refusal), status=400)
         return _answer_bytes(answered)
 

@@ -12,6 +12,7 @@ import orjson
 from bitrix_pull.emulator.channels import Refused, Signer, derive
 from bitrix_pull.emulator.frames import Outgoing, channel_stats, server_stats
 from bitrix_pull.emulator.history import NO_ADDITIONS, Additions, History, Message, Snapshot
+from bitrix_pull.emulator.journal import Journal
 from bitrix_pull.emulator.jwt import JwtSigner
 from bitrix_pull.emulator.presence import Presence
 from bitrix_pull.emulator.publications import (
@@ -23,7 +24,7 @@ from bitrix_pull.emulator.publications import (
 )
 from bitrix_pull.emulator.push_faults import PushFaults
 from bitrix_pull.emulator.subscribers import PollSubscriber, Registry, Subscriber, WebSocketSubscriber
-from bitrix_pull.events import BACKEND_SENDER, Sender
+from bitrix_pull.events import BACKEND_SENDER, Sender, SenderType
 from bitrix_pull.wire.close_codes import ServerClose
 
 SUBSCRIBE_PATHS = ("/bitrix/sub/", "/bitrix/subws/")
@@ -73,6 +74,7 @@ class PushServer:
         acknowledged: When each message was first acknowledged (unix time), by mid. That is
             all that comes of it: what a client names as its ``mid`` decides what it gets.
         faults: How it misbehaves.
+        journal: What clients did there.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class PushServer:
         version: int = 4,
         mode: Mode = "personal",
         epoch: int | None = None,
+        journal: Journal | None = None,
     ) -> None:
         if version not in VERSIONS:
             raise ValueError(f"there is no version {version}, only {VERSIONS}")
@@ -101,6 +104,7 @@ class PushServer:
         self.counters = Counters()
         self.acknowledged: dict[str, float] = {}
         self.faults = PushFaults()
+        self.journal = journal or Journal(clock)
         self.signer = Signer(security_key)
         self.jwt = JwtSigner(security_key)
         self._clock = clock
@@ -145,7 +149,7 @@ class PushServer:
         """
         subscribers = self._registry.subscribers
         for subscriber in subscribers:
-            self._registry.remove(subscriber)
+            self.dismiss(subscriber, code)
             if code is None:
                 subscriber.abort()
         if code is not None:
@@ -218,19 +222,28 @@ class PushServer:
         if self.faults.replay_race is not None:
             self.faults.replay_race(subscriber)
         self._registry.add(subscriber)
+        self.journal.note(
+            "subscribed",
+            connection=subscriber.number,
+            transport=subscriber.transport,
+            channels=[channel.id.hex() for channel in subscriber.channels],
+            format=subscriber.wire_format.name.lower(),
+            mid=resume_after,
+        )
         for channel in subscriber.channels:
             if channel.public_id is not None:
                 self._evict_beyond_limit(channel.id)
 
-    def dismiss(self, subscriber: Subscriber) -> None:
-        """Send nothing more to a subscriber."""
-        self._registry.remove(subscriber)
+    def dismiss(self, subscriber: Subscriber, code: int | None = None) -> None:
+        """Send nothing more to a subscriber, which is or will be closed, with a code or without."""
+        if self._registry.remove(subscriber):
+            self.journal.note("ended", connection=subscriber.number, code=code)
 
     def _evict_beyond_limit(self, channel_id: bytes) -> None:
         listening = list(self._registry.on(channel_id))
         code = ServerClose.TOO_MANY_CONNECTIONS
         for subscriber in listening[: max(0, len(listening) - self.max_connections_per_channel)]:
-            self._registry.remove(subscriber)
+            self.dismiss(subscriber, code)
             eviction = asyncio.create_task(subscriber.close(code, str(Refused(code))))
             self._evictions.add(eviction)
             eviction.add_done_callback(self._evictions.discard)
@@ -246,6 +259,15 @@ class PushServer:
         """Send a message to who listens on the channels, keep it for them, and return its mid."""
         self.counters.messages += 1
         message = self._history.take(channels, body, expiry_s, sender, additions)
+        if sender.type is SenderType.CLIENT:
+            self.journal.note(
+                "published",
+                mid=message.mid,
+                channels=[channel.hex() for channel in channels],
+                body=body.decode(errors="replace"),
+                expiry=expiry_s,
+                sender=sender.id,
+            )
         outgoing = self._outgoing([message], message.created)
         for subscriber in self._registry.on_any(channels):
             subscriber.send(outgoing)
@@ -276,9 +298,15 @@ class PushServer:
             case ServerStats():
                 return server_stats(self.stats())
 
+    def refuse(self, what: str, reason: object) -> None:
+        """Count something that a client was refused, and write it down."""
+        self.counters.refused += 1
+        self.journal.note("refused", what=what, reason=str(reason))
+
     def acknowledge(self, mid: str) -> None:
         """Take note that a client has a message safe."""
         self.acknowledged.setdefault(mid, self._clock())
+        self.journal.note("acknowledged", mid=mid)
 
     def is_online(self, channel_id: bytes) -> bool:
         """True if anybody listens on a channel."""

@@ -48,7 +48,13 @@ class RestApi:
         failure = self._portal.faults.next_rest_failure()
         if failure is not None and not failure.applied:
             self._portal.calls[_name(request)] += 1
+            self._portal.journal.note("rest", method=_name(request), status=failure.status)
             return _answer_failure(failure)
+        answered = await self._answer(request)
+        return answered if failure is None else _answer_failure(failure)
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        note: dict[str, Any] = {"method": _name(request)}
         start = self._portal.now()
         started = time.perf_counter()
         try:
@@ -57,11 +63,14 @@ class RestApi:
             self._portal.limits.take(request.remote or "", _name(request))
             params = await _read_params(request)
             caller = self._authenticate(request, params)
+            note |= {"params": params, "user": caller.user_id, "credentials": caller.credentials}
             self._portal.calls[_name(request)] += 1
             with self._portal.acting(caller.user_id, caller.own_connector):
                 result = self._call(_name(request), caller, params)
         except RestError as error:
+            self._portal.journal.note("rest", **note, status=error.status, error=error.code)
             return _answer_error(error)
+        self._portal.journal.note("rest", **note, status=200)
         duration = time.perf_counter() - started
         times = {
             "start": int(start),
@@ -75,8 +84,7 @@ class RestApi:
         }
         beside: Mapping[str, int] = result.beside if isinstance(result, Page) else {}
         result = result.items if isinstance(result, Page) else result
-        answered = _answer_json({"result": result, **beside, "time": times})
-        return answered if failure is None else _answer_failure(failure)
+        return _answer_json({"result": result, **beside, "time": times})
 
     def _authenticate(self, request: web.Request, params: dict[str, Any]) -> Caller:
         portal = self._portal
@@ -103,6 +111,8 @@ class RestApi:
         if name == BATCH:
             return run_batch(params, lambda method, given: self._call(method, caller, given))
         method = METHODS.get(name)
+        if method is None and name in self._portal.static:
+            return self._portal.static[name]
         if method is None:
             raise RestError(*rest_errors.METHOD_NOT_FOUND)
         method.check(self._portal, caller)
@@ -115,8 +125,10 @@ class RestApi:
             tokens = self._refresh(fields)
         except RestError as error:
             self._portal.token_requests.append(TokenRequest(self._portal.now(), granted=False))
+            self._portal.journal.note("oauth", status=error.status, error=error.code)
             return _answer_error(error)
         self._portal.token_requests.append(TokenRequest(self._portal.now(), granted=True))
+        self._portal.journal.note("oauth", status=200)
         return _answer_json(tokens)
 
     def _refresh(self, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,8 +150,8 @@ class RestApi:
             "refresh_token": portal.issue_refresh_token(grant.user_id),
             "expires": int(portal.now() + portal.token_life_s),
             "expires_in": int(portal.token_life_s),
-            "client_endpoint": f"http://{portal.address}/rest/",
-            "server_endpoint": f"http://{portal.address}/rest/",
+            "client_endpoint": f"{portal.url}/rest/",
+            "server_endpoint": f"{portal.url}/rest/",
             "domain": portal.address,
             "member_id": portal.member_id,
             "scope": ",".join(sorted(portal.application_scope)),

@@ -1,9 +1,11 @@
 """A portal and its push server in one process, on one port."""
 
 import secrets
+import ssl
 import time
 from collections.abc import Callable
 from email.utils import formatdate
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -35,9 +37,10 @@ class Emulator:
     Attributes:
         portal: The portal: its users, rights, channels and events.
         push: The push server that the portal uses: its connections, messages and limits.
+        journal: What clients did.
         token: An access token of the application for user 1, an administrator; it does
             not expire by itself.
-        refresh_token: One for the OAuth endpoint; it works once.
+        refresh_token: One for the OAuth endpoint; it does not expire, and works once.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class Emulator:
         channel_life_s: float = CHANNEL_LIFE_S,
         clock: Callable[[], float] = time.time,
         epoch: int | None = None,
+        tls: ssl.SSLContext | None = None,
+        latency_s: float = 0.0,
     ) -> None:
         """Prepare an emulator; nothing is served before ``start``.
 
@@ -65,20 +70,24 @@ class Emulator:
             channel_life_s: Seconds until the portal replaces a channel.
             clock: Unix time for everything that expires, and for the ``Date`` of all answers.
             epoch: The first 10 digits of mids; None: the second of the first message.
+            tls: Serve over TLS with this; None: plain http.
+            latency_s: How long all that it writes is on its way to the client.
 
         Raises:
             ValueError: There is no such version, or not in shared mode.
         """
         key = secrets.token_hex(16) if security_key is None else security_key
         self.push = self._first = PushServer(key, clock, version=version, mode=mode, epoch=epoch)
-        self.portal = Portal(self.push, key, clock, channel_life_s=channel_life_s)
+        self.journal = self.push.journal
+        self.portal = Portal(self.push, key, clock, channel_life_s=channel_life_s, journal=self.push.journal)
+        self.portal.scheme = "http" if tls is None else "https"
         self.token = self.portal.issue_token()
-        self.refresh_token = self.portal.issue_refresh_token()
+        self.refresh_token = self.portal.tokens.issue("refresh", 1)
         self._key = key
         self._clock = clock
-        self._site = Site(
-            host, port, self._prepare, RestApi(self.portal).add_routes, *_push_routes(self.push)
-        )
+        self._new_site = partial(Site, tls=tls, latency_s=latency_s)
+        portals = RestApi(self.portal).add_routes
+        self._site = self._new_site(host, port, self._prepare, portals, *_push_routes(self.push))
         self._moved: list[tuple[Site, PushServer]] = []
 
     async def start(self, *, keep_history: bool = True) -> None:
@@ -123,9 +132,16 @@ class Emulator:
             The one that it has used.
         """
         before = self.push
-        push = PushServer(self._key, self._clock, version=before.version, mode=before.mode, epoch=epoch)
+        push = PushServer(
+            self._key,
+            self._clock,
+            version=before.version,
+            mode=before.mode,
+            epoch=epoch,
+            journal=self.journal,
+        )
         push.gather_s = before.gather_s
-        site = Site(self._site.host, 0, self._prepare, *_push_routes(push))
+        site = self._new_site(self._site.host, 0, self._prepare, *_push_routes(push))
         await site.start()
         self._moved.append((site, push))
         self.portal.change_settings(push, site.address)
@@ -165,8 +181,8 @@ class Emulator:
 
     @property
     def portal_url(self) -> str:
-        """The portal: ``http://HOST:PORT``."""
-        return f"http://{self.portal.address}"
+        """The portal: ``http://HOST:PORT``, or ``https://…``."""
+        return self.portal.url
 
     @property
     def webhook_url(self) -> str:
@@ -185,7 +201,7 @@ class Emulator:
 
     @property
     def subws_url(self) -> str:
-        """Where to subscribe by WebSocket: ``ws://…``."""
+        """Where to subscribe by WebSocket: ``ws://…``, or ``wss://…``."""
         return self.portal.push_url(SUBSCRIBE_PATHS[1]).replace("http", "ws", 1)
 
     @property

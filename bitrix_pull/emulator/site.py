@@ -1,6 +1,7 @@
 """What is served at one address."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -20,16 +21,34 @@ Prepare = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
 class Site:
     """Serves some routes at a host and port; a free port is kept once it is taken.
 
+    Args:
+        host: Name or IPv4 address to listen at.
+        port: 0 for a free one.
+        prepare: Sees every answer before it goes out.
+        routes: What is served.
+        tls: Serve over TLS with this.
+        latency_s: How long everything that is written is on its way.
+
     Attributes:
         host: Where it listens.
         port: 0 before the first start, if it was not chosen.
     """
 
-    def __init__(self, host: str, port: int, prepare: Prepare, *routes: Routes) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        prepare: Prepare,
+        *routes: Routes,
+        tls: ssl.SSLContext | None = None,
+        latency_s: float = 0.0,
+    ) -> None:
         self.host = host
         self.port = port
         self._prepare = prepare
         self._routes = routes
+        self._tls = tls
+        self._latency_s = latency_s
         self._runner: web.AppRunner | None = None
         self._listening: asyncio.Server | None = None
 
@@ -61,7 +80,11 @@ class Site:
         assert http is not None
         try:
             self._listening = await asyncio.get_running_loop().create_server(
-                lambda: LineProtocol(http()), self.host, self.port, backlog=1024
+                lambda: LineProtocol(http(), self._latency_s),
+                self.host,
+                self.port,
+                backlog=1024,
+                ssl=self._tls,
             )
         except OSError:
             await runner.cleanup()

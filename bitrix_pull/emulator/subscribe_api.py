@@ -62,14 +62,14 @@ class SubscribeApi:
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._meet_websocket(request)
         if (status := await push.faults.meet_poll(_line(request))) is not None:
-            push.counters.refused += 1
+            push.refuse("poll", status)
             return answer(status=status)
         if push.version >= 5:
             return answer(status=404)
         try:
             wish = self._read(request.query)
         except Refused as refusal:
-            push.counters.refused += 1
+            push.refuse("poll", refusal)
             if push.version < 3:
                 return answer(status=403, headers={"X-Nginx-PushStream-Explain": _NO_CHANNEL})
             return answer(str(refusal), status=400, headers=_EXPOSED)
@@ -83,10 +83,10 @@ class SubscribeApi:
                 return await self._serve_websocket(request, self._read(request.query))
             except Refused as refused:
                 if push.version >= 3:
-                    push.counters.refused += 1
+                    push.refuse("websocket", refused)
                     return answer(refused.code.text, status=400)
                 refusal = ClosedAtOnce(1008, f'{{"http_status": 403, "explain":"{_NO_CHANNEL}"}}')
-        push.counters.refused += 1
+        push.refuse("websocket", refusal)
         if isinstance(refusal, ClosedAtOnce):
             websocket = web.WebSocketResponse(timeout=_CLOSE_TIMEOUT_S, compress=False)
             await websocket.prepare(request)
@@ -162,7 +162,8 @@ class SubscribeApi:
                 try:
                     self._serve_frame(subscriber, frame)
                 except Refused as refusal:
-                    push.dismiss(subscriber)
+                    push.refuse("publish", refusal)
+                    push.dismiss(subscriber, refusal.code)
                     await subscriber.close(refusal.code, str(refusal))
         except ConnectionError:
             pass  # It went while a ping of its was answered.

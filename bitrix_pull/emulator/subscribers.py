@@ -3,6 +3,7 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from aiohttp import web
 
@@ -17,7 +18,13 @@ _OVERTAKEN_MAX_S = 1.0
 
 
 class Subscriber(ABC):
-    """One connection that listens on some channels."""
+    """One connection that listens on some channels.
+
+    Attributes:
+        number: Of all connections of its server, from 1 on; 0 before it is let in.
+    """
+
+    transport: Literal["websocket", "poll"]
 
     def __init__(
         self,
@@ -28,6 +35,7 @@ class Subscriber(ABC):
         self.channels = channels
         self.wire_format = wire_format
         self.line = line
+        self.number = 0
 
     @property
     def ids(self) -> list[bytes]:
@@ -53,6 +61,8 @@ class WebSocketSubscriber(Subscriber):
     A first message goes out at once; what follows within the next ``gather_s`` seconds
     goes out in one frame at their end (protocol §4).
     """
+
+    transport = "websocket"
 
     def __init__(
         self,
@@ -177,6 +187,8 @@ class PushStreamSubscriber(WebSocketSubscriber):
 class PollSubscriber(Subscriber):
     """A request that hangs until there is something to answer."""
 
+    transport = "poll"
+
     def __init__(
         self,
         channels: Sequence[Subscription],
@@ -206,6 +218,7 @@ class Registry:
         # Dicts are sets that keep their order here.
         self._by_channel: dict[bytes, dict[Subscriber, None]] = {}
         self._all: dict[Subscriber, None] = {}
+        self._last_number = 0
 
     @property
     def subscribers(self) -> list[Subscriber]:
@@ -219,18 +232,22 @@ class Registry:
 
     def add(self, subscriber: Subscriber) -> None:
         """Let the subscriber get what is sent from now on."""
+        self._last_number += 1
+        subscriber.number = self._last_number
         self._all[subscriber] = None
         for channel_id in subscriber.ids:
             self._by_channel.setdefault(channel_id, {})[subscriber] = None
 
-    def remove(self, subscriber: Subscriber) -> None:
-        """Send nothing more to it. No harm if it is not there."""
+    def remove(self, subscriber: Subscriber) -> bool:
+        """Send nothing more to it. Return False if it is not there."""
+        was_there = subscriber in self._all
         self._all.pop(subscriber, None)
         for channel_id in subscriber.ids:
             if (subscribers := self._by_channel.get(channel_id)) is not None:
                 subscribers.pop(subscriber, None)
                 if not subscribers:
                     del self._by_channel[channel_id]
+        return was_there
 
     def on(self, channel_id: bytes) -> Iterable[Subscriber]:
         """Return who listens on one channel."""

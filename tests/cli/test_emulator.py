@@ -1,6 +1,9 @@
 import signal
 import socket
+import ssl
+from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.cli.command import Running, run, start
@@ -25,7 +28,8 @@ async def test_says_where_it_is_and_serves_until_stopped(stop: signal.Signals) -
     emulator = await start_emulator(port)
     ready = await emulator.json_line()
 
-    assert ready.keys() == {"portal", "webhook", "token", "sub", "subws", "pub", "rest", "stat"}
+    addresses = {"portal", "webhook", "oauth", "sub", "subws", "pub", "rest", "stat"}
+    assert ready.keys() == addresses | {"token", "refresh_token", "client_id", "client_secret", "member_id"}
     assert ready["portal"] == f"http://127.0.0.1:{port}"
     by_token = await run("config", "--portal", ready["portal"], "--token", ready["token"], "--json")
     by_webhook = await run("config", "--webhook", ready["webhook"], "--json")
@@ -39,11 +43,69 @@ async def test_says_where_it_is_and_serves_until_stopped(stop: signal.Signals) -
 
 async def test_tells_people_how_to_use_it() -> None:
     emulator = await start("emulator")
-    lines = [await emulator.line() for _ in range(17)]
+    lines = [await emulator.line() for _ in range(22)]
     outcome = await emulator.stop()
 
     assert outcome.code == 0
     assert any(line.startswith("  export BITRIX_PULL_TOKEN=") for line in lines)
+
+
+async def test_every_option_is_taken(tmp_path: Path) -> None:
+    users, faults = tmp_path / "users.json", tmp_path / "faults.json"
+    users.write_text('[{"id": 2, "active": false}]')
+    faults.write_text('{"websocket_refusal": 403}')
+    emulator = await start(
+        *("emulator", "--json", "--push-version", "3", "--mode", "personal", "--portals", "2"),
+        *("--users", str(users), "--faults", str(faults), "--channel-life", "60", "--licence", "basic"),
+        *("--static", 'user.get=[{"ID": "1"}]', "--gather", "0", "--latency", "0.01", "--seed", "7"),
+        *("--rest-limit", "50/2", "--tls", "--control", "0"),
+    )
+    ready = await emulator.json_line()
+    assert len(ready["others"]) == 1
+    assert ready["portal"].startswith("https://")
+    authority = ready["ca_file"]
+    trusting = ssl.create_default_context(cafile=authority)
+    call = f"{ready['portal']}/rest/user.get"
+    async with aiohttp.ClientSession() as session:
+        async with session.post(call, json={"auth": ready["token"]}, ssl=trusting) as answer:
+            assert (await answer.json())["result"] == [{"ID": "1"}]
+        async with session.get(f"{ready['control']}/journal") as answer:
+            assert [entry["details"]["method"] for entry in await answer.json()] == ["user.get"]
+        config = f"{ready['portal']}/rest/pull.application.config.get"
+        async with session.post(config, json={"auth": ready["token"]}, ssl=trusting) as answer:
+            assert (await answer.json())["result"]["server"]["version"] == 3
+        url = ready["subws"].replace("wss:", "https:")
+        upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
+        async with session.get(url, headers=upgrade, ssl=trusting) as answer:
+            assert answer.status == 403
+    outcome = await emulator.stop()
+    assert outcome.code == 0
+    with pytest.raises(OSError, match="No such file"):
+        ssl.create_default_context(cafile=authority)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--users", "/no/such/file"], "No such file"),
+        (["--faults", "FILE"], "misspelt"),
+        (["--static", "user.get"], "METHOD=JSON"),
+        (["--static", "user.get={"], "METHOD=JSON"),
+        (["--rest-limit", "many"], "BURST/PER_S"),
+        (["--rest-limit", "50/0"], "BURST/PER_S"),
+        (["--mode", "shared", "--push-version", "3"], "always 4"),
+        (["--port", "65535", "--portals", "2"], "last port"),
+    ],
+)
+async def test_what_is_no_good_is_said(tmp_path: Path, arguments: list[str], words: str) -> None:
+    file = tmp_path / "faults.json"
+    file.write_text('{"misspelt": 1}')
+    given = [str(file) if argument == "FILE" else argument for argument in arguments]
+    outcome = await run("emulator", *given)
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert words in outcome.err
+    assert "Traceback" not in outcome.err
 
 
 async def test_a_killed_emulator_comes_back_and_so_does_the_listener() -> None:
@@ -75,4 +137,6 @@ async def test_a_killed_emulator_comes_back_and_so_does_the_listener() -> None:
 
     assert outcome.code == 0
     heard = {event["command"]: event["replayed"] for event in outcome.json_lines}
-    assert heard == {"first": True, "second": True, "third": True, "after": False}
+    # When the listener is back does not depend on when the publishers are through.
+    assert list(heard) == ["first", "second", "third", "after"]
+    assert heard["after"] is False

@@ -3,8 +3,9 @@
 import asyncio
 import socket
 import struct
+from collections import deque
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from bitrix_pull.emulator.faults.connection import ConnectionFaults, End
 
@@ -21,12 +22,15 @@ class Line(asyncio.Transport):
         faults: What befalls it.
     """
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, latency_s: float = 0.0) -> None:
         super().__init__()
         self.faults = ConnectionFaults()
         self._transport = transport
         self._waiting = bytearray()
         self._timer: asyncio.TimerHandle | None = None
+        self._latency_s = latency_s
+        self._under_way: deque[tuple[float, bytes]] = deque()
+        self._arriving: asyncio.TimerHandle | None = None
 
     # -- writing ------------------------------------------------------------------
 
@@ -69,14 +73,41 @@ class Line(asyncio.Transport):
         if faults.mute:
             return
         if faults.cut_after_bytes is None:
-            self._transport.write(data)
+            self._send(data)
             return
         data = data[: faults.cut_after_bytes]
         faults.cut_after_bytes -= len(data)
-        self._transport.write(data)
+        self._send(data)
         if faults.cut_after_bytes == 0:
             faults.cut_after_bytes = None
             self.end(faults.end)
+
+    def _send(self, data: Bytes) -> None:
+        """Write, or put it on its way if there is one."""
+        if not self._latency_s:
+            self._transport.write(data)
+            return
+        loop = asyncio.get_running_loop()
+        self._under_way.append((loop.time() + self._latency_s, bytes(data)))
+        if self._arriving is None:
+            self._arriving = loop.call_later(self._latency_s, self._arrive)
+
+    def _arrive(self) -> None:
+        self._arriving = None
+        loop = asyncio.get_running_loop()
+        while self._under_way and self._under_way[0][0] <= loop.time():
+            self._transport.write(self._under_way.popleft()[1])
+        if self._under_way:
+            self._arriving = loop.call_at(self._under_way[0][0], self._arrive)
+
+    def _hurry(self) -> None:
+        """Let what is under way arrive: the end must not overtake it."""
+        if self._arriving is not None:
+            self._arriving.cancel()
+            self._arriving = None
+        for _, data in self._under_way:
+            self._transport.write(data)
+        self._under_way.clear()
 
     # -- ending -------------------------------------------------------------------
 
@@ -84,6 +115,7 @@ class Line(asyncio.Transport):
         """End the connection in one of its ways."""
         match end:
             case "fin":
+                self._hurry()
                 self._transport.close()
             case "reset":
                 # `abort` alone would end it politely. What asyncio gives out here has the
@@ -97,23 +129,31 @@ class Line(asyncio.Transport):
     def close(self) -> None:
         """End it politely; what still trickles is lost. A mute line shows no end."""
         self._stop_trickling()
+        self._hurry()
         if not self.faults.mute:
             self._transport.close()
 
     def abort(self) -> None:
         """End it at once, whatever its faults."""
-        self._stop_trickling()
+        self._forget()
         self._transport.abort()
 
     def lost(self) -> None:
         """Take note that the connection is over."""
-        self._stop_trickling()
+        self._forget()
 
     def _stop_trickling(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._waiting.clear()
+
+    def _forget(self) -> None:
+        self._stop_trickling()
+        if self._arriving is not None:
+            self._arriving.cancel()
+            self._arriving = None
+        self._under_way.clear()
 
     def is_closing(self) -> bool:
         """Tell whether it is ending or has ended."""
@@ -170,14 +210,15 @@ class Line(asyncio.Transport):
 class LineProtocol(asyncio.Protocol):
     """Puts a ``Line`` between a connection and the protocol that serves it."""
 
-    def __init__(self, served_by: asyncio.Protocol) -> None:
+    def __init__(self, served_by: asyncio.Protocol, latency_s: float = 0.0) -> None:
         self._inner = served_by
+        self._latency_s = latency_s
         self._line: Line | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Hand on the line in place of the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._line = Line(transport)
+        # uvloop's transports are none by type.
+        self._line = Line(cast("asyncio.Transport", transport), self._latency_s)
         self._inner.connection_made(self._line)
 
     def data_received(self, data: bytes) -> None:
