@@ -133,10 +133,10 @@ def _read_limit(text: str) -> tuple[int, float]:
 def _explain(described: dict[str, Any]) -> None:
     console = people_console()
     console.print("An emulated Bitrix24 portal and its push server. Ctrl-C stops them.\n", style="bold")
-    for name, address in described.items():
-        for line in address if isinstance(address, list) else [address]:
-            shown = line["portal"] if isinstance(line, dict) else line
-            console.print(f"  {name:<14}{shown}", soft_wrap=True)
+    others: list[dict[str, str]] = described.get("others", [])
+    first = [(name, address) for name, address in described.items() if name != "others"]
+    for name, address in first + [("portal", other["portal"]) for other in others]:
+        console.print(f"  {name:<14}{address}", soft_wrap=True)
     commands = (
         f"export BITRIX_PULL_PORTAL={quote(described['portal'])}",
         f"export BITRIX_PULL_TOKEN={quote(described['token'])}",
