@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from bitrix_pull.errors import InvalidArgument
+from bitrix_pull.portal.zones import is_this_machine, shortest
 
 _NETLOC = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]*)(?::([0-9]{1,5}))?")
 _TARGET = re.compile(r"(?:[/?][!-~]*)?")
@@ -94,7 +95,7 @@ def read_host(text: str) -> str:
     host = text.lower()
     if host.startswith("[") or ":" in host:
         try:
-            return str(ipaddress.IPv6Address(host.removeprefix("[").removesuffix("]")))
+            return shortest(ipaddress.IPv6Address(host.removeprefix("[").removesuffix("]")))
         except ValueError:
             raise ValueError("holds no valid host and port") from None
     name = host if host.isascii() else _punycode(host)
@@ -249,7 +250,7 @@ def may_lack_tls(address: Address, http_hosts: Collection[str]) -> bool:
 def is_loopback(host: str) -> bool:
     """True if a host, as ``Address.host`` has it, is this machine by its name alone."""
     try:
-        return host == "localhost" or host.endswith(".localhost") or ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or host.endswith(".localhost") or is_this_machine(host)
     except ValueError:
         return False
 

@@ -11,7 +11,6 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Iterable
-from enum import IntEnum
 from functools import lru_cache
 from typing import Literal
 from urllib.parse import urlsplit
@@ -23,6 +22,7 @@ from bitrix_pull.errors import InvalidConfig
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.addresses import TLS_ADVICE, is_loopback, may_lack_tls, read_address, read_hosts
 from bitrix_pull.portal.models import ServerConfig
+from bitrix_pull.portal.zones import Zone, zone_of
 
 AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
 """What ``socket.getaddrinfo`` tells of an address."""
@@ -34,56 +34,10 @@ _SCHEMES: dict[Purpose, tuple[str, ...]] = {
     "long_polling": ("https", "http"),
     "publish": ("https", "http"),
 }
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
-_THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
-_METADATA = frozenset(
-    map(ipaddress.ip_address, ("168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254"))
-)
-"""Where cloud machines fetch credentials of their own, beside the link-local 169.254.169.254."""
-
 _ADVICE = "If that is right, allow the host with PullOptions(allow_private_hosts=...)."
 
 _HAPPY_EYEBALLS_S = 0.25
 """How long to try one address before the next one is tried beside it (RFC 8305)."""
-
-
-class Zone(IntEnum):
-    """How near to this machine an address leads; the greater, the nearer."""
-
-    PUBLIC = 0
-    PRIVATE = 1
-    """A local network, a VPN or a carrier's network."""
-    LOOPBACK = 2
-    UNFIT = 3
-    """No place for a server of anybody: link-local, multicast, unspecified, cloud metadata."""
-
-
-def zone_of(ip: str) -> Zone:
-    """Return where an IP address leads.
-
-    Raises:
-        ValueError: It is none.
-    """
-    address = ipaddress.ip_address(ip)
-    if isinstance(address, ipaddress.IPv6Address):
-        # These carry an IPv4 address, and it is that one which is reached.
-        embedded = address.ipv4_mapped or address.sixtofour
-        if address in _NAT64:
-            embedded = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
-        if embedded is not None:
-            return zone_of(str(embedded))
-        if address in _LOCAL_NAT64 or address.is_site_local:
-            return Zone.PRIVATE
-    elif address in _THIS_NETWORK:
-        return Zone.UNFIT
-    if address.is_loopback:
-        return Zone.LOOPBACK
-    if address.is_link_local or address.is_multicast or address.is_unspecified or address.is_reserved:
-        return Zone.UNFIT
-    if address in _METADATA:
-        return Zone.UNFIT
-    return Zone.PUBLIC if address.is_global else Zone.PRIVATE
 
 
 class AddressRefused(PermissionError):  # noqa: N818 - reads as what happened

@@ -1,16 +1,13 @@
 """Where secrets may go: zones, who may name what, and that a check is never outlived."""
 
-import ipaddress
 import socket
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bitrix_pull.errors import InvalidArgument, InvalidConfig
 from bitrix_pull.options import PullOptions
-from bitrix_pull.portal.destinations import AddressRefused, CheckedResolver, Destinations, Zone, zone_of
+from bitrix_pull.portal.destinations import AddressRefused, CheckedResolver, Destinations
 from bitrix_pull.portal.models import ServerConfig
 from tests.internet.stand import PORTAL, PORTAL_IP, Internet
 
@@ -23,38 +20,6 @@ def internet(monkeypatch: pytest.MonkeyPatch) -> Internet:
     internet = Internet(monkeypatch)
     internet.names[PORTAL] = [PORTAL_IP]
     return internet
-
-
-@pytest.mark.parametrize(
-    ("zone", "addresses"),
-    [
-        (Zone.PUBLIC, "8.8.8.8 20.30.40.50 2606:4700::1111 ::ffff:8.8.8.8 64:ff9b::808:808 2002:808:808::1"),
-        (
-            Zone.PRIVATE,
-            "10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 100.64.0.1 198.18.0.1 fc00::1 fd12:3456::1"
-            " ::ffff:10.0.0.1 64:ff9b::a00:1 2002:a00:1::1 64:ff9b:1::1 fec0::1",
-        ),
-        (Zone.LOOPBACK, "127.0.0.1 127.255.255.254 ::1 ::ffff:127.0.0.1 64:ff9b::7f00:1"),
-        (
-            Zone.UNFIT,
-            "0.0.0.0 0.1.2.3 169.254.169.254 224.0.0.1 240.0.0.1 255.255.255.255 168.63.129.16"
-            " 100.100.100.200 192.0.0.192 :: fe80::1 fe80::1%eth0 ff02::1 fd00:ec2::254"
-            " ::127.0.0.1 ::ffff:169.254.169.254 64:ff9b::a9fe:a9fe 2002:a9fe:a9fe::1",
-        ),
-    ],
-)
-def test_how_near_an_address_is(zone: Zone, addresses: str) -> None:
-    assert {address: zone_of(address) for address in addresses.split()} == dict.fromkeys(
-        addresses.split(), zone
-    )
-
-
-@given(st.ip_addresses())
-def test_every_address_has_a_zone_and_none_but_global_ones_are_public(
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
-) -> None:
-    if zone_of(str(address)) is Zone.PUBLIC and address not in ipaddress.ip_network("64:ff9b::/96"):
-        assert address.is_global or (isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped)
 
 
 def of(portal: str | None, *, named: Sequence[str] = (), **options: Sequence[str]) -> Destinations:
