@@ -15,7 +15,7 @@ from typing_extensions import TypeVar as DefaultedTypeVar
 from bitrix_pull.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+    from pydantic import TypeAdapter, ValidationError
 
     from bitrix_pull.client import PullClient
 
@@ -75,6 +75,37 @@ def _adapter_of(model: Hashable, written: str) -> "TypeAdapter[Any]":
     from pydantic import TypeAdapter
 
     return TypeAdapter(cast("Any", model))
+
+
+def validated(adapter: "TypeAdapter[M]", value: object) -> M:
+    """Return a value as a model's adapter makes it.
+
+    Raises:
+        pydantic.ValidationError: It does not fit. The text does not show the value, which is
+            the portal's customers' business; ``errors()`` has it.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise _without_input(error) from None
+
+
+def _without_input(error: "ValidationError") -> "ValidationError":
+    from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, PydanticKnownError
+
+    def again(item: ErrorDetails) -> InitErrorDetails:
+        kind: str | PydanticCustomError = item["type"]
+        try:
+            PydanticKnownError(cast("Any", kind), item.get("ctx"))
+        except (KeyError, TypeError, ValueError):
+            # One of the model's own.
+            kind = PydanticCustomError(cast("Any", kind), cast("Any", item["msg"]))
+        return InitErrorDetails(type=kind, loc=item["loc"], input=item["input"], ctx=item.get("ctx", {}))
+
+    details = list(map(again, error.errors(include_url=False)))
+    return type(error).from_exception_data(error.title, details, hide_input=True)
 
 
 class Settlement(Protocol):
@@ -175,7 +206,7 @@ class Event:
         Raises:
             pydantic.ValidationError: It does not fit; a model's own code may raise others.
         """
-        return adapter_of(model).validate_python(self.raw)
+        return validated(adapter_of(model), self.raw)
 
     def with_model(self, adapter: "TypeAdapter[Any]") -> Self:
         """Return the event with its payload as ``parse`` makes it; for the dispatcher.
@@ -187,7 +218,7 @@ class Event:
             typed = self._typed = {}
         elif (known := typed.get(adapter)) is not None:
             return known
-        made = self.but(**{self.payload_field: adapter.validate_python(self.raw)})
+        made = self.but(**{self.payload_field: validated(adapter, self.raw)})
         made._raw = self.raw
         typed[adapter] = made
         return made

@@ -22,6 +22,7 @@ _SECRETS = re.compile(
     | (?P<user>://) [^/\s@'"]+ (?=@)                    # user and password
     | (?P<name>\b(?i:auth|(?:\w+_)?token|client_secret|password|CHANNEL_ID|clientId|signature|jwt)
         (?: = | ["']\s*[:=]\s*["'] )) [^&\s'"<>]+       # a parameter or field with one
+    | (?P<input>\binput_value=) .{0,300}? (?=,\ input_type=)  # customers' data, as pydantic shows it
     | (?<![\w-])eyJ[\w-]+\.[\w-]+\.[\w-]*              # a JWT
     | \b(?:[0-9a-f]{32,}|[0-9A-F]{32,}|[0-9A-Za-z]{40,})\b  # a token, channel or signature
     """,
@@ -38,7 +39,8 @@ _LONGEST_LINE = 2_000
 def hide(text: str) -> str:
     """Return a text without what looks like a secret."""
     return _SECRETS.sub(
-        lambda found: f"{found['path'] or found['user'] or found['name'] or ''}{HIDDEN}", text
+        lambda found: f"{found['path'] or found['user'] or found['name'] or found['input'] or ''}{HIDDEN}",
+        text,
     )
 
 

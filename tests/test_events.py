@@ -1,12 +1,14 @@
 """What a client hands to its user."""
 
 import pickle
+import traceback
 from copy import copy, deepcopy
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import pytest
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from bitrix_pull import AccessToken, PullClient
 from bitrix_pull.events import (
@@ -116,3 +118,47 @@ def test_senders() -> None:
 @pytest.mark.parametrize("state", State)
 def test_a_state_prints_as_its_name(state: State) -> None:
     assert str(state) == state.name.lower()
+
+
+class Person(BaseModel):
+    """A model with what pydantic reports in different ways: types, a validator, a kind of its own."""
+
+    id: int
+    name: Annotated[str, Field(max_length=3)]
+    even: int
+    odd: int
+    kind: Literal["a", "b"]
+
+    @field_validator("even")
+    @classmethod
+    def _is_even(cls, value: int) -> int:
+        if value % 2:
+            raise ValueError("it is odd")
+        return value
+
+    @field_validator("odd")
+    @classmethod
+    def _is_odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise PydanticCustomError("my_kind", "it is even, {{really}}")
+        return value
+
+
+def test_what_does_not_fit_a_model_is_not_shown() -> None:
+    params = {"id": "Ann Smith", "name": "Bob Miller", "even": 7_007, "odd": 8_008, "kind": "Eve Jones"}
+    came = event(params)
+    with pytest.raises(ValidationError) as plain:
+        Person.model_validate(params)
+    for ask in (lambda: came.parse(Person), lambda: came.with_model(adapter_of(Person))):
+        with pytest.raises(ValidationError) as caught:
+            ask()
+        told = "".join(traceback.format_exception(caught.value))
+        for value in params.values():
+            assert str(value) not in told
+        assert "input_value" not in told
+        # Programs get all that pydantic tells.
+        assert caught.value.errors(include_url=False, include_context=False) == plain.value.errors(
+            include_url=False, include_context=False
+        )
+        assert "it is odd" in told
+        assert "at most 3 characters" in told

@@ -28,6 +28,7 @@ SECRETS = {
     """{"auth":"abc", 'access_token': 'def'}""": """{"auth":"***", 'access_token': '***'}""",
     "http://user:pass@proxy:3128": "http://***@proxy:3128",
     "Ab3" * 14: "***",
+    "[type=x, input_value='Ann, 42', input_type=str]": "[type=x, input_value=***, input_type=str]",
 }
 
 HARMLESS = [
