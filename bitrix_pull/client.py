@@ -33,7 +33,7 @@ from bitrix_pull.presence.extension import check_tags, extend_watch
 from bitrix_pull.presence.status import Presence
 from bitrix_pull.presence.watch import CHANGE_COMMAND, CHANGE_MODULE, PresenceWatch, watch_presence
 from bitrix_pull.publish.batch import Batch
-from bitrix_pull.publish.message import Message
+from bitrix_pull.publish.message import Message, Params
 from bitrix_pull.publish.notifications import notify
 from bitrix_pull.publish.publisher import Route
 from bitrix_pull.publish.receipt import Receipt
@@ -324,7 +324,7 @@ class PullClient(Router):
     async def publish(
         self,
         command: str,
-        params: Mapping[str, Any] | None = None,
+        params: Params | None = None,
         *,
         module: str = "application",
         users: int | Iterable[int] | None = None,
@@ -344,7 +344,7 @@ class PullClient(Router):
 
         Args:
             command: Letters, digits and ``_ : | . -``.
-            params: The payload: what JSON can hold.
+            params: The payload: a mapping, pydantic model or dataclass; see ``Message``.
             module: Lower-case letters, digits, dots and underscores.
             users: User ids whose private channels get it. Other users than oneself take an
                 administrator over REST, and the right to ask for their channels otherwise.

@@ -1,5 +1,6 @@
 """Several calls in one request: the REST method ``batch``, and lists that come in pages."""
 
+import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import quote_plus
@@ -80,8 +81,9 @@ def _by_key(value: Any) -> Mapping[str, Any]:
 
 def _command(method: str, params: Mapping[str, Any]) -> str:
     check_method(method)
-    encode_json(params)  # Refuses what JSON cannot hold either.
-    pairs = [f"{quote_plus(name)}={quote_plus(value)}" for name, value in _fields(params)]
+    # Refuses what JSON cannot hold either, and gives dates and the like the same form.
+    plain = json.loads(encode_json(params))
+    pairs = [f"{quote_plus(name)}={quote_plus(value)}" for name, value in _fields(plain)]
     return f"{method}?{'&'.join(pairs)}" if pairs else method
 
 

@@ -1,10 +1,10 @@
 """Messages that are collected first and sent together."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from bitrix_pull.publish.message import Message
+from bitrix_pull.publish.message import Message, Params
 from bitrix_pull.publish.receipt import Receipt
 from bitrix_pull.wire.channel_ids import PublicChannel
 
@@ -32,7 +32,7 @@ class Batch:
     def publish(
         self,
         command: str,
-        params: Mapping[str, Any] | None = None,
+        params: Params | None = None,
         *,
         module: str = "application",
         users: int | Iterable[int] | None = None,

@@ -3,13 +3,25 @@
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, ClassVar, Protocol
+
+from pydantic import BaseModel
 
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.portal.user_ids import check_user_ids
 from bitrix_pull.wire.channel_ids import PublicChannel
 from bitrix_pull.wire.json_text import encode_json
+
+
+class Dataclass(Protocol):
+    """An instance of any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+Params = Mapping[str, Any] | BaseModel | Dataclass
+"""A payload to publish: what becomes a JSON object."""
 
 _COMMAND = re.compile(r"[A-Za-z0-9_:|.-]+")
 _MODULE = re.compile(r"[a-z0-9._]+")
@@ -44,7 +56,7 @@ class Message:
     def __init__(
         self,
         command: str,
-        params: Mapping[str, Any] | None = None,
+        params: Params | None = None,
         *,
         module: str = "application",
         users: int | Iterable[int] | None = None,
@@ -55,7 +67,10 @@ class Message:
 
         Args:
             command: Letters, digits and ``_ : | . -``.
-            params: The payload: what JSON can hold.
+            params: The payload: a mapping, a pydantic model or a dataclass, of what JSON can hold,
+                of such models in their turn, and of dates, times, UUIDs and enums. Integers are
+                exact whatever their size; a ``Decimal`` goes as text with all its digits; NaN
+                and infinities, bytes and sets are refused.
             module: Lower-case letters, digits, dots and underscores.
             users: One user id or several.
             channels: One public channel or several, as ``PUB.SIG`` texts or ``PublicChannel``.
@@ -73,10 +88,10 @@ class Message:
             "use lower-case letters, digits, dots and underscores only (MODULE_ID_ERROR)",
         )
         params = {} if params is None else params
-        if not isinstance(params, Mapping):
+        if not (isinstance(params, Mapping | BaseModel) or _is_dataclass(params)):
             raise InvalidArgument(
-                f"params must be a mapping that becomes a JSON object, not {type(params).__name__} "
-                "(PARAMS_ERROR)"
+                f"params must be a mapping, model or dataclass that becomes a JSON object, "
+                f"not {type(params).__name__} (PARAMS_ERROR)"
             )
         if not isinstance(to_self, bool):
             raise InvalidArgument(f"to_self must be True or False, not {type(to_self).__name__}")
@@ -87,7 +102,10 @@ class Message:
         set_field(self, "channels", _check_channels(channels))
         set_field(self, "to_self", to_self)
         content = {"module_id": module, "command": command, "params": params}
-        set_field(self, "body", encode_json(content))
+        body = encode_json(content)
+        if not body.endswith(b"}}"):
+            raise InvalidArgument(f"params of {type(params).__name__} become no JSON object (PARAMS_ERROR)")
+        set_field(self, "body", body)
 
     @property
     def params(self) -> dict[str, Any]:
@@ -99,6 +117,10 @@ class Message:
     def to_everybody(self) -> bool:
         """True if nobody is named: it is for the application's shared channel."""
         return not (self.users or self.channels or self.to_self)
+
+
+def _is_dataclass(value: object) -> bool:
+    return is_dataclass(value) and not isinstance(value, type)
 
 
 def _check_name(what: str, name: object, allowed: re.Pattern[str], rule: str) -> None:

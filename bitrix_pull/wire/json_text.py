@@ -3,7 +3,12 @@
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
+from enum import Enum
 from typing import Any, cast
+from uuid import UUID
 
 import orjson
 
@@ -137,7 +142,9 @@ def encode_json(value: Any, what: str = "the params") -> bytes:
     NaN where orjson writes ``null``.
 
     Args:
-        value: Mappings, lists, tuples, strings, numbers, booleans and None.
+        value: Mappings, lists, tuples, strings, integers of any size, floats, booleans, None;
+            dates and times (ISO 8601), UUIDs and enums (their values) as orjson writes them, a
+            Decimal as text with all its digits, dataclasses and pydantic models as maps.
         what: What it is to the caller; opens the error text.
 
     Raises:
@@ -155,11 +162,31 @@ def encode_json(value: Any, what: str = "the params") -> bytes:
         raise InvalidArgument(f"{what} are nested too deeply") from None
 
 
-def _as_dict(value: object) -> dict[Any, Any]:
-    """Take a mapping that is no dict, which the encoder does not know, for one."""
-    if isinstance(value, Mapping):
-        return dict(cast("Mapping[object, object]", value))
-    raise TypeError(f"{type(value).__name__} is no JSON type")
+def as_json_value(value: object) -> Any:
+    """Return what stands in JSON for a value that the encoder does not know.
+
+    Raises:
+        TypeError: Nothing does.
+    """
+    match value:
+        case Mapping():
+            return dict(cast("Mapping[object, object]", value))
+        case datetime() | date() | time():
+            return value.isoformat()
+        case UUID():
+            return str(value)
+        case Decimal() if value.is_finite():
+            # As a number it would be rounded where it is read.
+            return str(value)
+        case Enum():
+            return value.value
+        case _ if (serializer := getattr(type(value), "__pydantic_serializer__", None)) is not None:
+            return serializer.to_python(value, mode="json")
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            names = (item.name for item in fields(value) if not item.name.startswith("_"))
+            return {name: getattr(value, name) for name in names}
+        case _:
+            raise TypeError(f"{type(value).__name__} is no JSON type")
 
 
-_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_as_dict)
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=as_json_value)

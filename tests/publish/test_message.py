@@ -1,14 +1,21 @@
 """What is checked before anything is sent (protocol §2, event.add)."""
 
+import dataclasses
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from enum import Enum
 from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, RootModel
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from bitrix_pull import Message, PublicChannel
 from bitrix_pull.errors import InvalidArgument
@@ -192,3 +199,77 @@ def test_what_is_shown_of_it_holds_neither_payload_nor_channels() -> None:
     assert "payload" not in shown
     assert PUB not in shown
     assert SIG not in shown
+
+
+# -- what becomes of Python's values --------------------------------------------------------
+
+
+class Color(Enum):
+    RED = "red"
+
+
+class Line(BaseModel):
+    sku: str
+    price: Decimal
+    at: datetime
+
+
+@dataclasses.dataclass
+class Order:
+    id: int
+    lines: list[Line]
+    _note: str = "not for others"
+
+
+@pydantic_dataclass
+class Note:
+    text: str
+
+
+AT = datetime(2026, 3, 31, 17, 5, 18, 123, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (AT, "2026-03-31T17:05:18.000123+00:00"),
+        (datetime(2026, 3, 31), "2026-03-31T00:00:00"),
+        (date(2026, 3, 31), "2026-03-31"),
+        (time(17, 5), "17:05:00"),
+        (UUID(int=7), "00000000-0000-0000-0000-000000000007"),
+        (Color.RED, "red"),
+        (Decimal("0.10000000000000000000000000001"), "0.10000000000000000000000000001"),
+        (10**40 + 1, 10**40 + 1),
+        (
+            Line(sku="a", price=Decimal("1.50"), at=AT),
+            {"sku": "a", "price": "1.50", "at": "2026-03-31T17:05:18.000123Z"},
+        ),
+        (Order(7, []), {"id": 7, "lines": []}),
+        (Note("x"), {"text": "x"}),
+        (MappingProxyType({"a": AT.date()}), {"a": "2026-03-31"}),
+        ((1, [Color.RED]), [1, ["red"]]),
+    ],
+)
+def test_pythons_values_have_a_form_in_json(value: Any, written: Any) -> None:
+    assert Message("x", {"value": value}).params == {"value": written}
+    if isinstance(written, dict):
+        assert Message("x", value).params == written
+
+
+def test_dataclasses_and_models_may_hold_each_other() -> None:
+    order = Order(7, [Line(sku="a", price=Decimal(1), at=AT)])
+    assert Message("x", order).params["lines"][0]["price"] == "1"
+
+
+@pytest.mark.parametrize(
+    "value", [b"x", {1}, object(), Decimal("NaN"), Decimal("Infinity"), float("nan"), Order, Line, 1j]
+)
+def test_what_has_no_form_in_json_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidArgument):
+        Message("x", {"value": value})
+
+
+@pytest.mark.parametrize("params", [Order, Line, Color.RED, AT, RootModel[list[int]]([1]), [1], "x"])
+def test_what_becomes_no_object_is_refused(params: Any) -> None:
+    with pytest.raises(InvalidArgument, match="PARAMS_ERROR"):
+        Message("x", params)
