@@ -336,8 +336,8 @@ class PullClient(Router):
     ) -> Receipt:
         """Publish an event.
 
-        Works on a client that is not started too, but for the socket; ``close()`` it after
-        the last one, in the same event loop.
+        Works on a client that is not started too, but for the socket. ``asyncio.run(pull.publish(…))``
+        leaves nothing open; in a loop that goes on, ``close()`` the client after the last one.
 
         Everybody who is named gets it; where nobody is, the application's shared channel does,
         which only REST reaches.

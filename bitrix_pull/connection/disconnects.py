@@ -115,7 +115,7 @@ def ended_by_close(code: int | None) -> Ended:
             sign = Sign.PUBLISH_REFUSED
         case _:
             sign = Sign.SERVER_TROUBLE
-    return Ended(sign, f"the push server closed with {describe(code)}", code)
+    return Ended(sign, _with_reason(f"the push server closed with {describe(code)}", sign), code)
 
 
 def ended_by_status(status: int) -> Ended:
@@ -126,4 +126,14 @@ def ended_by_status(status: int) -> Ended:
         sign = Sign.BLOCKED
     else:
         sign = Sign.SERVER_TROUBLE
-    return Ended(sign, f"the push server answered with status {status}", status)
+    return Ended(sign, _with_reason(f"the push server answered with status {status}", sign), status)
+
+
+def _with_reason(text: str, sign: Sign) -> str:
+    """Add what a server means that refuses channels: two systems disagree, and neither says so."""
+    if sign is not Sign.CHANNEL_REFUSED:
+        return text
+    return (
+        f"{text.removesuffix('.')}. It refused the channels: they are unknown to it, expired,"
+        " or signed with another key than the portal's"
+    )

@@ -16,7 +16,7 @@ from bitrix_pull.connection.frame_socket import FrameSocket
 from bitrix_pull.connection.sent_frames import SentFrames, require_open
 from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.options import PullOptions
-from bitrix_pull.portal.destinations import AddressRefused
+from bitrix_pull.portal.destinations import AddressRefused, named_server
 from bitrix_pull.portal.http import HttpSession
 from bitrix_pull.portal.portal_clock import date_of
 from bitrix_pull.redaction import quiet_logger
@@ -70,7 +70,7 @@ class WebSocketConnection:
         Raises:
             Ended: The server refused, or nothing answered.
         """
-        proxy = http.proxy_for(url)
+        proxy, server = http.proxy_for(url), named_server(url)
         tls_to_proxy: dict[str, Any] = {"proxy_ssl": http.tls} if proxy and proxy.startswith("https:") else {}
         try:
             async with asyncio.timeout(options.connect_timeout_s):
@@ -93,11 +93,15 @@ class WebSocketConnection:
         except InvalidStatus as error:
             raise ended_by_status(error.response.status_code) from None
         except TimeoutError:
-            raise Ended(Sign.UNANSWERED, "the push server did not answer the handshake in time") from None
+            text = f"the push server at {server} did not answer the handshake in time"
+            raise Ended(Sign.UNANSWERED, text) from None
         except AddressRefused as refused:
-            raise Ended(Sign.UNANSWERED, f"no connection to the push server: {refused.text}") from None
+            raise Ended(
+                Sign.UNANSWERED, f"no connection to the push server at {server}: {refused.text}"
+            ) from None
         except OSError as error:
-            raise Ended(Sign.UNANSWERED, f"no connection to the push server ({_cause(error)})") from None
+            text = f"no connection to the push server at {server} ({_cause(error)})"
+            raise Ended(Sign.UNANSWERED, text) from None
         except ConnectionClosed:
             raise Ended(Sign.UNANSWERED, "the connection was cut during the handshake") from None
         except InvalidHandshake as error:

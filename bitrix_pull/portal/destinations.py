@@ -192,6 +192,12 @@ class CheckedResolver(AbstractResolver):
         """Do nothing: there is nothing open."""
 
 
+def named_server(url: str) -> str:
+    """Return host and port of an address, for error texts: who runs a firewall must know both."""
+    host, port = _host_and_port(url)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _host_and_port(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     return parts.hostname or "", parts.port or (443 if parts.scheme in ("https", "wss") else 80)

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import functools
 import os
+import re
 import socket
 import ssl
 import urllib.request
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import aiohttp
@@ -17,11 +19,16 @@ import aiohttp
 from bitrix_pull.errors import AnswerTooLarge, InvalidArgument, Unreachable
 from bitrix_pull.options import PullOptions, check_proxy
 from bitrix_pull.portal.addresses import is_loopback
-from bitrix_pull.portal.destinations import AddressRefused, CheckedResolver, Destinations
+from bitrix_pull.portal.destinations import AddressRefused, CheckedResolver, Destinations, named_server
 from bitrix_pull.portal.portal_clock import PortalClock, date_of
 from bitrix_pull.redaction import get_logger
 
 _log = get_logger("portal")
+
+_EXCEPTION = re.compile(
+    r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?|(?P<bare>[0-9a-f:./]+)"
+)
+"""An entry of ``NO_PROXY``."""
 
 _UNSENT = (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError, AddressRefused)
 """What is raised before anything of a request is sent: there is no connection yet."""
@@ -54,7 +61,7 @@ class HttpSession:
     """Owns the aiohttp session that REST, long polling and publishing share.
 
     The session is made when it is first needed and again after ``close()`` or the end of its
-    event loop, so that an instance can be created outside a running loop. A session given by
+    event loop, which closes it, so that an instance can be created outside a running loop. A session given by
     the user is never closed, and keeps its own settings but for what the options set.
 
     Args:
@@ -78,6 +85,7 @@ class HttpSession:
         self._options = options
         self._given = given
         self._own: aiohttp.ClientSession | None = None
+        self._ending: AsyncGenerator[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.tls = options.ssl or _default_tls()
         self.clock = PortalClock()
@@ -88,9 +96,8 @@ class HttpSession:
                 ' proxy of its own: set PullOptions(proxy=...), or transport="long_polling"'
             )
 
-    @property
-    def session(self) -> aiohttp.ClientSession:
-        """The aiohttp session. Needs a running loop.
+    async def _session(self) -> aiohttp.ClientSession:
+        """Return the session to use.
 
         Raises:
             InvalidArgument: The user's own session is closed.
@@ -99,13 +106,15 @@ class HttpSession:
             if self._given.closed:
                 raise InvalidArgument("the aiohttp session given as http= is closed")
             return self._given
-        if self._own is None or self._is_stranded:
+        if self._own is None or self._own.closed or self._is_stranded:
             self._loop = asyncio.get_running_loop()
             # A jar that keeps nothing: each call carries its own credentials.
             self._own = aiohttp.ClientSession(
                 cookie_jar=aiohttp.DummyCookieJar(),
                 connector=aiohttp.TCPConnector(resolver=CheckedResolver(self.destinations)),
             )
+            self._ending = _closed_with_the_loop(self._own)
+            await anext(self._ending)
         return self._own
 
     @property
@@ -162,8 +171,8 @@ class HttpSession:
             Unreachable: No complete HTTP answer came in time.
             AnswerTooLarge: The body is larger than ``max_bytes``.
         """
-        host = urlsplit(url).netloc.rpartition("@")[2]
-        session, proxy = self.session, self.proxy_for(url)
+        host = named_server(url)
+        session, proxy = await self._session(), self.proxy_for(url)
         proxy_address, proxy_headers = _told_apart(proxy)
         through_tunnel = url.startswith("https:")
         try:
@@ -226,7 +235,8 @@ class HttpSession:
             case aiohttp.ClientConnectorCertificateError():
                 return f"its TLS certificate is not accepted ({error.certificate_error})"
             case aiohttp.ClientSSLError():
-                return "the TLS handshake failed"
+                reason = getattr(error.os_error, "reason", None) or error.os_error.strerror
+                return f"the TLS handshake failed ({reason or type(error.os_error).__name__})"
             case aiohttp.ClientConnectorError():
                 return os.strerror(error.errno) if error.errno else "the connection failed"
             case aiohttp.ClientResponseError():
@@ -245,9 +255,20 @@ class HttpSession:
 
     async def close(self) -> None:
         """Close the session if it was made here. It is made anew when needed again."""
-        own, self._own = self._own, None
-        if own is not None and not self._is_stranded:
-            await own.close()
+        self._own, ending, self._ending = None, self._ending, None
+        if ending is not None and not self._is_stranded:
+            await ending.aclose()
+
+
+async def _closed_with_the_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None]:
+    """Close a session when this is closed, which an event loop does at its end with what is left open.
+
+    So ``asyncio.run(pull.publish(...))`` leaves nothing behind.
+    """
+    try:
+        yield
+    finally:
+        await session.close()
 
 
 @functools.cache
@@ -283,6 +304,33 @@ def _told_apart(proxy: str | None) -> tuple[str | None, dict[str, str]]:
     return address.geturl(), {"Proxy-Authorization": f"Basic {b64encode(credentials).decode()}"}
 
 
+def _is_excepted(host: str, port: int, exceptions: str) -> bool:
+    """Tell whether ``NO_PROXY`` names a host, in any of the ways that are in use for it.
+
+    ``*`` for all; a name for itself and what is below it, with or without ``.`` or ``*.`` before;
+    an IP address or a network of them; each with or without a port.
+    """
+    for entry in exceptions.lower().replace(",", " ").split():
+        match = _EXCEPTION.fullmatch(entry)
+        if match is None or (match["port"] and int(match["port"]) != port):
+            continue
+        name = match["ipv6"] or match["host"] or match["bare"]
+        if name == "*" or _is_within(host, name):
+            return True
+        name = name.removeprefix("*").removeprefix(".")
+        if name and (host == name or host.endswith(f".{name}")):
+            return True
+    return False
+
+
+def _is_within(host: str, network: str) -> bool:
+    """True if an IP address is in a network, or the same as another one."""
+    try:
+        return ip_address(host) in ip_network(network, strict=False)
+    except ValueError:
+        return False
+
+
 def _environment_proxy(url: SplitResult) -> str | None:
     """Return the proxy that the environment names for an address.
 
@@ -290,11 +338,11 @@ def _environment_proxy(url: SplitResult) -> str | None:
         InvalidArgument: It cannot be used: going past it is not what the user wants.
     """
     scheme = {"ws": "http", "wss": "https"}.get(url.scheme, url.scheme)
-    # NO_PROXY may name a host with its port.
-    port = "" if url.port else f":{443 if scheme == 'https' else 80}"
-    if urllib.request.proxy_bypass(f"{url.netloc}{port}"):
-        return None
     proxies = urllib.request.getproxies()
+    host, port = url.hostname or "", url.port or (443 if scheme == "https" else 80)
+    # Some systems have settings of their own beside the environment's.
+    if urllib.request.proxy_bypass(f"{url.netloc}") or _is_excepted(host, port, proxies.get("no", "")):
+        return None
     name = next((name for name in (scheme, "all", "socks") if proxies.get(name)), None)
     if name is None:
         return None

@@ -23,6 +23,7 @@ class Call:
     query: dict[str, str]
     body: Any
     headers: dict[str, str]
+    peer: object = None
 
 
 @dataclass
@@ -47,8 +48,9 @@ class StubPortal:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()
         body = orjson.loads(raw) if raw else None
+        peer: object = request.transport and request.transport.get_extra_info("peername")
         self.calls.append(
-            Call(request.method, request.path, dict(request.query), body, dict(request.headers))
+            Call(request.method, request.path, dict(request.query), body, dict(request.headers), peer)
         )
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
         return reply if isinstance(reply, web.StreamResponse) else await reply(request)

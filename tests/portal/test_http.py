@@ -1,9 +1,12 @@
 """The shared session: its life, its limits, and what it says when nobody answers."""
 
 import asyncio
+import gc
+import re
 import socket
 import ssl
 import traceback
+import warnings
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
@@ -140,7 +143,8 @@ async def test_what_answers_is_no_http_or_no_tls(http: HttpSession) -> None:
     server = await asyncio.start_server(talk, "127.0.0.1", 0)
     host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     assert "what it sent is no HTTP" in await failure(http, f"http://{host}")
-    assert "the TLS handshake failed" in await failure(http, f"https://{host}")
+    text = await failure(http, f"https://{host}")
+    assert re.search(r"the TLS handshake failed \([A-Z_]+\)$", text), text
     server.close()
     await server.wait_closed()
 
@@ -179,7 +183,7 @@ async def test_a_name_that_cannot_be_resolved(internet: Internet) -> None:
         http = HttpSession(PullOptions(), session)
         assert (
             await failure(http, "https://acme.test")
-            == "acme.test did not answer: its name cannot be resolved"
+            == "acme.test:443 did not answer: its name cannot be resolved"
         )
 
 
@@ -196,19 +200,19 @@ async def test_connecting_has_a_deadline_of_its_own(internet: Internet) -> None:
 async def test_the_session_is_made_when_needed_and_again_after_close(
     portal: StubPortal, http: HttpSession
 ) -> None:
-    first = http.session
-    assert http.session is first
-    await http.close()
-    await http.close()
-    assert first.closed
-    assert (await get(http, portal.url)).status == 200
-    assert http.session is not first
+    for _ in range(2):
+        assert (await get(http, portal.url)).status == 200
+        assert (await get(http, portal.url)).status == 200
+        await http.close()
+        await http.close()
+    # A connection is used again, but not beyond the session's close.
+    ports = [call.peer for call in portal.calls]
+    assert ports[0] == ports[1] != ports[2] == ports[3]
 
 
 async def test_a_given_session_is_used_and_left_open(portal: StubPortal, options: PullOptions) -> None:
     async with aiohttp.ClientSession(headers={"X-Mine": "yes"}) as mine:
         http = HttpSession(options, mine)
-        assert http.session is mine
         await get(http, portal.url)
         await http.close()
         assert not mine.closed
@@ -217,21 +221,38 @@ async def test_a_given_session_is_used_and_left_open(portal: StubPortal, options
         await get(http, portal.url)
 
 
-def test_an_event_loop_that_ended_without_close_leaves_nothing_in_the_way(options: PullOptions) -> None:
+async def test_an_event_loop_that_ends_closes_what_is_left_open(
+    portal: StubPortal, options: PullOptions
+) -> None:
     http = HttpSession(options)
 
-    async def use() -> aiohttp.ClientSession:
-        return http.session
+    def use() -> None:
+        # Warnings of what was not closed are errors in this suite.
+        assert asyncio.run(get(http, portal.url)).status == 200
+        gc.collect()
 
-    async def close() -> None:
-        await http.close()
+    for _ in range(2):
+        await asyncio.to_thread(use)
+    assert (await get(http, portal.url)).status == 200
+    await http.close()
 
-    first = asyncio.run(use())
-    second = asyncio.run(use())
-    assert second is not first
-    asyncio.run(close())
-    for stranded in (first, second):
-        stranded.detach()  # So that it does not complain of not having been closed.
+
+def test_an_event_loop_that_ended_by_force_leaves_nothing_in_the_way(options: PullOptions) -> None:
+    http = HttpSession(options)
+
+    async def nobody_answers() -> None:
+        with pytest.raises(Unreachable):
+            await get(http, "http://127.0.0.1:1")
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(nobody_answers())
+    loop.close()
+    with warnings.catch_warnings():
+        # What was made in that loop cannot be closed any more.
+        warnings.simplefilter("ignore", ResourceWarning)
+        asyncio.run(nobody_answers())
+        gc.collect()
+    asyncio.run(http.close())
 
 
 async def test_a_session_that_raises_for_a_status_does_not_hide_the_answer(
@@ -269,7 +290,8 @@ async def test_the_password_of_a_proxy_is_not_in_what_aiohttp_shows(
         http = HttpSession(options, mine if given else None)
         await get(http, "http://acme.test/rest/")
         # It logs the keys of connections that were not closed.
-        assert "acme.test" in (kept := repr(vars(http.session.connector)))
+        used: aiohttp.ClientSession = mine if given else vars(http)["_own"]
+        assert "acme.test" in (kept := repr(vars(used.connector)))
         await http.close()
     assert SECRET not in kept
     [call] = portal.calls
@@ -297,6 +319,40 @@ async def test_which_proxy_serves_which_address(http: HttpSession, proxies: pyte
     proxies.setenv("no_proxy", "acme.test:443")
     assert http.proxy_for("https://acme.test/") is None
     assert http.proxy_for("https://acme.test:8443/") == "http://proxy.test:3128"
+
+
+@pytest.mark.parametrize(
+    ("exceptions", "direct", "proxied"),
+    [
+        ("*", "acme.test 10.1.2.3 [2001:db8::1]", ""),
+        ("acme.test", "acme.test a.acme.test", "not-acme.test acme.test.example"),
+        (".acme.test", "acme.test a.acme.test", "not-acme.test"),
+        ("*.acme.test", "acme.test a.b.acme.test", "not-acme.test"),
+        ("ACME.test", "acme.test", "other.test"),
+        ("one.test,two.test three.test", "one.test two.test three.test", "four.test"),
+        ("acme.test:443", "acme.test acme.test:443", "acme.test:8443"),
+        ("*.acme.test:8443", "a.acme.test:8443", "a.acme.test"),
+        ("10.0.0.0/8", "10.1.2.3 10.255.0.1:8443", "11.0.0.1 acme.test"),
+        ("10.1.2.3", "10.1.2.3", "10.1.2.4 110.1.2.3"),
+        ("10.1.2.3:8443", "10.1.2.3:8443", "10.1.2.3"),
+        ("10.1.2.3/8", "10.9.9.9", "11.1.1.1"),
+        ("2001:db8::/32", "[2001:db8:1::1] [2001:db8::5]:8443", "[2001:db9::1]"),
+        ("[2001:db8::1]", "[2001:db8:0::1]", "[2001:db8::2]"),
+        ("[2001:db8::1]:8443", "[2001:db8::1]:8443", "[2001:db8::1]"),
+        ("::1", "", "[2001:db8::1]"),
+        (",, . * .* [ 1/2/3 :", "any.test", ""),
+        (", . [ 1/2/3 : :443 acme.test:99999", "", "acme.test"),
+    ],
+)
+async def test_no_proxy_as_other_tools_read_it(
+    http: HttpSession, proxies: pytest.MonkeyPatch, exceptions: str, direct: str, proxied: str
+) -> None:
+    proxies.setenv("https_proxy", "http://proxy.test:3128")
+    proxies.setenv("no_proxy", exceptions)
+    assert {host: http.proxy_for(f"wss://{host}/") for host in (direct + " " + proxied).split()} == {
+        **dict.fromkeys(direct.split()),
+        **dict.fromkeys(proxied.split(), "http://proxy.test:3128"),
+    }
 
 
 async def test_the_proxy_of_the_options_goes_first(proxies: pytest.MonkeyPatch) -> None:
