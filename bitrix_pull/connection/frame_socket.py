@@ -3,7 +3,6 @@
 import asyncio
 import math
 import os
-import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -32,9 +31,6 @@ _UNREAD_MIN_BYTES = 64 * 1024
 _FRAME_BYTES = 64
 """What a frame counts for beside its content."""
 
-_READ_BYTES = 256 * 1024
-"""How much to take from the network at a time."""
-
 _SIGN_OF_LIFE_BYTES = 16 * 1024
 """How much of a frame that is still coming counts as heard from the server."""
 
@@ -50,9 +46,6 @@ _WHOLE = frozenset((0x81, 0x82))
 _SENT_AT_ONCE = 500
 """Frames of our own that are written before those are sent."""
 
-_buffers = threading.local()
-"""One for each thread: what is in it is taken before another connection reads."""
-
 _SHORT_MAX = 125
 _SHORT_HEADS = [bytes([0x81, 0x80 | length]) for length in range(_SHORT_MAX + 1)]
 """How text frames begin whose length fits into the second byte."""
@@ -63,7 +56,7 @@ _EMPTY_PING, _PONG = b"\x89\x80", 0x8A
 _TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 
 
-class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
+class FrameSocket(ClientConnection):
     """The library's connection, read by ``next_frame`` instead of ``recv``.
 
     Whatever one read of the socket brings is parsed at once and wakes the reader once. A frame
@@ -203,17 +196,9 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
         else:
             super().process_event(event)
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Say where to put what comes: in a view, as TLS writes into slices of it."""
-        try:
-            buffer: memoryview = _buffers.buffer
-        except AttributeError:
-            buffer = _buffers.buffer = memoryview(bytearray(_READ_BYTES))
-        return buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
+    def data_received(self, data: bytes) -> None:
         """Take what has come."""
-        self._parse(bytes(_buffers.buffer[:nbytes]))
+        self._parse(data)
 
     def _parse(self, data: bytes) -> None:
         """Parse what has come; of a crowd of tiny frames as many as do not hold up other tasks."""
@@ -239,7 +224,7 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
         if self._library_bytes:
             at = min(self._library_bytes, end)
             self._library_bytes -= at
-            self.data_received(data[:at])
+            super().data_received(data[:at])
         while at < end and self._events < _CROWD:
             if self.protocol.state is not State.OPEN or self._discarding:
                 at = self._hand_on(data, at)
@@ -268,7 +253,7 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
                 self._events += 1
             else:
                 self._library_bytes = max(stop - end, 0)
-                self.data_received(data[at : min(stop, end)])
+                super().data_received(data[at : min(stop, end)])
             at = min(stop, end)
         return at
 
@@ -282,7 +267,7 @@ class FrameSocket(ClientConnection, asyncio.BufferedProtocol):
         else:
             stop = min(at + _HANDED_ON_BYTES, len(data))
         self._events += 1
-        self.data_received(data[at:stop])
+        super().data_received(data[at:stop])
         return stop
 
     def _parse_on(self) -> None:

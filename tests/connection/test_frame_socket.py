@@ -95,8 +95,7 @@ class Opened:
 
     def bring_at_once(self, data: bytes) -> None:
         """Let these bytes come by one read."""
-        self.socket.get_buffer(-1)[: len(data)] = data
-        self.socket.buffer_updated(len(data))
+        self.socket.data_received(data)
 
     async def bring(self, data: bytes, cuts: list[int]) -> None:
         """Let these bytes come in pieces."""
