@@ -1,6 +1,9 @@
 import asyncio
+from collections.abc import Mapping
 
 import pytest
+
+from tests.event_loops import LOOPS, LoopFactory
 
 # pytest-asyncio looks for a current event loop before its first test; Python before 3.14
 # then makes one that nobody closes, which is a ResourceWarning in some later test.
@@ -13,3 +16,14 @@ def pytest_configure(config: pytest.Config) -> None:
     from tests.canaries import CanaryNet
 
     config.pluginmanager.register(CanaryNet())
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
+    """Run what is marked ``every_loop`` on each of them."""
+    if not item.get_closest_marker("every_loop"):
+        return {"asyncio": LOOPS["asyncio"]}
+    return {"uvloop": _no_uvloop, **LOOPS}
+
+
+def _no_uvloop() -> asyncio.AbstractEventLoop:
+    pytest.skip("there is no uvloop for this Python and system")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,9 +118,10 @@ class Line:
 class FaultProxy:
     """Listens on a port of its own and passes every connection on, as the weather allows."""
 
-    def __init__(self, host: str, port: int) -> None:
-        """Pass connections on to this address."""
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        """Pass connections on to this address; speak TLS to clients if there is a context for it."""
         self._target = (host, port)
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.lines: list[Line] = []
@@ -128,10 +130,10 @@ class FaultProxy:
         """Says the weather of each new connection."""
 
     @classmethod
-    def before(cls, address: str) -> "FaultProxy":
+    def before(cls, address: str, tls: ssl.SSLContext | None = None) -> "FaultProxy":
         """Return a proxy before ``HOST:PORT``."""
         host, port = address.rsplit(":", 1)
-        return cls(host, int(port))
+        return cls(host, int(port), tls)
 
     @property
     def address(self) -> str:
@@ -141,7 +143,7 @@ class FaultProxy:
         return f"{host}:{port}"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
         return self
 
     async def __aexit__(

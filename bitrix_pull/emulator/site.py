@@ -103,8 +103,10 @@ class Site:
         for connection in runner.server.connections:
             if connection.transport is not None:
                 connection.transport.abort()
-        await asyncio.sleep(0)
         await runner.cleanup()
+        # A turn in which the ends are noticed, and one for what they cancel.
+        for _ in range(2):
+            await asyncio.sleep(0)
 
 
 async def _unknown_path(request: web.Request) -> web.StreamResponse:

@@ -15,6 +15,8 @@ from bitrix_pull.wire.formats import WireFormat
 from bitrix_pull.wire.urls import subscription_url
 from tests.emulator.conftest import mids, subscribe, until
 
+pytestmark = pytest.mark.every_loop
+
 
 def spoilt(emulator: Emulator, channels: list[str], faults: ConnectionFaults) -> connect:
     emulator.push.faults.script = lambda number: faults

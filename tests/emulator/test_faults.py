@@ -13,6 +13,8 @@ from bitrix_pull.wire.formats import WireFormat
 from bitrix_pull.wire.urls import subscription_url
 from tests.emulator.conftest import Call, Clock, Launch, mids, subscribe, until
 
+pytestmark = pytest.mark.every_loop
+
 
 def handshake(channels: list[str]) -> bytes:
     path = subscription_url("/bitrix/subws/", channels, WireFormat.PROTOBUF)

@@ -13,6 +13,8 @@ from bitrix_pull.wire.close_codes import ServerClose
 from bitrix_pull.wire.protobuf import Publication, encode_publications
 from bitrix_pull.wire.urls import publication_url
 
+pytestmark = pytest.mark.every_loop
+
 
 def request(emu: Emulator, *, messages: int = 1, receivers: int = 1) -> tuple[str, bytes]:
     """Return where user 1 publishes to itself, and what."""

@@ -12,6 +12,8 @@ from bitrix_pull.wire.formats import WireFormat
 from bitrix_pull.wire.urls import START_OF_HISTORY, subscription_url
 from tests.emulator.conftest import frame, mids, subscribe, until
 
+pytestmark = pytest.mark.every_loop
+
 
 async def test_closing_cuts_every_connection_off_at_once(
     emulator: Emulator, session: aiohttp.ClientSession, channels: list[str]

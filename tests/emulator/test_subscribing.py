@@ -16,6 +16,8 @@ from bitrix_pull.wire.protobuf import Publication, encode_publications, encode_s
 from bitrix_pull.wire.urls import START_OF_HISTORY, publication_url, subscription_url
 from tests.emulator.conftest import Clock, Launch, channel_ids, frame, mids, subscribe, until
 
+pytestmark = pytest.mark.every_loop
+
 Poll = Callable[..., "asyncio.Task[tuple[int, bytes]]"]
 
 

@@ -21,6 +21,8 @@ from bitrix_pull.errors import (
 from bitrix_pull.publish.publisher import Route
 from tests.publish.conftest import AlteredPortal, client, forged, next_numbers
 
+pytestmark = pytest.mark.every_loop
+
 
 def once(**fault: Any) -> Callable[[int], PublishFault | None]:
     """Return a script that spoils the first request only."""

@@ -20,6 +20,8 @@ from bitrix_pull.errors import (
 )
 from bitrix_pull.publish.publisher import Route
 
+pytestmark = pytest.mark.every_loop
+
 
 @pytest.fixture
 async def emu() -> AsyncIterator[Emulator]:

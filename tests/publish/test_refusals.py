@@ -22,6 +22,8 @@ from bitrix_pull.publish.publisher import Route
 from bitrix_pull.wire.close_codes import REFUSALS, ServerClose
 from tests.publish.conftest import channel_of, client, forged, next_numbers
 
+pytestmark = pytest.mark.every_loop
+
 Provoke = Callable[[Emulator], Message]
 
 

@@ -9,6 +9,7 @@ from tests.soak.gaps import history_dropped
 from tests.soak.handlers import poison
 from tests.soak.liveness import busy_loop, half_open
 from tests.soak.load import growth, overload
+from tests.soak.loops import loops
 from tests.soak.outages import first_outage, live_again, server_gone
 from tests.soak.outcome import Outcome
 from tests.soak.publishing import publishing
@@ -30,6 +31,7 @@ SCENARIOS: dict[str, Callable[..., Outcome]] = {
     "first-outage": first_outage,
     "server-gone": server_gone,
     "live-again": live_again,
+    "loops": loops,
     "publishing": publishing,
     "token-race": token_race,
     "token-sigkill": token_sigkill,

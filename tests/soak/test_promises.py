@@ -14,6 +14,7 @@ from tests.soak.gaps import history_dropped
 from tests.soak.handlers import poison
 from tests.soak.liveness import busy_loop, half_open
 from tests.soak.load import growth, overload
+from tests.soak.loops import loops
 from tests.soak.outages import first_outage, live_again, server_gone
 from tests.soak.outcome import Outcome
 from tests.soak.publishing import publishing
@@ -42,6 +43,7 @@ SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (overload, {"seconds": 2.5}),
     (overload, {"seconds": 2.5, "overflow": "drop_oldest"}),
     (closing, {"moments": 30}),
+    (loops, {"events": 4, "every_s": 0.3}),
     (publishing, {"seeds": 1, "publishes": 100}),
     (token_race, {"rounds": 2, "processes": 4}),
     (token_sigkill, {"kills": 3}),
