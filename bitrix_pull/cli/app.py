@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -69,11 +69,44 @@ _AllowHttpOption = Annotated[
         rich_help_panel=_ACCOUNT,
     ),
 ]
+_CONNECTION = "Connection"
+_CaFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-file",
+        metavar="FILE",
+        help="Trust the certificate authorities in this PEM file, and no others.",
+        rich_help_panel=_CONNECTION,
+    ),
+]
+_ProxyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--proxy",
+        metavar="URL",
+        help="HTTP proxy. Default: what HTTPS_PROXY, ALL_PROXY and NO_PROXY say.",
+        rich_help_panel=_CONNECTION,
+    ),
+]
 _EventsOption = Annotated[
     int | None, typer.Option("--events", min=1, metavar="N", help="End after so many events.")
 ]
 _JsonOption = Annotated[bool, typer.Option("--json", help="JSON lines on stdout, for programs.")]
 _VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show the library's log on stderr.")]
+
+
+class TransportName(StrEnum):
+    """The values of ``--transport``."""
+
+    AUTO = "auto"
+    WEBSOCKET = "websocket"
+    LONG_POLLING = "long_polling"
+
+
+_TransportOption = Annotated[
+    TransportName,
+    typer.Option("--transport", help="How events come.", rich_help_panel=_CONNECTION),
+]
 
 
 class RouteName(StrEnum):
@@ -88,6 +121,9 @@ class RouteName(StrEnum):
 def run_command_line() -> int:
     """Run the command that ``sys.argv`` names and return the exit code."""
     streams.prepare()
+    if (twice := _given_twice(sys.argv[1:])) is not None:
+        streams.complain(f"{twice} is given twice, and takes one value. See bitrix-pull --help.")
+        return Exit.USAGE
     try:
         # Without a command: help, and no complaint.
         outcome = app(sys.argv[1:] or ["--help"], prog_name="bitrix-pull", standalone_mode=False)
@@ -97,6 +133,27 @@ def run_command_line() -> int:
     except (KeyboardInterrupt, typer.Abort):
         return Exit.INTERRUPTED
     return int(outcome or 0)
+
+
+def _given_twice(typed: Sequence[str]) -> str | None:
+    """Return an option with one value that was given more often: the last would win without a word."""
+    commands: dict[str, Any] = getattr(typer.main.get_command(app), "commands", {})
+    command = commands.get(typed[0]) if typed else None
+    options = [] if command is None else [item for item in command.params if item.param_type_name == "option"]
+    single = {name for item in options if not (item.is_flag or item.multiple) for name in item.opts}
+    valued = {name for item in options if not item.is_flag for name in item.opts}
+    seen = set[str]()
+    words = iter(typed[1:])
+    for word in words:
+        if word == "--":
+            break
+        name, is_glued, _ = word.partition("=")
+        if name in valued and not is_glued:
+            next(words, None)
+        if name in single and name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def _complaint(error: Exception, typed: Sequence[str]) -> str:
@@ -140,6 +197,9 @@ def listen(
     portal: _PortalOption = None,
     token: _TokenOption = None,
     allow_http: _AllowHttpOption = None,
+    ca_file: _CaFileOption = None,
+    proxy: _ProxyOption = None,
+    transport: _TransportOption = TransportName.AUTO,
     events: _EventsOption = None,
     command: Annotated[
         str | None, typer.Option("--command", metavar="NAME", help="Only this command.")
@@ -159,8 +219,16 @@ def listen(
     from bitrix_pull.cli.listen import listen
     from bitrix_pull.cli.running import run
 
-    account = Account(webhook, portal, token, allow_http or ())
-    work = listen(account, events=events, command=command, module=module, timeout_s=timeout, as_json=as_json)
+    account = Account(webhook, portal, token, allow_http or (), ca_file, proxy)
+    work = listen(
+        account,
+        events=events,
+        command=command,
+        module=module,
+        transport=transport.value,
+        timeout_s=timeout,
+        as_json=as_json,
+    )
     return run(work, verbose=verbose, serves=True)
 
 
@@ -188,6 +256,8 @@ def publish(
     portal: _PortalOption = None,
     token: _TokenOption = None,
     allow_http: _AllowHttpOption = None,
+    ca_file: _CaFileOption = None,
+    proxy: _ProxyOption = None,
     as_json: _JsonOption = False,
     verbose: _VerboseOption = False,
 ) -> int:
@@ -196,7 +266,7 @@ def publish(
     from bitrix_pull.cli.publish import publish
     from bitrix_pull.cli.running import run
 
-    account = Account(webhook, portal, token, allow_http or ())
+    account = Account(webhook, portal, token, allow_http or (), ca_file, proxy)
     work = publish(
         account,
         command,
@@ -217,6 +287,8 @@ def config(
     portal: _PortalOption = None,
     token: _TokenOption = None,
     allow_http: _AllowHttpOption = None,
+    ca_file: _CaFileOption = None,
+    proxy: _ProxyOption = None,
     as_json: _JsonOption = False,
     verbose: _VerboseOption = False,
 ) -> int:
@@ -225,7 +297,7 @@ def config(
     from bitrix_pull.cli.credentials import Account
     from bitrix_pull.cli.running import run
 
-    account = Account(webhook, portal, token, allow_http or ())
+    account = Account(webhook, portal, token, allow_http or (), ca_file, proxy)
     return run(config(account, as_json=as_json), verbose=verbose)
 
 

@@ -12,7 +12,6 @@ from rich.text import Text
 from bitrix_pull.cli.credentials import Account, portal_name
 from bitrix_pull.cli.output import people_console
 from bitrix_pull.cli.streams import write_line
-from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.config import ConfigFetcher
 from bitrix_pull.portal.models import Channel, PullConfig
 from bitrix_pull.portal.rest import RestClient
@@ -22,7 +21,7 @@ from bitrix_pull.redaction import HIDDEN, one_line
 async def config(account: Account, *, as_json: bool) -> None:
     """Print the configuration."""
     credentials = account.credentials()
-    rest = RestClient(credentials, options=PullOptions(allow_http_hosts=account.allow_http))
+    rest = RestClient(credentials, options=account.options())
     try:
         fetched = await ConfigFetcher(rest, credentials.mode).fetch()
     finally:

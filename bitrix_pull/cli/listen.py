@@ -9,7 +9,7 @@ from bitrix_pull.cli.output import Columns, EventPrinter, JsonLines
 from bitrix_pull.cli.streams import say
 from bitrix_pull.client import PullClient
 from bitrix_pull.events import EventsDropped, Gap, MessageDropped, Notice, State, StateChanged
-from bitrix_pull.options import PullOptions
+from bitrix_pull.options import Transport
 
 
 async def listen(
@@ -18,12 +18,13 @@ async def listen(
     events: int | None,
     command: str | None,
     module: str | None,
+    transport: Transport,
     timeout_s: float,
     as_json: bool,
 ) -> None:
     """Print events until there were ``events`` of them, or until cancelled."""
     credentials = account.credentials()
-    options = PullOptions(start_timeout_s=timeout_s, allow_http_hosts=account.allow_http)
+    options = account.options(transport=transport, start_timeout_s=timeout_s)
     pull = PullClient(credentials, options=options)
     printer: EventPrinter = JsonLines() if as_json else Columns()
     shown = 0

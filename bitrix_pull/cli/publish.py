@@ -12,7 +12,6 @@ from bitrix_pull.cli.output import people_console
 from bitrix_pull.cli.streams import write_line
 from bitrix_pull.client import PullClient
 from bitrix_pull.errors import InvalidArgument
-from bitrix_pull.options import PullOptions
 from bitrix_pull.publish.publisher import Route
 from bitrix_pull.publish.receipt import Receipt
 
@@ -31,7 +30,7 @@ async def publish(
 ) -> None:
     """Publish an event and print the receipt."""
     content = read_params(_from_stdin() if params == "-" else params)
-    pull = PullClient(account.credentials(), options=PullOptions(allow_http_hosts=account.allow_http))
+    pull = PullClient(account.credentials(), options=account.options())
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(pull.close)
         if route == "socket":

@@ -11,6 +11,7 @@ _IN_OPTIONS = {
     "PullOptions(allow_http_hosts=...)": "--allow-http HOST",
     "allow_http_hosts": "--allow-http",
     "start_timeout_s": "--timeout",
+    "transport=": "--transport ",
     "users=[…]": "--user ID",
     'route="rest"': "--route rest",
     'route="endpoint"': "--route endpoint",

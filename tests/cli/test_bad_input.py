@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -78,6 +79,56 @@ def test_accounts_that_cannot_be(
 
     assert_one_clear_line(outcome, 2, told)
     assert CODE not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["listen", "--module", "a", "--module", "b"], "--module"),
+        (["listen", "--portal", "one.example", "--token", CODE, "--portal=two.example"], "--portal"),
+        (["listen", "--token=a", "--token=b"], "--token"),
+        (["publish", "x", "--params", "{}", "--params", "{}"], "--params"),
+        (["publish", "x", "--route", "rest", "--route", "rest"], "--route"),
+        (["emulator", "--port", "0", "--port", "0"], "--port"),
+    ],
+)
+def test_an_option_with_one_value_is_given_once(arguments: list[str], option: str, run_here: RunHere) -> None:
+    outcome = run_here(*arguments)
+
+    assert_one_clear_line(outcome, 2, f"{option} is given twice")
+    assert CODE not in outcome.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--allow-http", "a.example", "--allow-http", "b.example"],
+        ["--json", "--json"],
+        # A value may look like an option.
+        ["--command", "--module", "--module", "a"],
+        ["--", "--module", "a", "--module", "b"],
+    ],
+)
+def test_what_may_be_repeated_may_be_repeated(arguments: list[str], run_here: RunHere) -> None:
+    outcome = run_here("listen", *arguments)
+
+    assert outcome.code == 2
+    assert "is given twice" not in outcome.err
+
+
+@pytest.mark.parametrize("command", [["listen"], ["publish", "x"], ["config"]])
+def test_the_way_to_the_portal_is_checked_before_anything_is_sent(
+    command: list[str], run_here: RunHere, tmp_path: Path
+) -> None:
+    (tmp_path / "none.pem").write_text("no certificate")
+    for arguments, told in (
+        (["--ca-file", str(tmp_path / "missing.pem")], "No such file"),
+        (["--ca-file", str(tmp_path / "none.pem")], "no certificate in PEM"),
+        (["--proxy", f"socks5://me:{CODE}@proxy.example"], "SOCKS"),
+    ):
+        outcome = run_here(*command, "--webhook", WEBHOOK, *arguments)
+        assert_one_clear_line(outcome, 2, told)
+        assert CODE not in outcome.err
 
 
 def test_a_webhook_where_the_command_belongs_is_not_echoed(run_here: RunHere) -> None:

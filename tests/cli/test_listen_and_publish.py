@@ -1,10 +1,12 @@
 import asyncio
 import json
 import signal
+from pathlib import Path
 
 import pytest
 
 from bitrix_pull.emulator import Emulator
+from bitrix_pull.emulator.certificates import make_certificates
 from tests.cli.command import Outcome, run, start
 
 
@@ -157,3 +159,23 @@ async def test_config_shows_what_is_no_secret(
         assert 43_000 < shown["channels"]["shared"]["remaining_s"] <= 43_205
     else:
         assert "version 4, personal mode" in outcome.out
+
+
+async def test_certificates_and_transport_are_options_too(tmp_path: Path) -> None:
+    certificates = make_certificates("127.0.0.1")
+    authority = tmp_path / "ca.pem"
+    authority.write_text(certificates.authority)
+    async with Emulator(tls=certificates.context) as emulator:
+        account = {"BITRIX_PULL_PORTAL": emulator.portal_url, "BITRIX_PULL_TOKEN": emulator.token}
+        trusting = ("--ca-file", str(authority))
+        listener = await start(
+            "listen", *trusting, "--transport", "long_polling", "--events", "1", "--json", env=account
+        )
+        await listener.told("live on")
+        assert (await run("publish", "x", *trusting, env=account)).code == 0
+        assert (await listener.end()).json_lines[0]["command"] == "x"
+        assert (await run("config", *trusting, env=account)).code == 0
+
+        distrusted = await run("config", env=account)
+        assert distrusted.code == 1
+        assert "TLS certificate is not accepted" in distrusted.err
