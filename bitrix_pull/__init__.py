@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bitrix_pull import errors
     from bitrix_pull.client import PullClient
-    from bitrix_pull.connection.stores import FileStore, MemoryStore, ResumeStore, SqliteStore
+    from bitrix_pull.connection.file_store import FileStore
+    from bitrix_pull.connection.resume_point import ResumePoint
+    from bitrix_pull.connection.sqlite_store import SqliteStore
+    from bitrix_pull.connection.stores import GrowingStore, MemoryStore, ResumeStore
     from bitrix_pull.dispatch.registry import CallNext, Context
     from bitrix_pull.dispatch.router import Router
     from bitrix_pull.dispatch.subscription import Subscription
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
         State,
         StateChanged,
     )
-    from bitrix_pull.health import Health
+    from bitrix_pull.health import Health, StoreHealth
     from bitrix_pull.options import PullOptions, RateLimit
     from bitrix_pull.portal.auth import AccessToken, Webhook
     from bitrix_pull.portal.oauth import OAuth
@@ -57,6 +60,7 @@ __all__ = [
     "FileStore",
     "FileTokenStore",
     "Gap",
+    "GrowingStore",
     "HandlerFailed",
     "Health",
     "MemoryStore",
@@ -75,6 +79,7 @@ __all__ = [
     "PullOptions",
     "RateLimit",
     "Receipt",
+    "ResumePoint",
     "ResumeStore",
     "Router",
     "Sender",
@@ -83,6 +88,7 @@ __all__ = [
     "SqliteTokenStore",
     "State",
     "StateChanged",
+    "StoreHealth",
     "Subscription",
     "TokenStore",
     "Tokens",
@@ -102,9 +108,10 @@ _HOMES = {
     "Event": "events",
     "EventsDropped": "events",
     "Fate": "publish.receipt",
-    "FileStore": "connection.stores",
+    "FileStore": "connection.file_store",
     "FileTokenStore": "portal.token_files",
     "Gap": "events",
+    "GrowingStore": "connection.stores",
     "HandlerFailed": "events",
     "Health": "health",
     "MemoryStore": "connection.stores",
@@ -123,14 +130,16 @@ _HOMES = {
     "PullOptions": "options",
     "RateLimit": "options",
     "Receipt": "publish.receipt",
+    "ResumePoint": "connection.resume_point",
     "ResumeStore": "connection.stores",
     "Router": "dispatch.router",
     "Sender": "events",
     "SenderType": "events",
-    "SqliteStore": "connection.stores",
+    "SqliteStore": "connection.sqlite_store",
     "SqliteTokenStore": "portal.token_database",
     "State": "events",
     "StateChanged": "events",
+    "StoreHealth": "health",
     "Subscription": "dispatch.subscription",
     "TokenStore": "portal.token_stores",
     "Tokens": "portal.tokens",

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self, get_args, overload
@@ -12,6 +12,7 @@ import aiohttp
 from pydantic import TypeAdapter
 
 from bitrix_pull.connection.checkpointer import Start
+from bitrix_pull.connection.resume_keys import resume_keys
 from bitrix_pull.connection.states import Lifecycle
 from bitrix_pull.connection.stores import ResumeStore, as_store
 from bitrix_pull.dispatch.dependencies import Supply, checked_context
@@ -27,6 +28,7 @@ from bitrix_pull.health import Health
 from bitrix_pull.options import PullOptions, check_number
 from bitrix_pull.portal.auth import Caller, Credentials, Mode
 from bitrix_pull.portal.batches import call_batch, pages
+from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.portal.user_ids import check_user_ids
 from bitrix_pull.presence.extension import check_tags, extend_watch
@@ -111,6 +113,7 @@ class PullClient(Router):
         self._rest = RestClient(auth, options=self._options, http=http)
         self._mode: Mode = mode or self._rest.default_mode
         self._store = as_store(resume)
+        self._is_shared_store = resume is not None
         self._start_at: Start = start
         self._portal = name or self._rest.portal
         self._notices = NoticeBoard(self._portal)
@@ -132,6 +135,7 @@ class PullClient(Router):
             rest=self._rest,
             mode=self._mode,
             store=self._store,
+            keys=self._resume_keys,
             start=self._start_at,
             options=self._options,
             lifecycle=self._lifecycle,
@@ -150,6 +154,10 @@ class PullClient(Router):
             self._run = self._new_run()
         self._run.join_loop()
         return self._run
+
+    async def _resume_keys(self, config: PullConfig) -> Sequence[str]:
+        # A store in memory of its own needs no key, and no call to the portal for one.
+        return await resume_keys(self._rest, self._mode, config) if self._is_shared_store else ("",)
 
     # -- life -----------------------------------------------------------------
 

@@ -7,6 +7,7 @@
     ├── Unreachable                     nothing answered: DNS, TCP, TLS, deadline
     ├── AnswerTooLarge                  an HTTP answer is over the limit in the options
     ├── TokenStoreFailed                the store of OAuth tokens raised something, or is locked
+    ├── ResumeStoreFailed               the store of the resume point raised something, or has lost it
     ├── PortalError                     the portal answered a REST call with an error
     │   ├── TokenExpired                refresh the access token
     │   ├── AuthError                   a person must give other credentials or rights
@@ -150,6 +151,12 @@ class AnswerTooLarge(PullError):  # noqa: N818
 
 class TokenStoreFailed(PullError):  # noqa: N818
     """The store that keeps OAuth tokens raised an error of its own, or stayed locked for too long."""
+
+    retryable = True
+
+
+class ResumeStoreFailed(PullError):  # noqa: N818
+    """The store that keeps the resume point raised an error of its own, or lost what it held."""
 
     retryable = True
 

@@ -2,8 +2,27 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from bitrix_pull.events import State
+
+
+@dataclass(slots=True, frozen=True)
+class StoreHealth:
+    """How the resume store is doing.
+
+    Attributes:
+        saved_at: When the resume point was last saved (UTC); None if not yet in this run. With
+            a store in memory that happens when the client closes.
+        error: Why the latest save failed; "" if it did not. It is tried again every second.
+        comes_again: How many messages are handled again after a restart although they are
+            settled: an event before them has not been for so long that there are more of them
+            than are remembered.
+    """
+
+    saved_at: datetime | None = None
+    error: str = ""
+    comes_again: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -29,6 +48,7 @@ class Health:
         unwanted: Of those received, how many no handler and no iterator wants, by module and
             command: ``{"im.message": 3}``. After 100 names all others count as "others".
         last_error: What the last failure was, in words; "" if there was none.
+        store: When the resume point was saved, or why not.
     """
 
     state: State
@@ -45,3 +65,4 @@ class Health:
     waiting_bytes: int
     unwanted: Mapping[str, int]
     last_error: str
+    store: StoreHealth

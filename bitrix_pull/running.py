@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from bitrix_pull.connection.channels import ChannelManager
@@ -25,6 +25,7 @@ from bitrix_pull.health import Health
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.auth import Mode
 from bitrix_pull.portal.config import ConfigFetcher
+from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.portal.public_channels import PublicChannels
 from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.presence.lookup import PresenceLookup
@@ -52,6 +53,7 @@ class Run:
         rest: RestClient,
         mode: Mode,
         store: ResumeStore,
+        keys: Callable[[PullConfig], Awaitable[Sequence[str]]],
         start: Start,
         options: PullOptions,
         lifecycle: Lifecycle,
@@ -66,6 +68,7 @@ class Run:
             rest: Calls the portal. It outlives the run, which only closes its connections.
             mode: Whose channels.
             store: Where the resume point is written down.
+            keys: Under which key, and after it those under which it may have been before.
             start: Where to begin.
             options: Timeouts, limits and policies.
             lifecycle: The client's state.
@@ -85,7 +88,7 @@ class Run:
         self._checkpointer = Checkpointer(
             store,
             start,
-            identity=f"{rest.identity} {mode}",
+            keys=keys,
             known_mids=options.known_mids,
             unsettled=lambda: {event.mid for event in inbox.unsettled},
             acknowledge=self._acknowledge,
@@ -286,6 +289,7 @@ class Run:
             waiting_bytes=self._inbox.size,
             unwanted=self._dispatcher.unwanted,
             last_error=str(error) if error is not None else "",
+            store=self._checkpointer.health,
         )
 
 

@@ -24,7 +24,8 @@ from urllib.parse import quote
 import pytest
 
 from bitrix_pull.client import PullClient
-from bitrix_pull.connection.stores import FileStore, SqliteStore
+from bitrix_pull.connection.file_store import FileStore
+from bitrix_pull.connection.sqlite_store import SqliteStore
 from bitrix_pull.dispatch.notices import NoticeBoard
 from bitrix_pull.emulator.channels import Signer
 from bitrix_pull.emulator.jwt import JwtSigner

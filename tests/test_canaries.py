@@ -10,7 +10,7 @@ LEAKY = """
 import asyncio, logging, subprocess, sys, warnings
 import pytest
 from bitrix_pull import AccessToken, FileStore, MessageDropped, OAuth, PullClient, Webhook
-from bitrix_pull.connection.cursor import ResumePoint
+from bitrix_pull.connection.resume_point import ResumePoint
 from bitrix_pull.dispatch.notices import NoticeBoard
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.errors import PullError

@@ -3,12 +3,17 @@
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar
 
-from bitrix_pull.connection.cursor import ResumePoint
 from bitrix_pull.connection.cursors import Cursors
+from bitrix_pull.connection.resume_point import ResumePoint
 from bitrix_pull.connection.stores import MemoryStore, ResumeStore
+from bitrix_pull.errors import InvalidArgument, PullError, ResumeStoreFailed
 from bitrix_pull.events import PullEvent
+from bitrix_pull.health import StoreHealth
+from bitrix_pull.portal.foreign_errors import described, is_failure
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.urls import START_OF_HISTORY
@@ -16,12 +21,20 @@ from bitrix_pull.wire.urls import START_OF_HISTORY
 logger = get_logger("connection")
 
 Start = Literal["resume", "latest", "earliest"]
+T = TypeVar("T")
+Advance = Callable[[str, ResumePoint], Awaitable[None]]
 
 RETRY_S = 1.0
 """How long to wait after a save that failed."""
 
-PAUSE_S = 0.01
+PAUSE_S = 0.02
 """How long to wait after any other: of a fast stream it gathers what would be a save each."""
+
+_WHOLE_AGAIN = 5_000
+"""What may be added to a whole point, in mids, before a whole one takes its place."""
+
+_ADVANCE_COST = 3
+"""What an addition takes beside its mids, in mids."""
 
 
 class Checkpointer:
@@ -37,7 +50,7 @@ class Checkpointer:
         store: ResumeStore,
         start: Start,
         *,
-        identity: str,
+        keys: Callable[[PullConfig], Awaitable[Sequence[str]]],
         known_mids: int,
         unsettled: Callable[[], set[str]],
         acknowledge: Callable[[Sequence[str]], Awaitable[None]],
@@ -48,14 +61,15 @@ class Checkpointer:
             store: Where to keep the resume point.
             start: "resume" where the store's point says, "latest" with what comes from
                 now on, "earliest" with all that the server still keeps.
-            identity: Names portal and application; with the user it is the key in the store.
+            keys: Gives the key in the store, and after it those that it may have had before.
             known_mids: How many mids a cursor remembers.
             unsettled: Gives the mids that handlers have not finished with.
             acknowledge: Tells the server that messages are safe with us.
         """
         self._store = store
+        self._advance: Advance | None = getattr(store, "advance", None)
         self._start = start
-        self._identity = identity
+        self._keys = keys
         self._known_mids = known_mids
         self._unsettled = unsettled
         self._acknowledge = acknowledge
@@ -63,8 +77,14 @@ class Checkpointer:
         self._cursors: Cursors | None = None
         self._key = ""
         self._settled: list[str] = []
+        # What the store has, but for what is settled beyond it, and of whose mids; None if nobody knows.
+        self._saved: tuple[ResumePoint, object] | None = None
+        self._added = 0
+        self._whole_after = 0
         self._dirty = asyncio.Event()
         self._stopping = False
+        self.health = StoreHealth()
+        """How the store is doing."""
 
     @property
     def loaded(self) -> bool:
@@ -76,17 +96,33 @@ class Checkpointer:
 
         Raises:
             InvalidArgument: It cannot be used.
+            ResumeStoreFailed: It raised an error of its own.
         """
-        await self._store.open()
+        await self._told("open", self._store.open())
 
     async def load(self, config: PullConfig) -> Cursors:
-        """Return the cursors to start with; the configuration says whose stream it is."""
-        key = f"{self._identity} user {min(config.public_channels, default='-')}"
-        point = await self._store.load(key) if self._start == "resume" else None
+        """Return the cursors to start with; the configuration may say whose stream it is.
+
+        Raises:
+            InvalidArgument: What the store holds cannot be read.
+            ResumeStoreFailed: It raised an error of its own.
+            PullError: The portal could not be asked whose stream it is.
+        """
+        keys = await self._keys(config)
+        point: ResumePoint | None = None
+        if self._start == "resume":
+            for key in keys:
+                point = await self._told("load", self._store.load(key))
+                if point is not None:
+                    break
+        if point is not None and not isinstance(point, ResumePoint):
+            raise InvalidArgument(
+                f"load() of {type(self._store).__name__} returned {type(point).__name__}, not ResumePoint"
+            )
         if self._start == "earliest":
             point = ResumePoint(START_OF_HISTORY)
-        self._key = key
-        self._cursors = Cursors(known_mids=self._known_mids, resume=point)
+        self._key = keys[0]
+        self._cursors = Cursors(known_mids=self._known_mids, resume=point, unsettled=self._unsettled)
         return self._cursors
 
     def settled(self, mid: str) -> None:
@@ -108,11 +144,13 @@ class Checkpointer:
 
     async def run(self) -> None:
         """Save and acknowledge until ``stop``."""
+        loop = asyncio.get_running_loop()
         while not self._stopping:
             await self._dirty.wait()
             self._dirty.clear()
+            began = loop.time()
             if await self._save(durable_only=True):
-                await asyncio.sleep(PAUSE_S)
+                await asyncio.sleep(max(PAUSE_S, loop.time() - began))
             else:
                 await asyncio.sleep(RETRY_S)
                 self._dirty.set()
@@ -125,21 +163,87 @@ class Checkpointer:
     async def close(self) -> None:
         """Save for the last time, and close the store."""
         await self._save(durable_only=False)
-        await self._store.close()
+        try:
+            await self._told("close", self._store.close())
+        except PullError as error:
+            logger.error("the resume store could not be closed: %s", error)
 
     async def _save(self, *, durable_only: bool) -> bool:
+        """Save if need be; return False if that failed."""
         if self._cursors is None:
             return True
         settled, self._settled = self._settled, []
         if self._durable or not durable_only:
-            point = self._cursors.snapshot(self._unsettled())
             try:
-                await self._store.save(self._key, point)
-            except (OSError, sqlite3.Error) as error:
+                await self._write(self._cursors, settled)
+            except PullError as error:
                 # Better handled twice than lost: nothing is acknowledged that is not safe.
                 self._settled = settled + self._settled
-                logger.error("the resume point could not be saved: %s", error)
+                self._tell_failure(str(error))
                 return False
+            self._tell_success(self._cursors.current.forgotten)
         if settled:
             await self._acknowledge(settled)
         return True
+
+    async def _write(self, cursors: Cursors, settled: Sequence[str]) -> None:
+        """Give the store what it does not have.
+
+        Raises:
+            PullError: It does not take it.
+        """
+        saved, self._saved = self._saved, None
+        point, numbering = cursors.snapshot(), cursors.numbering
+        advance = self._advance
+        if (
+            advance is None
+            or saved is None
+            or (saved[0].began, saved[1]) != (point.began, numbering)
+            or self._added > self._whole_after
+        ):
+            beyond = cursors.settled_beyond(point.mid)
+            whole = replace(point, settled=tuple(beyond), stamps=tuple(beyond.values()))
+            await self._told("save", self._store.save(self._key, whole))
+            self._added, self._whole_after = 0, max(_WHOLE_AGAIN, 2 * len(beyond))
+        else:
+            new = cursors.news(settled, point.mid)
+            if new or point != saved[0]:
+                news = replace(point, settled=tuple(new), stamps=tuple(new.values()), began=None, server="")
+                await self._told("advance", advance(self._key, news))
+                self._added += len(new) + _ADVANCE_COST
+        self._saved = point, numbering
+
+    def _tell_failure(self, text: str) -> None:
+        if not self.health.error:
+            logger.error("the resume point could not be saved: %s", text)
+        self.health = replace(self.health, error=text)
+
+    def _tell_success(self, comes_again: int) -> None:
+        if self.health.error:
+            logger.info("the resume point is saved again")
+        if comes_again and not self.health.comes_again:
+            logger.warning(
+                "so much is settled after an event that is not that the oldest of it will be handled "
+                "again after a restart: see to the handler that does not finish"
+            )
+        self.health = StoreHealth(datetime.now(UTC), "", comes_again)
+
+    async def _told(self, method: str, doing: Awaitable[T]) -> T:
+        """Let the store do something, and say in one kind of error what it raises.
+
+        Raises:
+            PullError: It raised something.
+        """
+        try:
+            return await doing
+        except PullError:
+            raise
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            # The text of a foreign error may hold a secret.
+            ours = isinstance(error, sqlite3.Error | OSError) and type(self._store).__module__.startswith(
+                "bitrix_pull."
+            )
+            text = str(error) if ours else described(error)
+            raise ResumeStoreFailed(f"{method}() of {type(self._store).__name__} raised {text}") from None

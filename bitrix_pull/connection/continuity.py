@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bitrix_pull.connection.cursor import Beginning, Cursor, Kept
+from bitrix_pull.connection.cursor import Cursor
+from bitrix_pull.connection.resume_point import Beginning, Kept
 from bitrix_pull.connection.stamps import UNKNOWN, are_of_two, sent_unix, stamp_of
 from bitrix_pull.events import Continuity, Gap, PullEvent
 from bitrix_pull.wire.messages import Control, Incoming, Malformed

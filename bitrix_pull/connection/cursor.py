@@ -2,12 +2,12 @@
 
 import math
 from collections import deque
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from itertools import repeat
 from typing import NamedTuple
 
 from bitrix_pull.connection.known_mids import KnownMids, are_ascending, is_regular
+from bitrix_pull.connection.resume_point import CLOCK_SLACK_S, MID_LENGTH_MAX, Beginning, Kept, ResumePoint
 from bitrix_pull.connection.stamps import UNKNOWN, are_of_two
 from bitrix_pull.wire.messages import Position
 from bitrix_pull.wire.urls import START_OF_HISTORY
@@ -15,11 +15,8 @@ from bitrix_pull.wire.urls import START_OF_HISTORY
 _OVERLAP_MAX = 100_000
 """Messages within the overlap from which on it is shorter than its seconds: memory has an end."""
 
-CLOCK_SLACK_S = 2.0
-"""The server's creation times are whole seconds, and its clock may be a little off."""
-
-FOREIGN_CLOCK_SLACK_S = 30.0
-"""By how much the push server's clock may be off the portal's, where only that one is known."""
+_SETTLED_MAX = 250_000
+"""How many messages are remembered, beside those, for the sake of one before them that is not settled."""
 
 LATE_S = 10.0
 """How much later than all with greater mids a message must have been taken by the push server to say
@@ -31,9 +28,6 @@ SENT_LATE_S = 120.0
 EPOCH_SLACK_S = 30 * 86_400
 """How far ahead of the server's clock the epoch of a mid may be."""
 
-MID_LENGTH_MAX = 64
-"""Characters of a mid from which on it is none; a real one has 26."""
-
 
 def latest_mid(server_unix: float | None) -> str:
     """Return the greatest mid that a server can have sent by now, given its clock.
@@ -44,84 +38,6 @@ def latest_mid(server_unix: float | None) -> str:
     if server_unix is None:
         return "9" * 26
     return f"{min(int(server_unix) + EPOCH_SLACK_S, 10**10 - 1):010}{'9' * 16}"
-
-
-@dataclass(slots=True, frozen=True)
-class Beginning:
-    """A moment by two clocks: what is older than when a client first connected is not for it.
-
-    The push server and the portal may differ by hours, so each is compared with its own
-    clock; None where that clock is not known.
-    """
-
-    server_unix: float | None
-    portal_unix: float | None
-
-    def is_after(self, created_unix: float | None, sent_unix: float | None) -> bool:
-        """Tell whether a message is surely older.
-
-        Args:
-            created_unix: When the push server took it, by its clock, in whole seconds.
-            sent_unix: When the portal sent it, by the portal's clock.
-        """
-        sent_s = _apart_s(sent_unix, self.portal_unix)
-        created_s = _apart_s(created_unix, self.server_unix)
-        if created_s is not None:
-            if abs(created_s) > CLOCK_SLACK_S:
-                # One clock may have been set meanwhile: then the other one knows better.
-                return created_s < 0 and (sent_s is None or sent_s < CLOCK_SLACK_S)
-            # Within the same seconds only the portal's time is exact enough; but it is written
-            # down before the message is sent, sometimes long before.
-            return sent_s is not None and -2 * CLOCK_SLACK_S < sent_s < 0
-        if sent_s is not None:
-            return sent_s < 0
-        foreign_s = _apart_s(created_unix, self.portal_unix)
-        return foreign_s is not None and foreign_s < -FOREIGN_CLOCK_SLACK_S
-
-
-def _apart_s(unix: float | None, other: float | None) -> float | None:
-    return None if unix is None or other is None else unix - other
-
-
-@dataclass(slots=True, frozen=True)
-class Kept:
-    """A message that the push server has to keep: whether its history is whole is told by it.
-
-    Attributes:
-        mid: The message.
-        stamp: What tells it from another one with the same mid; see ``ResumePoint.stamps``.
-        until_unix: Until when it is kept, by the push server's clock.
-    """
-
-    mid: str
-    stamp: float
-    until_unix: float
-
-
-@dataclass(slots=True, frozen=True)
-class ResumePoint:
-    """Up to where a client has come, as it is written down between two runs.
-
-    Attributes:
-        mid: Everything up to this message is settled. Resume after it.
-        settled: Later messages that are settled too, so that they are not handled again.
-        began: What is older than this is not wanted; None: everything is.
-        server: ``HOST:PORT`` of the push server whose mids these are, as those of two servers
-            do not compare; "" where nobody has written that down.
-        stamps: For each of ``settled`` what tells it from another message with the same mid, as
-            a server that has lost its counter hands mids out again; 0.0 where nothing does.
-            Empty where nobody has written that down.
-        kept: The newest message that the server had to keep, or None if there was none.
-        stamp: That of the last message up to ``mid``; 0.0 where it is not known.
-    """
-
-    mid: str
-    settled: tuple[str, ...] = ()
-    began: Beginning | None = None
-    server: str = ""
-    stamps: tuple[float, ...] = ()
-    kept: Kept | None = None
-    stamp: float = UNKNOWN
 
 
 class _Point(NamedTuple):
@@ -163,6 +79,7 @@ class Cursor:
         resume: ResumePoint | None = None,
         server: str = "",
         left: "Cursor | None" = None,
+        unsettled: Callable[[], Collection[str]] = tuple,
     ) -> None:
         """Start where another run has come to, or with nothing seen.
 
@@ -172,7 +89,10 @@ class Cursor:
             resume: What an earlier run has written down.
             server: The push server that it is about; "" where it is not known yet.
             left: The one of another server that the client has come from.
+            unsettled: Gives the mids that handlers have not finished with: what is settled after
+                them is remembered, as a restart resumes before them.
         """
+        self._unsettled = unsettled
         self._overlap_s = overlap_s
         self._known_mids = known_mids
         self.server = server
@@ -216,6 +136,10 @@ class Cursor:
     def _start(self) -> None:
         """Have seen nothing, with these mids."""
         self._known = KnownMids(self._known_mids)
+        self._forgotten_up_to = ""
+        self.forgotten = 0
+        """How many messages that are settled will be handled again after a restart: more than are
+        remembered were settled after one that is not."""
         self._newest = ""
         self._newest_stamp = UNKNOWN
         # The highest known mid that is not the newest: what is beyond both is surely new.
@@ -408,20 +332,21 @@ class Cursor:
         return self._marks[0].point if self._marks else self._floor
 
     def snapshot(self, unsettled: Collection[str]) -> ResumePoint:
-        """Return what to write down, given the mids that handlers have not finished with."""
+        """Return what to write down, given the mids that handlers have not finished with.
+
+        What is settled beyond it is left out: see ``settled_beyond``.
+        """
         point = self._point
         if unsettled and (first := min(unsettled)) <= point.mid:
             point = _Point(_just_before(first), self._known.stamp(first) or UNKNOWN)
-        settled = [known for known in self._known.beyond(point.mid) if known[0] not in unsettled]
-        return ResumePoint(
-            point.mid,
-            tuple(mid for mid, _ in settled),
-            self._began,
-            self.server,
-            tuple(stamp for _, stamp in settled),
-            None if self._kept is None else Kept(*self._kept),
-            point.stamp,
-        )
+        if self._forgotten_up_to <= point.mid:
+            self.forgotten = 0
+        kept = None if self._kept is None else Kept(*self._kept)
+        return ResumePoint(point.mid, (), self._began, self.server, (), kept, point.stamp)
+
+    def settled_beyond(self, mid: str, unsettled: Collection[str]) -> dict[str, float]:
+        """Return the known mids beyond another one but those unsettled, with their stamps."""
+        return {known: stamp for known, stamp in self._known.beyond(mid) if known not in unsettled}
 
     def hold(self, reason: str) -> None:
         """Let the resume point not pass where it is until ``release`` is called for the same reason.
@@ -450,12 +375,23 @@ class Cursor:
     def _turn_page(self) -> None:
         """Forget of the oldest mids what no resume can bring again."""
         known, marks = self._known, self._marks
-        known.turn_page(self.resume_point or START_OF_HISTORY, self._latest)
+        point = self.resume_point or START_OF_HISTORY
+        in_hand = {mid for mid in self._unsettled() if is_regular(mid) and self.stamp(mid) is not None}
+        # A restart resumes before what is not settled then.
+        floor = _just_before(min(in_hand)) if in_hand else _BEYOND_ALL
+        known.turn_page(min(floor, point), self._latest)
         if self._ascended:
             self._ascended_before, self._ascended = self._ascended, UNKNOWN
-        while known.packed > _OVERLAP_MAX and len(marks) > 1 and not self._holds:
+        while known.packed(point) > _OVERLAP_MAX and len(marks) > 1 and not self._holds:
             marks.popleft()
-            known.forget(marks[0].point.mid)
+            point = marks[0].point.mid
+            known.forget(min(floor, point))
+        while known.packed(min(floor, point)) > _OVERLAP_MAX + _SETTLED_MAX:
+            newest, count = known.forget_oldest(in_hand)
+            if not count:
+                break
+            self._forgotten_up_to = max(self._forgotten_up_to, newest)
+            self.forgotten += count
 
     def _mark(self, now: float) -> None:
         """Note the newest mid now and then, so that the left note stays just out of the overlap."""

@@ -1,8 +1,9 @@
 """The push servers that a client has been on: a position belongs to one of them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable
 
-from bitrix_pull.connection.cursor import Cursor, ResumePoint
+from bitrix_pull.connection.cursor import Cursor
+from bitrix_pull.connection.resume_point import ResumePoint
 from bitrix_pull.connection.stamps import UNKNOWN
 
 _OTHERS_MAX = 3
@@ -12,16 +13,24 @@ _OTHERS_MAX = 3
 class Cursors:
     """A cursor for each push server, as the mids of two servers do not compare (protocol §6)."""
 
-    def __init__(self, *, known_mids: int = 10_000, resume: ResumePoint | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        known_mids: int = 10_000,
+        resume: ResumePoint | None = None,
+        unsettled: Callable[[], Collection[str]] = tuple,
+    ) -> None:
         """Start where another run has come to, or with nothing seen.
 
         Args:
             known_mids: How many mids a cursor remembers at least.
             resume: What an earlier run has written down.
+            unsettled: Gives the mids that handlers have not finished with.
         """
         self._known_mids = known_mids
+        self._unsettled = unsettled
         self._others: dict[str, Cursor] = {}
-        self.current = Cursor(known_mids=known_mids, resume=resume)
+        self.current = Cursor(known_mids=known_mids, resume=resume, unsettled=unsettled)
         """That of the server to which the client is connected, or was last."""
 
     def at(self, server: str) -> Cursor:
@@ -36,7 +45,9 @@ class Cursors:
             return left
         self._others[left.server] = left
         known = self._others.pop(server) if server in self._others else None
-        self.current = known or Cursor(known_mids=self._known_mids, server=server, left=left)
+        self.current = known or Cursor(
+            known_mids=self._known_mids, server=server, left=left, unsettled=self._unsettled
+        )
         while len(self._others) > _OTHERS_MAX:
             del self._others[next(iter(self._others))]
         return self.current
@@ -46,15 +57,31 @@ class Cursors:
         """Equal to what it was for as long as the resume point is one of the same mids."""
         return self.current.server, self.current.numbering
 
-    def snapshot(self, unsettled: Collection[str]) -> ResumePoint:
-        """Return what to write down, given the mids that handlers have not finished with."""
-        cursor = self.current
-        if self._others or cursor.numbering:
-            # Of those from before, none is a place in the present stream.
-            unsettled = {mid for mid in unsettled if cursor.stamp(mid) is not None}
-        return cursor.snapshot(unsettled)
+    def snapshot(self) -> ResumePoint:
+        """Return what to write down; ``settled_beyond`` and ``news`` give what is settled after it."""
+        return self.current.snapshot(self._in_hand())
 
-    def stamps(self, mids: Sequence[str]) -> list[float]:
-        """Return the stamps of messages that were admitted; 0.0 for those that are forgotten."""
-        stamp = self.current.stamp
-        return [stamp(mid) or UNKNOWN for mid in mids]
+    def settled_beyond(self, mid: str) -> dict[str, float]:
+        """Return all messages after one that are settled, with their stamps."""
+        return self.current.settled_beyond(mid, self._in_hand())
+
+    def news(self, settled: Iterable[str], mid: str) -> dict[str, float]:
+        """Return which of some settled messages come after one, with their stamps."""
+        known = {each: self.current.stamp(each) for each in settled if each > mid}
+        # What is not known any more is forgotten, or of another stream.
+        return {
+            each: UNKNOWN if stamp is None else stamp
+            for each, stamp in known.items()
+            if stamp is not None or not self._has_moved
+        }
+
+    @property
+    def _has_moved(self) -> bool:
+        return bool(self._others or self.current.numbering)
+
+    def _in_hand(self) -> Collection[str]:
+        """Return what is not settled of the present stream."""
+        unsettled = self._unsettled()
+        if not self._has_moved:
+            return unsettled
+        return {mid for mid in unsettled if self.current.stamp(mid) is not None}

@@ -3,7 +3,7 @@
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from operator import lt
 
@@ -94,10 +94,21 @@ class KnownMids:
         while self._packs and self._packs[0].newest <= point:
             self._packs.popleft()
 
-    @property
-    def packed(self) -> int:
-        """How many earlier mids are remembered for the sake of a resume alone."""
-        return sum(map(len, self._packs))
+    def forget_oldest(self, but: Collection[str]) -> tuple[str, int]:
+        """Forget the pack that was made first, and return its newest mid and how many there were.
+
+        Args:
+            but: Packs that hold one of these stay.
+        """
+        for index, pack in enumerate(self._packs):
+            if all(pack.stamp(mid) is None for mid in but):
+                del self._packs[index]
+                return pack.newest, len(pack)
+        return "", 0
+
+    def packed(self, point: str) -> int:
+        """Count the earlier mids that are remembered for the sake of a resume from there alone."""
+        return sum(len(pack) for pack in self._packs if pack.newest > point)
 
     def beyond(self, point: str) -> Iterator[tuple[str, float]]:
         """Yield the mids beyond a resume point, with their stamps."""

@@ -13,13 +13,14 @@ from bitrix_pull.connection.checkpointer import Checkpointer
 from bitrix_pull.connection.connection_limiter import ConnectionLimiter, limiter_of
 from bitrix_pull.connection.connector import Connection
 from bitrix_pull.connection.continuity import Opening, Resumption
-from bitrix_pull.connection.cursor import Beginning, Cursor
+from bitrix_pull.connection.cursor import Cursor
 from bitrix_pull.connection.cursors import Cursors
 from bitrix_pull.connection.disconnects import TABLE, Ended, Sign
 from bitrix_pull.connection.intake import Intake
 from bitrix_pull.connection.jsonrpc import JsonRpcConnection
 from bitrix_pull.connection.protobuf import ProtobufConnection
 from bitrix_pull.connection.recovery import Recovery
+from bitrix_pull.connection.resume_point import Beginning
 from bitrix_pull.connection.states import Lifecycle
 from bitrix_pull.connection.stream import IN_FLIGHT_S, Stream
 from bitrix_pull.connection.transports import Transports

@@ -121,6 +121,15 @@ def _server_time(portal: Portal, caller: Caller, params: Mapping[str, Any]) -> A
     return portal.atom(portal.now())
 
 
+def _profile(portal: Portal, caller: Caller, params: Mapping[str, Any]) -> Any:
+    """Tell who calls; needs no scope, unlike ``user.current``."""
+    return {"ID": str(caller.user_id), "ADMIN": caller.user_id in portal.admins}
+
+
+def _current_user(portal: Portal, caller: Caller, params: Mapping[str, Any]) -> Any:
+    return {"ID": str(caller.user_id), "ACTIVE": True}
+
+
 def _user_ids(value: Any) -> list[int]:
     """Read one id or a list of them as PHP's ``intval`` does; what is no id is left out."""
     values = cast("list[object]", value) if isinstance(value, list) else [value]
@@ -137,6 +146,8 @@ METHODS: Mapping[str, Method] = {
     "pull.config.get": Method(_user_config, "pull_channel", "webhook"),
     "pull.channel.public.get": Method(_public_channel, "pull_channel"),
     "pull.channel.public.list": Method(_list_public_channels, "pull_channel"),
+    "profile": Method(_profile),
+    "user.current": Method(_current_user, "user"),
     "server.time": Method(_server_time),
     **EVENT_METHODS,
     **DEAL_METHODS,

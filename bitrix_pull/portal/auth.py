@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 from urllib.parse import urlsplit
 
@@ -29,6 +30,23 @@ class Caller(Protocol):
         ...
 
 
+@dataclass(slots=True, frozen=True)
+class Owner:
+    """Whose stream it is, as far as credentials tell without asking the portal.
+
+    Attributes:
+        host: Where the portal is, which may change.
+        member_id: What the portal is called for good (protocol §2), or "".
+        application: The id of the application, or "".
+        user_id: The user behind the credentials, or None.
+    """
+
+    host: str
+    member_id: str = ""
+    application: str = ""
+    user_id: int | None = None
+
+
 class Credentials(ABC):
     """What ``RestClient`` makes calls with: ``OAuth``, ``AccessToken`` or ``Webhook``.
 
@@ -44,6 +62,10 @@ class Credentials(ABC):
     def identity(self) -> str:
         """Names portal and application for a person to read; holds no secret."""
         return urlsplit(self.endpoint).netloc
+
+    async def owner(self) -> Owner:
+        """Return whose stream they bring."""
+        return Owner(urlsplit(self.endpoint).netloc)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -81,6 +103,11 @@ class Webhook(Credentials):
 
     def __init__(self, url: str) -> None:
         self.endpoint, self._code = webhook_endpoint(url)
+
+    async def owner(self) -> Owner:
+        """Return portal and user, both of which the address names."""
+        address = urlsplit(self.endpoint)
+        return Owner(address.netloc, user_id=int(address.path.split("/")[-3]))
 
     @property
     def secrets(self) -> Iterable[str]:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from bitrix_pull.errors import InvalidArgument, NotRunning, PortalError
 from bitrix_pull.options import PullOptions
@@ -16,7 +17,7 @@ from bitrix_pull.portal.addresses import (
     rest_endpoint,
 )
 from bitrix_pull.portal.answers import read_token_answer
-from bitrix_pull.portal.auth import Credentials
+from bitrix_pull.portal.auth import Credentials, Owner
 from bitrix_pull.portal.foreign_errors import described
 from bitrix_pull.portal.http import HttpSession
 from bitrix_pull.portal.portal_clock import Moment
@@ -111,6 +112,17 @@ class OAuth(Credentials):
         """The portal's domain and the application's id."""
         return f"{super().identity} {self._client_id}"
 
+    async def owner(self) -> Owner:
+        """Return portal, application and user, as far as the tokens name them."""
+        fields = (await self._present()).fields
+        member_id, user_id = fields.get("member_id"), str(fields.get("user_id"))
+        return Owner(
+            urlsplit(self.endpoint).netloc,
+            member_id if isinstance(member_id, str) and member_id.isalnum() else "",
+            self._client_id,
+            int(user_id) if user_id.isascii() and user_id.isdigit() and int(user_id) > 0 else None,
+        )
+
     @property
     def addresses(self) -> tuple[str, ...]:
         """The portal and the OAuth server, as far as the user names them."""
@@ -128,13 +140,17 @@ class OAuth(Credentials):
 
     async def token(self, http: HttpSession, options: PullOptions) -> str:
         """Return an access token that has not expired, by the portal's clock."""
+        tokens = await self._present()
+        if tokens.expired(http.clock.now()):
+            return await self.renew(tokens.access_token, http, options)
+        return tokens.access_token
+
+    async def _present(self) -> Tokens:
         if self._tokens is None:
             loaded = await self._store.load()
             # Another call may have renewed them meanwhile.
             self._tokens = self._tokens or loaded
-        if self._tokens.expired(http.clock.now()):
-            return await self.renew(self._tokens.access_token, http, options)
-        return self._tokens.access_token
+        return self._tokens
 
     async def renew(self, refused: str, http: HttpSession, options: PullOptions) -> str:
         """Return an access token other than the refused one, refreshing it if need be.

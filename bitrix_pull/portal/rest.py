@@ -21,7 +21,7 @@ from bitrix_pull.errors import (
 from bitrix_pull.options import PullOptions, check_number
 from bitrix_pull.portal.addresses import portal_origin
 from bitrix_pull.portal.answers import RestAnswer, read_rest_answer
-from bitrix_pull.portal.auth import Caller, Credentials, Mode, check_credentials
+from bitrix_pull.portal.auth import Caller, Credentials, Mode, Owner, check_credentials
 from bitrix_pull.portal.destinations import Destinations
 from bitrix_pull.portal.foreign_errors import is_failure
 from bitrix_pull.portal.http import HttpSession
@@ -135,6 +135,17 @@ class RestClient:
     def identity(self) -> str:
         """Names portal and application for a person to read; holds no secret."""
         return self._auth.identity if isinstance(self._auth, Credentials) else type(self._auth).__name__
+
+    async def owner(self) -> Owner:
+        """Return whose stream the credentials bring, as far as they tell.
+
+        Raises:
+            PullError: They cannot be read.
+        """
+        if isinstance(self._auth, Credentials):
+            return await self._auth.owner()
+        portal = getattr(self._auth, "portal", None)
+        return Owner(urlsplit(portal_origin(portal)).netloc if isinstance(portal, str) else self.identity)
 
     async def call(
         self, method: str, params: Mapping[str, Any] | None = None, *, timeout_s: float | None = None

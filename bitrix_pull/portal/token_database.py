@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from os import PathLike
 
 from bitrix_pull.errors import InvalidArgument, TokenStoreFailed
-from bitrix_pull.portal.token_files import DiskTokenStore, in_thread, keep_private, read_tokens, write_tokens
+from bitrix_pull.files import in_thread
+from bitrix_pull.portal.token_files import DiskTokenStore, keep_private, read_tokens, write_tokens
 from bitrix_pull.portal.token_stores import AUTHORISE, TokenStore
 from bitrix_pull.portal.tokens import Tokens
 

@@ -4,11 +4,10 @@ A refresh spends the old refresh token when the server answers, so the new one m
 disk as soon as may be, and must survive whatever happens to the process from then on.
 """
 
-import asyncio
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -18,11 +17,12 @@ from contextlib import (
 )
 from os import PathLike
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import orjson
 
 from bitrix_pull.errors import InvalidArgument, PullError
+from bitrix_pull.files import NO_LOCKS_HERE, LocksUnavailable, in_thread, sync, sync_folder
 from bitrix_pull.portal.token_locks import FileLock
 from bitrix_pull.portal.token_stores import AUTHORISE, TokenStore
 from bitrix_pull.portal.tokens import Tokens
@@ -30,8 +30,6 @@ from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.messages import is_object
 
 _log = get_logger("portal")
-
-T = TypeVar("T")
 
 _MAX_BYTES = 16 * 1024 * 1024
 _SAVE_TIMEOUT_S = 60.0
@@ -120,6 +118,8 @@ class DiskTokenStore(ABC):
             yield
         except PullError:
             raise  # Some are OSErrors too.
+        except LocksUnavailable as error:
+            raise InvalidArgument(f"{self._name}: {error.strerror}", advice=NO_LOCKS_HERE) from None
         except OSError as error:
             raise InvalidArgument(
                 f"{self._name} cannot be {done}: {error.strerror}",
@@ -172,8 +172,7 @@ class FileTokenStore(DiskTokenStore):
         with self._problems("written"):
             sync(new, os.O_RDWR | _NO_LINKS)
             os.replace(new, target)
-            if os.name == "posix":
-                sync(target.parent, os.O_RDONLY)
+            sync_folder(target.parent)
 
     def _recover(self) -> None:
         """Put in place what somebody noted who was killed then, unless the file was written since.
@@ -255,15 +254,6 @@ def keep_private(file: int | Path, name: str) -> None:
         _log.warning("%s could be read by others (mode %o): it is now mode 600", name, mode)
 
 
-def sync(path: Path, flags: int) -> None:
-    """Make what was written to a file, or renamed in a folder, survive a power failure."""
-    descriptor = os.open(path, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def write_tokens(tokens: Tokens) -> bytes:
     """Return tokens as JSON.
 
@@ -304,13 +294,3 @@ def _mtime_ns(path: Path) -> int:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """Do something that blocks. It is waited for even if the caller is cancelled."""
-    doing = asyncio.get_running_loop().run_in_executor(None, work)
-    try:
-        return await asyncio.shield(doing)
-    except asyncio.CancelledError:
-        await asyncio.wait({doing})
-        raise

@@ -6,7 +6,6 @@ be neither cancelled nor timed. So they also keep several event loops of a proce
 
 import asyncio
 import os
-import sys
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -14,26 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bitrix_pull.errors import TokenStoreFailed
-
-if sys.platform == "win32":  # pragma: no cover
-    import msvcrt
-
-    def _lock(descriptor: int) -> None:
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-
-    def _unlock(descriptor: int) -> None:
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-else:
-    import fcntl
-
-    def _lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def _unlock(descriptor: int) -> None:
-        # Closing would do, but for a process that was forked meanwhile and has it open too.
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-
+from bitrix_pull.files import try_lock, unlock
 
 T = TypeVar("T")
 
@@ -80,28 +60,26 @@ class FileLock:
 
         Raises:
             TokenStoreFailed: It was not free within ``timeout_s``.
-            OSError: The file cannot be used.
+            OSError: The file cannot be used; LocksUnavailable if it cannot be locked.
         """
         descriptor = await _until(self._take, timeout_s)
         try:
             yield
         finally:
             try:
-                _unlock(descriptor)
+                unlock(descriptor)
             finally:
                 os.close(descriptor)
 
     def _take(self) -> int | None:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | _NO_LINKS, 0o600)
+        taken = False
         try:
-            _lock(descriptor)
-        except (BlockingIOError, PermissionError):
-            os.close(descriptor)
-            return None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor
+            taken = try_lock(descriptor)
+        finally:
+            if not taken:
+                os.close(descriptor)
+        return descriptor if taken else None
 
 
 async def _until(take: Callable[[], T | None], timeout_s: float) -> T:

@@ -1,10 +1,13 @@
 """Laws of the cursor: nothing twice, and a resume point that is never too new (protocol §6)."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitrix_pull.connection.cursor import CLOCK_SLACK_S, Beginning, Cursor, Kept
+from bitrix_pull.connection.cursor import Cursor
+from bitrix_pull.connection.resume_point import CLOCK_SLACK_S, Beginning, Kept
 from bitrix_pull.wire.urls import START_OF_HISTORY
 
 OVERLAP_S = 5.0
@@ -288,6 +291,8 @@ def test_a_restart_repeats_what_is_unsettled_and_nothing_else(
         cursor.admit(mid(number), now)
     open_mids = {mid(number) for number in unsettled & admitted}
     point = cursor.snapshot(open_mids)
+    settled = cursor.settled_beyond(point.mid, open_mids)
+    point = replace(point, settled=tuple(settled), stamps=tuple(settled.values()))
 
     again = Cursor(resume=point)
     assert again.resume_point == point.mid

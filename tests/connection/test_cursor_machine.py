@@ -1,10 +1,13 @@
 """The cursor as a state machine: a server with history, outages, crashes, and handlers that lag."""
 
+from dataclasses import replace
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bitrix_pull.connection.cursor import Beginning, Cursor, ResumePoint
+from bitrix_pull.connection.cursor import Cursor
+from bitrix_pull.connection.resume_point import Beginning, ResumePoint
 from bitrix_pull.wire.urls import START_OF_HISTORY
 
 OVERLAP_S = 5.0
@@ -23,18 +26,20 @@ class Machine(RuleBasedStateMachine):
         self.epoch = 0
         self.counter = 0
         self.history: list[str] = []
-        self.cursor = Cursor(overlap_s=OVERLAP_S, known_mids=5)
+        self.cursor = Cursor(overlap_s=OVERLAP_S, known_mids=5, unsettled=lambda: self.in_hand)
         self.cursor.connected(Beginning(0.0, None))
         self.online = True
         self.in_hand: set[str] = set()
         self.handled_here: set[str] = set()
         self.handled: set[str] = set()
+        self.written: set[str] = set()
         self.saved = self.cursor.snapshot(())
 
     def receive(self, message: str) -> None:
         if self.cursor.admit(message, self.now):
             assert message not in self.handled_here, "twice in one process"
             assert message not in self.in_hand, "twice in one process"
+            assert message not in self.written, "handled, written down, and handled again"
             self.in_hand.add(message)
 
     @rule(wait_s=st.sampled_from([0.0, 0.1, 1.0, 10.0]))
@@ -71,7 +76,10 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def save(self) -> None:
-        self.saved = self.cursor.snapshot(self.in_hand)
+        point = self.cursor.snapshot(self.in_hand)
+        settled = self.cursor.settled_beyond(point.mid, self.in_hand)
+        self.saved = replace(point, settled=tuple(settled), stamps=tuple(settled.values()))
+        self.written = set(self.handled)
 
     @precondition(lambda self: self.online)
     @rule()
@@ -87,7 +95,9 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def crash(self) -> None:
         """Everything in memory goes; another process takes up what was saved."""
-        self.cursor = Cursor(overlap_s=OVERLAP_S, known_mids=5, resume=self.saved)
+        self.cursor = Cursor(
+            overlap_s=OVERLAP_S, known_mids=5, resume=self.saved, unsettled=lambda: self.in_hand
+        )
         assert isinstance(self.saved, ResumePoint)
         self.in_hand.clear()
         self.handled_here.clear()

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from bitrix_pull.connection.cursor import Beginning, Cursor
+from bitrix_pull.connection.cursor import Cursor
 from bitrix_pull.connection.intake import Intake
+from bitrix_pull.connection.resume_point import Beginning
 from bitrix_pull.events import BACKEND_SENDER, MessageDropped, Notice, PullEvent
 from bitrix_pull.wire.messages import Control, Incoming, Malformed, Ping
 

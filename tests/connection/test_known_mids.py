@@ -5,8 +5,9 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitrix_pull.connection.cursor import Beginning, Cursor
+from bitrix_pull.connection.cursor import Cursor
 from bitrix_pull.connection.known_mids import KnownMids, is_regular
+from bitrix_pull.connection.resume_point import Beginning
 
 LATEST = "9" * 26
 NUMBERS = st.lists(st.integers(0, 10**26 - 1), unique=True)

@@ -17,7 +17,8 @@ from bitrix_pull.cli.config import summarize
 from bitrix_pull.cli.credentials import Account
 from bitrix_pull.cli.output import Columns, event_as_json
 from bitrix_pull.cli.publish import read_params
-from bitrix_pull.connection.cursor import Beginning, Cursor
+from bitrix_pull.connection.cursor import Cursor
+from bitrix_pull.connection.resume_point import Beginning
 from bitrix_pull.errors import InvalidArgument, MalformedFrame, PortalError
 from bitrix_pull.events import PullEvent
 from bitrix_pull.options import check_proxy

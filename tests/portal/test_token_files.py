@@ -1,6 +1,8 @@
 """Tokens in a file: whole at any moment, for their owner only, under a lock."""
 
 import asyncio
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -8,6 +10,7 @@ import stat
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import pytest
 
 from bitrix_pull import FileTokenStore, SqliteTokenStore, Tokens
 from bitrix_pull.errors import InvalidArgument, TokenStoreFailed
+from bitrix_pull.portal.token_files import DiskTokenStore
 
 from .conftest import StubPortal
 from .granting import Clients, Grant, read, stale, write
@@ -354,6 +358,19 @@ async def test_the_lock_keeps_others_out_and_the_event_loop_runs(token_file: Pat
             async with FileTokenStore(token_file).lock(0.05):
                 pass
     assert caught.value.retryable
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("make", [FileTokenStore, lambda path: SqliteTokenStore(path, "m1")])
+async def test_a_mount_without_locks_is_told_at_once(
+    make: Callable[[Path], DiskTokenStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def without_locks(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", without_locks)
+    with pytest.raises(InvalidArgument, match=r"cannot be locked .* put it on a disk of this machine"):
+        await make(tmp_path / "tokens").save(NEXT)
 
 
 async def test_the_lock_of_a_killed_process_is_free(token_file: Path) -> None:

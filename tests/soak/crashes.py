@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bitrix_pull import AccessToken, PullClient, SqliteStore
@@ -50,33 +51,33 @@ async def _kill_again_and_again(
         killed_at: dict[int, float] = {}
         async with Emulator() as emu:
             # A first run, so that there is a point to resume from.
-            async with PullClient(AccessToken(emu.portal_url, emu.token), resume=_store(store)):
+            async with PullClient(AccessToken(emu.portal_url, emu.token), resume=store_at(store)):
                 pass
             publishing = asyncio.create_task(_publish(emu, rate))
             for _ in range(kills):
-                async with _victim(emu, store, log) as victim:
+                async with victim(emu, store, log) as process:
                     size = log.stat().st_size
-                    await _until(lambda size=size, victim=victim: log.stat().st_size > size or _ended(victim))  # type: ignore[misc]
+                    await until(partial(has_worked, log, size, process))
                     await asyncio.sleep(rng.uniform(0, 0.3))
-                    outcome.promise("each process can read the store and works", not _ended(victim))
-                killed_at[victim.pid] = time.time()
+                    outcome.promise("each process can read the store and works", not ended(process))
+                killed_at[process.pid] = time.time()
             publishing.cancel()
             published = emu.push.counters.messages
-            async with _victim(emu, store, log) as victim:
-                await _until(
-                    lambda: len({one.n for one in _read(log)}) >= published or _ended(victim),
+            async with victim(emu, store, log) as process:
+                await until(
+                    lambda: len({one.n for one in _read(log)}) >= published or ended(process),
                     every_s=0.2,
                     within_s=120,
                 )
                 # What is still to come would be doubled.
                 await asyncio.sleep(0.5)
-                killed_at[victim.pid] = math.inf
+                killed_at[process.pid] = math.inf
         _judge(outcome, kind, _read(log), killed_at, published)
         outcome.note(**{f"{kind}_kills": kills})
 
 
 @contextlib.asynccontextmanager
-async def _victim(emu: Emulator, store: Path, log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def victim(emu: Emulator, store: Path, log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a listener in a process of its own, and kill it at the end."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.soak.victim", emu.portal_url, emu.token, str(store), str(log)
@@ -84,16 +85,22 @@ async def _victim(emu: Emulator, store: Path, log: Path) -> AsyncIterator[asynci
     try:
         yield process
     finally:
-        if not _ended(process):
+        if not ended(process):
             process.kill()
         await process.wait()
 
 
-def _ended(process: asyncio.subprocess.Process) -> bool:
+def has_worked(log: Path, size: int, process: asyncio.subprocess.Process) -> bool:
+    """Tell whether a process has handled something, or never will."""
+    return log.stat().st_size > size or ended(process)
+
+
+def ended(process: asyncio.subprocess.Process) -> bool:
+    """Tell whether a process has ended."""
     return process.returncode is not None
 
 
-async def _until(condition: Callable[[], bool], *, every_s: float = 0.01, within_s: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], *, every_s: float = 0.01, within_s: float = 30.0) -> None:
     """Wait for something; what comes after it finds out whether it is so."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within_s):
@@ -129,7 +136,8 @@ async def _publish(emu: Emulator, rate: float) -> None:
         await asyncio.sleep(1 / rate)
 
 
-def _store(path: Path) -> SqliteStore | str:
+def store_at(path: Path) -> SqliteStore | str:
+    """Return the kind of store that the file's name tells."""
     return SqliteStore(path) if path.suffix == ".db" else str(path)
 
 

@@ -14,6 +14,7 @@ from tests.soak.outages import first_outage, live_again, server_gone
 from tests.soak.outcome import Outcome
 from tests.soak.publishing import publishing
 from tests.soak.races import overtaking, replay_race
+from tests.soak.stores import damaged_stores, store_key, stuck_event
 from tests.soak.token_refreshes import token_race, token_sigkill
 
 SCENARIOS: dict[str, Callable[..., Outcome]] = {
@@ -33,6 +34,9 @@ SCENARIOS: dict[str, Callable[..., Outcome]] = {
     "live-again": live_again,
     "loops": loops,
     "publishing": publishing,
+    "store-key": store_key,
+    "stuck-event": stuck_event,
+    "damaged-stores": damaged_stores,
     "token-race": token_race,
     "token-sigkill": token_sigkill,
 }

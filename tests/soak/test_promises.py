@@ -20,6 +20,7 @@ from tests.soak.outcome import Outcome
 from tests.soak.publishing import publishing
 from tests.soak.races import overtaking, replay_race
 from tests.soak.scenarios import SCENARIOS
+from tests.soak.stores import damaged_stores, store_key, stuck_event
 from tests.soak.token_refreshes import token_race, token_sigkill
 
 SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
@@ -45,6 +46,9 @@ SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (closing, {"moments": 30}),
     (loops, {"events": 4, "every_s": 0.3}),
     (publishing, {"seeds": 1, "publishes": 100}),
+    (store_key, {}),
+    (stuck_event, {"events": 1_500, "kills": 2}),
+    (damaged_stores, {"every": 4}),
     (token_race, {"rounds": 2, "processes": 4}),
     (token_sigkill, {"kills": 3}),
     (growth, {"messages": 1_000, "reconnects": 20, "warm_up": 5}),

@@ -24,6 +24,10 @@ async def main(portal: str, token: str, store: str, log: str) -> None:
         os.write(file, f"{os.getpid()} {event.params['n']} {time.time()}\n".encode())
         await asyncio.sleep(0.001)
 
+    @pull.on("stuck")
+    async def never_finish(event: PullEvent[Any]) -> None:
+        await asyncio.Event().wait()
+
     await pull.run()
 
 
