@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         HandlerFailed,
         MessageDropped,
         Notice,
+        PortalEvent,
         PullEvent,
         Sender,
         SenderType,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from bitrix_pull.portal.token_files import FileTokenStore
     from bitrix_pull.portal.token_stores import MemoryTokenStore, TokenStore
     from bitrix_pull.portal.tokens import Tokens
+    from bitrix_pull.portal_events.feed import PortalEvents
     from bitrix_pull.presence.status import Presence, PresenceChanged
     from bitrix_pull.presence.watch import PresenceWatch
     from bitrix_pull.program import run
@@ -69,6 +71,8 @@ __all__ = [
     "MessageDropped",
     "Notice",
     "OAuth",
+    "PortalEvent",
+    "PortalEvents",
     "Presence",
     "PresenceChanged",
     "PresenceWatch",
@@ -120,6 +124,8 @@ _HOMES = {
     "MessageDropped": "events",
     "Notice": "events",
     "OAuth": "portal.oauth",
+    "PortalEvent": "events",
+    "PortalEvents": "portal_events.feed",
     "PublicChannel": "wire.channel_ids",
     "Presence": "presence.status",
     "PresenceChanged": "presence.status",

@@ -19,7 +19,7 @@ from bitrix_pull.dispatch.dependencies import Supply, checked_context
 from bitrix_pull.dispatch.dispatcher import Dispatcher
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.notices import NoticeBoard
-from bitrix_pull.dispatch.patterns import StreamPattern
+from bitrix_pull.dispatch.patterns import PortalPattern, StreamPattern
 from bitrix_pull.dispatch.router import M, Router
 from bitrix_pull.dispatch.subscription import Subscription
 from bitrix_pull.errors import InvalidArgument, NotRunning
@@ -31,6 +31,8 @@ from bitrix_pull.portal.batches import call_batch, pages
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.portal.user_ids import check_user_ids
+from bitrix_pull.portal_events.binding import Bindings
+from bitrix_pull.portal_events.feed import Feed, PortalEvents
 from bitrix_pull.presence.extension import check_tags, extend_watch
 from bitrix_pull.presence.status import Presence
 from bitrix_pull.presence.watch import CHANGE_COMMAND, CHANGE_MODULE, PresenceWatch, watch_presence
@@ -126,6 +128,9 @@ class PullClient(Router):
         self._dispatcher = Dispatcher(
             PullEvent, self._registry, self._inbox, self._notices.post, Origin(self._portal, self)
         )
+        self._portal_feed = Feed(
+            self._registry, self._options, self._notices.post, Origin(self._portal, self)
+        )
         self._run = self._new_run()
         self._block: Block | None = None
 
@@ -142,6 +147,7 @@ class PullClient(Router):
             notices=self._notices,
             inbox=self._inbox,
             dispatcher=self._dispatcher,
+            portal_feed=self._portal_feed,
         )
 
     def _present_run(self) -> Run:
@@ -260,7 +266,9 @@ class PullClient(Router):
         if self._run.started:
             self._run = self._new_run()
         run = self._present_run()
-        self._dispatcher.prepare(Supply(checked_context(self.context), {PullClient: self}))
+        supply = Supply(checked_context(self.context), {PullClient: self})
+        self._dispatcher.prepare(supply)
+        self._portal_feed.dispatcher.prepare(supply)
         self._lifecycle.close()
         return run.start()
 
@@ -326,6 +334,49 @@ class PullClient(Router):
                     ...
         """
         return Subscription(self._dispatcher, StreamPattern.of(commands, module, None), model)
+
+    @overload
+    def portal_events(self, *names: str, model: type[M] | TypeAdapter[M]) -> PortalEvents[M]: ...
+    @overload
+    def portal_events(self, *names: str, model: None = ...) -> PortalEvents[Any]: ...
+    def portal_events(self, *names: str, model: Any = None) -> PortalEvents[Any]:
+        """Return events of the portal itself as an async iterator; see ``on_portal_event``.
+
+        Example:
+            async with pull.portal_events("ONCRMDEALUPDATE") as events:
+                async for event in events:
+                    ...
+
+        Args:
+            names: The portal's names, in any case. They are bound when the context is entered,
+                or when the client starts after that.
+            model: What ``event.data`` is turned into; see ``on``.
+
+        Raises:
+            InvalidArgument: One of the names can be none.
+        """
+        return PortalEvents(self._portal_feed, PortalPattern.of(names), model)
+
+    async def unbind_portal_events(self, *names: str) -> int:
+        """Let the portal queue events no more for this application and ``options.connector``.
+
+        Nothing is unbound by itself: what happens while no client runs waits for the next one.
+        What is queued already stays. Works on a client that is not started too.
+
+        Args:
+            names: The portal's names, in any case; none: all that are bound.
+
+        Returns:
+            How many were bound.
+
+        Raises:
+            InvalidArgument: One of the names can be none.
+            PullError: The portal refused it, or could not be asked.
+        """
+        self._present_run()
+        bindings = Bindings(self._rest, self._mode, self._options.connector)
+        with naming(self._portal):
+            return await bindings.unbind(PortalPattern.of(names).events if names else await bindings.fetch())
 
     # -- publishing -----------------------------------------------------------
 

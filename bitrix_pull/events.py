@@ -355,6 +355,65 @@ class PullEvent(Event, Generic[P]):
         return datetime.fromtimestamp(self.created_unix, UTC)
 
 
+_VERBS = ("ADD", "UPDATE", "DELETE")
+
+
+@dataclass(slots=True, eq=False)
+class PortalEvent(Event, Generic[P]):
+    """Something that happened on the portal, from its queue. Handlers share it: treat it as read-only.
+
+    The portal merges: however often a deal was updated before the event was taken, there is
+    one event, of the last time. It tells *what* has changed, so fetch the present state.
+
+    Attributes:
+        name: The portal's name for it in capitals: "ONCRMDEALUPDATE".
+        data: What the portal says about it, as JSON values; with ``model=`` an instance of
+            that model. What PHP writes for nothing (``false``, ``[]``, ``""``) is ``{}``.
+        fields: What stands under ``FIELDS`` in the data; ``{}`` where there is none.
+        id: The number of what has changed (``FIELDS.ID``, or that of ``FIELDS_AFTER`` or
+            ``FIELDS_BEFORE``); None where there is none.
+        user_id: Who did it; None if nobody did, or the portal does not say.
+        changed_at: When it happened last, in whole seconds by the portal's clock; None where
+            that cannot be read.
+        message_id: The portal's name for this event and data; all that is merged has the same.
+        connector: The exchange channel in whose queue it was; "" for none.
+    """
+
+    topic_of: ClassVar[Callable[[Any], Hashable]] = attrgetter("name")
+    payload_field: ClassVar[str] = "data"
+
+    name: str
+    data: P
+    fields: Mapping[str, Any] = field(repr=False)
+    id: int | None
+    user_id: int | None
+    changed_at: datetime | None
+    message_id: str = field(repr=False)
+    connector: str = ""
+    size: int = field(default=0, repr=False)
+
+    @property
+    def reference(self) -> str:
+        """Its ``message_id``."""
+        return self.message_id
+
+    @property
+    def label(self) -> str:
+        """Its name, and what it is about."""
+        return f"{self.name} of {self.id}" if self.id is not None else self.name
+
+    @property
+    def entity(self) -> Hashable:
+        """What it is about: an addition, update and deletion of the same are kept in this order.
+
+        Name without verb, and id; of what has no id, the event is about itself.
+        """
+        if self.id is None:
+            return self.message_id
+        stem = next((self.name.removesuffix(verb) for verb in _VERBS if self.name.endswith(verb)), self.name)
+        return stem, str(self.fields.get("ENTITY_TYPE_ID", "")), self.id
+
+
 class State(StrEnum):
     """Where the connection is in its life. ``connection/states.py`` lists the legal moves."""
 

@@ -24,10 +24,11 @@ from bitrix_pull.events import PullEvent, State
 from bitrix_pull.health import Health
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.auth import Mode
-from bitrix_pull.portal.config import ConfigFetcher
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.portal.public_channels import PublicChannels
 from bitrix_pull.portal.rest import RestClient
+from bitrix_pull.portal_events.feed import Feed
+from bitrix_pull.portal_events.service import PortalEventService
 from bitrix_pull.presence.lookup import PresenceLookup
 from bitrix_pull.publish.publisher import Publisher
 from bitrix_pull.redaction import PORTAL
@@ -60,6 +61,7 @@ class Run:
         notices: NoticeBoard,
         inbox: Inbox[PullEvent[Any]],
         dispatcher: Dispatcher[PullEvent[Any]],
+        portal_feed: Feed,
     ) -> None:
         """Put the parts together; nothing is sent, and no event loop is needed yet.
 
@@ -75,6 +77,7 @@ class Run:
             notices: Takes what happens.
             inbox: What is received and not handled yet.
             dispatcher: Hands events to the client's handlers.
+            portal_feed: Does so with the portal's own events.
         """
         self._portal = portal
         self._rest = rest
@@ -83,7 +86,11 @@ class Run:
         self._notices = notices
         self._inbox = inbox
         self._dispatcher = dispatcher
-        fetcher = ConfigFetcher(rest, mode)
+        self._portal_feed = portal_feed
+        self._portal_events = PortalEventService(
+            portal_feed, rest, mode, options, dispatcher, notices, lambda: lifecycle.state in _LIVE_STATES
+        )
+        fetcher = self._portal_events.fetcher
         self._channels = ChannelManager(fetcher)
         self._checkpointer = Checkpointer(
             store,
@@ -182,7 +189,7 @@ class Run:
         """End everything; see ``PullClient.close``."""
         serving = self._serving
         if serving is not None and not serving.done():
-            if self._dispatcher.runs_current_task():
+            if self._dispatcher.runs_current_task() or self._portal_feed.dispatcher.runs_current_task():
                 drain_s = 0.0
             if self._drain_s is None:
                 self._drain_s = drain_s
@@ -209,21 +216,30 @@ class Run:
             self._opened.set()
         handling = asyncio.create_task(self._dispatcher.run(), name="bitrix_pull handlers")
         saving = asyncio.create_task(self._checkpointer.run(), name="bitrix_pull checkpointer")
+        portal_handling = asyncio.create_task(
+            self._portal_feed.dispatcher.run(), name="bitrix_pull portal event handlers"
+        )
+        taking = asyncio.create_task(self._portal_events.run(), name="bitrix_pull portal events")
         try:
             await self._supervisor.run()
         finally:
             if self._drain_s is None:
                 # It ends by itself now: to cancel it again would only cut this short.
                 self._drain_s = 0.0
+            self._portal_events.stop()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._drain_s) as self._draining:
                     await self._dispatcher.idle()
+                    await self._portal_feed.dispatcher.idle()
             self._draining = None
-            self._dispatcher.finish(self._lifecycle.failure)
+            for dispatcher in (self._dispatcher, self._portal_feed.dispatcher):
+                dispatcher.finish(self._lifecycle.failure)
             await self.companions.close()
-            handling.cancel()
+            for task in (handling, portal_handling, taking):
+                task.cancel()
             self._checkpointer.stop()
-            await asyncio.wait({handling, saving})
+            await asyncio.wait({handling, portal_handling, taking, saving})
+            await self._portal_events.finish(self._options.close_timeout_s)
             await self._checkpointer.close()
             await self._rest.close()
             # FAILED stays to be seen.

@@ -51,7 +51,8 @@ class Inbox(Generic[E]):
         self._max_bytes = max_bytes
         self.settled = settled
         """Called with events that are settled, once with each."""
-        self._failed = failed
+        self.failed = failed
+        """Called instead with those on which a handler has failed for good."""
         # Each event with the number of those who have not finished with it.
         self._unsettled: dict[E, int] = {}
         self._bytes = 0
@@ -104,7 +105,7 @@ class Inbox(Generic[E]):
 
     def fail(self, event: E) -> None:
         """Take note that one receiver has finished with an event, in vain."""
-        if self._failed is not None and event in self._unsettled:
+        if self.failed is not None and event in self._unsettled:
             self._failures.add(event)
         self.settle(event)
 
@@ -132,12 +133,12 @@ class Inbox(Generic[E]):
         self._tell(settled)
 
     def _tell(self, settled: list[E]) -> None:
-        if self._failures and self._failed is not None:
+        if self._failures and self.failed is not None:
             failed = [event for event in settled if event in self._failures]
             settled = [event for event in settled if event not in self._failures]
             if failed:
                 self._failures.difference_update(failed)
-                self._failed(failed)
+                self.failed(failed)
         if settled and self.settled is not None:
             self.settled(settled)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 from bitrix_pull.events import Continuity, Gap, Notice, State, StateChanged
@@ -36,7 +36,7 @@ class NoticeBoard:
             listener.ended = True
             listener.arrived.set()
 
-    async def listen(self) -> AsyncIterator[Notice]:
+    async def listen(self) -> AsyncGenerator[Notice]:
         """Yield the notices posted from the first request on, until ``end``."""
         listener = _Listener()
         self._listeners.append(listener)

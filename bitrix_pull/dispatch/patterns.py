@@ -1,11 +1,12 @@
 """What events are wanted: by the names that they have, of the kind that they are."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from bitrix_pull.errors import InvalidArgument
-from bitrix_pull.events import Event, PullEvent
+from bitrix_pull.events import Event, PortalEvent, PullEvent
 
 DEFAULT_MODULE = "application"
 """The module of what applications publish (protocol §2, ``MODULE_ID``)."""
@@ -114,6 +115,43 @@ class StreamPattern:
     def names(self) -> Iterable[str]:
         """Return its commands with their module."""
         return (f"{self.module or '*'}.{command}" for command in self.commands.written())
+
+
+_PORTAL_EVENT = re.compile(r"[A-Za-z0-9_.:\\-]{1,255}")
+
+
+@dataclass(slots=True, frozen=True)
+class PortalPattern:
+    """The portal's own events of some names, in capitals."""
+
+    events: frozenset[str]
+
+    @classmethod
+    def of(cls, names: Sequence[object]) -> Self:
+        """Build a pattern from what the user wrote, in any case.
+
+        Raises:
+            InvalidArgument: There is none, or one of them can be none.
+        """
+        if not names or callable(names[0]):
+            raise InvalidArgument('name the events: @pull.on_portal_event("ONCRMDEALUPDATE")')
+        for name in names:
+            if not isinstance(name, str) or not _PORTAL_EVENT.fullmatch(name):
+                raise InvalidArgument(f"{name!r:.80} is no name of a portal's event")
+        return cls(frozenset(str(name).upper() for name in names))
+
+    @property
+    def kind(self) -> type[Event]:
+        """The portal's own events."""
+        return PortalEvent
+
+    def matches(self, topic: str) -> bool:
+        """Tell whether events of this name are wanted."""
+        return topic in self.events
+
+    def names(self) -> Iterable[str]:
+        """Return their names."""
+        return sorted(self.events)
 
 
 def checked_name(what: str, value: object) -> str:

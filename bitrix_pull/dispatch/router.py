@@ -1,12 +1,13 @@
 """``Router``: where users register what they want to be called for."""
 
 from collections.abc import Callable, Collection, Coroutine, Hashable
+from operator import attrgetter
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, overload
 
 from pydantic import TypeAdapter
 
 from bitrix_pull.dispatch.dependencies import check_names
-from bitrix_pull.dispatch.patterns import Pattern, StreamPattern
+from bitrix_pull.dispatch.patterns import Pattern, PortalPattern, StreamPattern
 from bitrix_pull.dispatch.policy import Ack, DeadLetter, Policy
 from bitrix_pull.dispatch.registry import (
     AnyCallback,
@@ -16,7 +17,7 @@ from bitrix_pull.dispatch.registry import (
     Registry,
 )
 from bitrix_pull.errors import InvalidArgument
-from bitrix_pull.events import PullEvent, adapter_of
+from bitrix_pull.events import PortalEvent, PullEvent, adapter_of
 
 M = TypeVar("M")
 G = TypeVar("G")
@@ -183,6 +184,108 @@ class Router:
         )
         return self._registrar(pattern, model, policy, where)
 
+    @overload
+    def on_portal_event(
+        self,
+        *names: str,
+        model: type[M] | TypeAdapter[M],
+        where: Callable[[PortalEvent[M]], object] | None = ...,
+        ack: Ack = ...,
+        retries: int = ...,
+        retry_delay: float = ...,
+        timeout: float | None = ...,
+        on_dead_letter: DeadLetter | None = ...,
+        concurrency: int = ...,
+        key: Callable[[PortalEvent[M]], Hashable] | None = ...,
+    ) -> Registrar[PortalEvent[M]]: ...
+    @overload
+    def on_portal_event(
+        self,
+        *names: str,
+        model: None = ...,
+        where: Callable[[PortalEvent[Any]], object] | None = ...,
+        ack: Ack = ...,
+        retries: int = ...,
+        retry_delay: float = ...,
+        timeout: float | None = ...,
+        on_dead_letter: DeadLetter | None = ...,
+        concurrency: int = ...,
+        key: Callable[[PortalEvent[Any]], Hashable] | None = ...,
+    ) -> Callable[[CallbackT], CallbackT]: ...
+    def on_portal_event(
+        self,
+        *names: str,
+        model: object = None,
+        where: Callable[[PortalEvent[Any]], object] | None = None,
+        ack: Ack = "auto",
+        retries: int = 0,
+        retry_delay: float = 1.0,
+        timeout: float | None = None,
+        on_dead_letter: DeadLetter | None = None,
+        concurrency: int = 1,
+        key: Callable[[PortalEvent[Any]], Hashable] | None = None,
+    ) -> Callable[[Any], Any]:
+        """Register the decorated function for what happens on the portal: to deals, tasks, calls and more.
+
+        The portal queues them for the application and says so on the stream, so no public URL
+        is needed and nothing is polled. They are bound when the client starts, and stay bound
+        until ``unbind_portal_events``: what happens while the client is down waits in the queue,
+        for a month. It takes an application's token (``OAuth`` or ``AccessToken``) of an
+        administrator. Every event is handled at least once, after it has happened.
+
+        What the portal allows decides what else is promised, and is found out:
+
+        - Where it reserves records (on-premise, and larger plans of the cloud), each is taken by
+          one process, handled at once, and then deleted. What a killed process was handling is
+          handled by the next one that starts, some seconds later, or by another one that runs.
+        - Where it does not, records are read, handled when the second of their last change is
+          over, about a second later, and deleted if they have not changed since. Several
+          processes of one application all handle everything.
+
+        The portal merges: one event, however often a record was changed before it was taken.
+        So it tells what has changed and not how often: fetch the present state.
+
+        Example:
+            @pull.on_portal_event("ONCRMDEALADD", "ONCRMDEALUPDATE")
+            async def deal_changed(event: PortalEvent) -> None:
+                deal = await pull.call("crm.deal.get", {"id": event.id})
+
+        Args:
+            names: The portal's names, in any case; ``bitrix-pull events`` lists them.
+            model: What ``event.data`` is turned into; see ``on``.
+            where: See ``on``. What is not wanted is deleted from the portal's queue.
+            ack: See ``on``. An event that is not settled stays in the portal's queue, or
+                reserved there for this process.
+            retries: See ``on``.
+            retry_delay: See ``on``.
+            timeout: See ``on``.
+            on_dead_letter: See ``on``. An event that has failed for good is marked as failed in
+                the portal's queue. It is attempted once more at the next start, and when the
+                record changes again.
+            concurrency: See ``on``.
+            key: See ``on``; None: ``event.entity``, so that what happens to one record is handled
+                in order, its addition before its updates.
+
+        Raises:
+            InvalidArgument: One of the names can be none, the function cannot be called with
+                one event, or another argument cannot work.
+
+        When the client starts, or the function is registered later, the portal may refuse:
+        ``EventNotFound`` names what it does not know, ``AccessDenied`` says that the token is no
+        administrator's, ``WrongAuthType`` that it is no application's.
+        """
+        pattern = PortalPattern.of(names)
+        policy = Policy(
+            ack=ack,
+            retries=retries,
+            retry_delay_s=retry_delay,
+            timeout_s=timeout,
+            on_dead_letter=on_dead_letter,
+            concurrency=concurrency,
+            key=key if key is not None else _entity,
+        )
+        return self._registrar(pattern, model, policy, where)
+
     def off(self, callback: Callable[..., object]) -> None:
         """Take back all that a function was registered for on this router.
 
@@ -307,6 +410,9 @@ class Router:
             return callback
 
         return register
+
+
+_entity: Callable[[PortalEvent[Any]], Hashable] = attrgetter("entity")
 
 
 def registry_of(router: Router) -> Registry:

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.patterns import Pattern
@@ -45,6 +45,9 @@ class EventIterator(Generic[E]):
     included, if the client is closed within 30 s after it.
     """
 
+    keeps_rest: ClassVar[bool] = False
+    """Whether what was not asked for is left unhandled, not dropped, by who leaves as planned."""
+
     def __init__(self, source: Source[E], pattern: Pattern, model: Any = None) -> None:
         """Create a subscription; it takes events once its context is entered."""
         self.pattern = pattern
@@ -83,7 +86,9 @@ class EventIterator(Generic[E]):
         unhandled: Sequence[E] = ()
         if exc_type is None:
             self._settle_current()
-            if not self._finished:
+            if self.keeps_rest:
+                unhandled = list(self._queue)
+            elif not self._finished:
                 for event in self._queue:
                     self._inbox.settle(event)
         else:

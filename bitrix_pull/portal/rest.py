@@ -122,6 +122,11 @@ class RestClient:
         return type(self._auth).__name__
 
     @property
+    def calls_per_s(self) -> float | None:
+        """How many calls a second the portal takes for long; None where no limit is known."""
+        return self._bucket.limit.per_s if self._bucket.limit is not None else None
+
+    @property
     def sees_whole_answers(self) -> bool:
         """True if an answer tells what stands beside the result; a user's own client may not."""
         return isinstance(self._auth, Credentials)

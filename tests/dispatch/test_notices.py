@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import cast
 
 from bitrix_pull.dispatch.notices import NoticeBoard
 from bitrix_pull.events import MessageDropped, Notice
@@ -23,7 +22,7 @@ async def take(listener: AsyncIterator[Notice], count: int) -> list[int]:
 
 async def listening(board: NoticeBoard) -> AsyncGenerator[Notice, None]:
     """Return a listener that has begun to listen."""
-    listener = cast("AsyncGenerator[Notice, None]", board.listen())
+    listener = board.listen()
     first = asyncio.ensure_future(anext(listener))
     await asyncio.sleep(0)
     board.post(notice(0))

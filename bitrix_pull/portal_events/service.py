@@ -1,0 +1,134 @@
+"""The portal's own events during one run of a client: bound, listened for, taken, handled."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any
+
+from bitrix_pull.dispatch.dispatcher import Dispatcher
+from bitrix_pull.dispatch.notices import NoticeBoard
+from bitrix_pull.dispatch.patterns import StreamPattern
+from bitrix_pull.dispatch.subscription import Subscription
+from bitrix_pull.events import Gap, PullEvent, State, StateChanged
+from bitrix_pull.options import PullOptions
+from bitrix_pull.portal.auth import Mode
+from bitrix_pull.portal.rest import RestClient
+from bitrix_pull.portal_events import roll_call
+from bitrix_pull.portal_events.binding import BindingFetcher, Bindings
+from bitrix_pull.portal_events.drain import Drain
+from bitrix_pull.portal_events.feed import Feed
+from bitrix_pull.portal_events.queue import OfflineQueue
+from bitrix_pull.portal_events.roll_call import RollCall
+from bitrix_pull.redaction import get_logger
+
+logger = get_logger("portal_events")
+
+AFTER_FAULT_S = 5.0
+"""How long to wait after a fault of our own."""
+
+MODULE = "rest"
+COMMAND = "event_offline"
+"""What the portal says on the application's shared channel when it has queued something."""
+
+
+class PortalEventService:
+    """Takes a feed's events out of the portal's queue, as long as anybody wants some."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        rest: RestClient,
+        mode: Mode,
+        options: PullOptions,
+        stream: Dispatcher[PullEvent[Any]],
+        notices: NoticeBoard,
+        is_live: Callable[[], bool],
+    ) -> None:
+        """Put the parts together; nothing is sent yet.
+
+        Args:
+            feed: Who wants what.
+            rest: Calls the portal.
+            mode: Whose channels the client follows: only applications have a queue.
+            options: The connector and the interval.
+            stream: Where announcements come from.
+            notices: Where it is told how the connection fares.
+            is_live: Tells how it is at present.
+        """
+        bindings = Bindings(rest, mode, options.connector)
+        self.fetcher = BindingFetcher(rest, mode, bindings, feed.wanted)
+        """Fetches the configuration once everything is bound."""
+        self._feed = feed
+        self._stream = stream
+        self._notices = notices
+        self._is_live = is_live
+        self._stopping = False
+        self._drain = Drain(
+            OfflineQueue(rest, options.connector),
+            bindings,
+            feed.dispatcher,
+            lambda held: RollCall(rest, held),
+            connector=options.connector,
+            wanted=feed.wanted,
+            interval_s=options.portal_events_interval_s,
+            # A look and what follows from it are two calls, and half of what is allowed is for others.
+            steady_s=4 / rest.calls_per_s if rest.calls_per_s is not None else 0.0,
+        )
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        await self._feed.needed()
+        while not self._stopping:
+            try:
+                await self._serve()
+            except* Exception as errors:
+                # Ours to mend; but nobody shall be deaf because of it.
+                if not self._stopping:
+                    logger.critical("the portal's events are taken anew", exc_info=errors)
+                    await asyncio.sleep(AFTER_FAULT_S)
+
+    async def _serve(self) -> None:
+        self._feed.drain = self._drain
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._hear_announcements(), name="bitrix_pull portal events announcements")
+                tasks.create_task(self._hear_others(), name="bitrix_pull portal events roll call")
+                tasks.create_task(self._follow_state(), name="bitrix_pull portal events state")
+                # A look makes no sense before the portal has bound what is wanted.
+                await self.fetcher.fetched.wait()
+                tasks.create_task(self._drain.run(), name="bitrix_pull portal events")
+        finally:
+            self._feed.drain = None
+
+    def stop(self) -> None:
+        """Take no more; what is with handlers goes on."""
+        self._stopping = True
+        self._drain.stop()
+
+    async def finish(self, timeout_s: float) -> None:
+        """Tell the portal what became of the events, as far as that succeeds in time."""
+        await self._drain.finish(timeout_s)
+
+    async def _hear_announcements(self) -> None:
+        async with Subscription(self._stream, StreamPattern.of((COMMAND,), MODULE, None)) as events:
+            async for event in events:
+                self._drain.announced(event)
+
+    async def _hear_others(self) -> None:
+        pattern = StreamPattern.of((roll_call.COMMAND,), roll_call.MODULE, None)
+        async with Subscription(self._stream, pattern) as events:
+            async for event in events:
+                await self._drain.hear(event)
+
+    async def _follow_state(self) -> None:
+        if self._is_live():
+            self._drain.live()
+        async with aclosing(self._notices.listen()) as notices:
+            async for notice in notices:
+                match notice:
+                    case StateChanged(state=State.LIVE, previous=State.CONNECTING | State.CATCHING_UP):
+                        self._drain.live()
+                    case Gap():
+                        self._drain.look()
+                    case _:
+                        pass
