@@ -41,6 +41,8 @@
     │   ├── EmptyAppName                the application has no name to notify in
     │   ├── InvalidFormat
     │   ├── InvalidConfig               the configuration lacks what is needed, or is malformed
+    │   │   └── IncompleteConfig        the portal has left channels out, for now
+    │   ├── ChannelsEnded               the portal tells channels that have ended
     │   └── CallerFailed                the REST client that the user passed raised something else
     ├── ConnectionLost                  the stream to the push server ended
     ├── MalformedFrame                  bytes from the push server that no codec can read
@@ -444,6 +446,23 @@ class InvalidConfig(PortalError):  # noqa: N818
     """The portal's Push & Pull configuration cannot be used; the text names the field."""
 
     advice = "If the portal is a genuine one, report the field named here as a bug."
+
+
+class IncompleteConfig(InvalidConfig):
+    """The portal has left channels out of the configuration.
+
+    It does when it cannot lock its table for 2 s (protocol §2), so it passes.
+    """
+
+    retryable = True
+    advice = "This passes as a rule: the portal is asked again. If it lasts, look at its database's load."
+
+
+class ChannelsEnded(PortalError):  # noqa: N818
+    """The portal tells channels that have ended: nothing more comes by them."""
+
+    retryable = True
+    advice = "The portal is asked again; if it lasts, its cache of Push & Pull channels is stuck."
 
 
 class CallerFailed(PortalError):  # noqa: N818

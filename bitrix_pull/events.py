@@ -511,7 +511,8 @@ class Continuity(_OfClient):
     Attributes:
         recovered: "yes" if the server's history still held what was known, so that what
             followed it came too; "no" if it should have held it and did not (the notice is a
-            ``Gap`` then); "unknown" if there was nothing to tell by.
+            ``Gap`` then), or if nothing was heard for longer than a day, for which it keeps messages
+            at most; "unknown" if there was nothing to tell by.
         replayed: Messages that were missed and are delivered now.
         duplicates: Messages that the server sent again and that are dropped.
         offline_s: Seconds without a connection; None after a restart of the client.
@@ -539,4 +540,21 @@ class Gap(Continuity):
     """
 
 
-Notice = StateChanged | Continuity | MessageDropped | EventsDropped | HandlerFailed
+@dataclass(slots=True, frozen=True)
+class PortalTrouble(_OfClient):
+    """The portal's configuration is not what it should be, and there is no better one for now.
+
+    As long as the present channels are good, the client stays live by them. If a channel was
+    left out, what is sent there arrives once the portal tells it, from the history.
+
+    Attributes:
+        error: What is wrong: ``IncompleteConfig``, ``ChannelsEnded``, or why the portal
+            could not be asked.
+        retry_in_s: Seconds until it is asked again.
+    """
+
+    error: Exception
+    retry_in_s: float
+
+
+Notice = PortalTrouble | StateChanged | Continuity | MessageDropped | EventsDropped | HandlerFailed

@@ -91,7 +91,7 @@ class Run:
             portal_feed, rest, mode, options, dispatcher, notices, lambda: lifecycle.state in _LIVE_STATES
         )
         fetcher = self._portal_events.fetcher
-        self._channels = ChannelManager(fetcher)
+        self._channels = ChannelManager(fetcher, rest.http.clock, notices.post)
         self._checkpointer = Checkpointer(
             store,
             start,
@@ -117,9 +117,7 @@ class Run:
             options=options,
             announce=notices.post,
         )
-        public_channels = PublicChannels(
-            rest, mode, config=self._channels.current, now=self._channels.portal_now
-        )
+        public_channels = PublicChannels(rest, mode, config=self._channels.current, now=rest.http.clock.now)
         self.presence = PresenceLookup(
             self._supervisor, config=self._channels.current, public_channels=public_channels, rest=rest
         )

@@ -49,6 +49,8 @@ def run(
             # The wall clock is as virtual as the loop's, and known in every thread.
             patch("time.time", lambda: BEGINNING + loop.time() + _machine.slept_s + _machine.wall_off_s),
             patch.object(portal_clock, "COMPARE_EVERY_S", every_s),
+            # Or idle connections would be looked after for ever.
+            patch("aiohttp.connector.monotonic", loop.time),
             asyncio.Runner(loop_factory=lambda: loop) as runner,
         ):
             return runner.run(main())

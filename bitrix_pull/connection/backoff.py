@@ -1,32 +1,30 @@
-"""The ladder of delays between failed attempts (protocol §8)."""
+"""The delays between attempts (protocol §8): one ladder for what was answered, one for what was not."""
 
 import random
 
-LADDER_S = (0.1, 15.0, 45.0, 45.0, 45.0, 600.0, 600.0, 600.0, 600.0, 600.0)
-"""Seconds to wait after the first, second, … failed attempt in a row."""
+LADDER_S = (0.5, 5.0, 5.0, 25.0, 25.0, 45.0, 45.0, 45.0, 45.0, 45.0, 60.0)
+"""Seconds to wait after the first, second, … failed attempt in a row that the server answered;
+after further ones as after the last."""
 
-LAST_RUNG_S = 3600.0
-"""Seconds to wait after every failure beyond the ladder."""
-
-UNANSWERED_MAX_S = 30.0
-"""Longest wait where nothing answered at all: nobody can be annoyed, so nobody blocks us."""
+UNANSWERED_S = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 25.0)
+"""The same where nothing answered or an open stream was cut: nobody can be annoyed by that."""
 
 JITTER = 0.2
 """Largest part of a delay that is added at random, so that many clients spread out."""
 
-RESET_AFTER_S = 30.0
-"""A connection must have been live this long before the ladder starts anew."""
+SOUND_AFTER_S = 30.0
+"""A stream that lived this long was a sound one, whatever ended it."""
 
 
 class Backoff:
     """Counts failures in a row and says how long to wait after each.
 
-    The ladder is there for the server's sake, so only what it answered climbs far: a night
-    without network must not make the first 502 in the morning cost an hour.
+    Each ladder counts for itself, so a night without network does not make the first 502 in
+    the morning cost a minute.
     """
 
     def __init__(self, random_source: random.Random | None = None) -> None:
-        """Start at the foot of the ladder."""
+        """Start at the foot of both ladders."""
         self._random = random_source or random.Random()
         self._answered = 0
         self._unanswered = 0
@@ -36,21 +34,31 @@ class Backoff:
 
         Args:
             answered: True if the server answered with a status or close code, False if
-                nothing answered.
+                nothing answered, or an open stream was cut.
         """
         if answered:
-            delay = _rung_s(self._answered)
+            delay = _rung_s(LADDER_S, self._answered)
             self._answered += 1
         else:
-            # The limit leaves room for the jitter, or all clients would come back at once.
-            delay = min(_rung_s(self._unanswered), UNANSWERED_MAX_S / (1 + JITTER))
+            delay = _rung_s(UNANSWERED_S, self._unanswered)
             self._unanswered += 1
         return delay * (1 + self._random.uniform(0, JITTER))
 
+    def opened(self, *, brought: bool) -> None:
+        """Take note that an attempt succeeded: what the server answers next is its first failure.
+
+        Args:
+            brought: True if anything new came by the stream: then it was worth it, and a cut
+                of it is the first one too.
+        """
+        self._answered = 0
+        if brought:
+            self._unanswered = 0
+
     def reset(self) -> None:
-        """Start anew at the foot of the ladder."""
+        """Start anew at the foot of both ladders."""
         self._answered = self._unanswered = 0
 
 
-def _rung_s(failures: int) -> float:
-    return LADDER_S[failures] if failures < len(LADDER_S) else LAST_RUNG_S
+def _rung_s(ladder: tuple[float, ...], failures: int) -> float:
+    return ladder[min(failures, len(ladder) - 1)]

@@ -1,18 +1,21 @@
 """The channels to subscribe to, their life, and the configuration that they come from."""
 
 import asyncio
-import contextlib
 import math
 import random
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
-from bitrix_pull.errors import InvalidConfig, NotAPortal, PullError
+from bitrix_pull.connection.backoff import Backoff
+from bitrix_pull.connection.disconnects import Wait
+from bitrix_pull.connection.recovery import MAINTENANCE_WAIT_S, passing_wait
+from bitrix_pull.errors import ChannelsEnded, IncompleteConfig, PullError
+from bitrix_pull.events import PortalTrouble
 from bitrix_pull.portal.config import ConfigFetcher
 from bitrix_pull.portal.models import Channel, PullConfig
+from bitrix_pull.portal.portal_clock import PortalClock
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.channel_ids import channel_key
 from bitrix_pull.wire.messages import is_object
@@ -25,14 +28,22 @@ LEAD_S = 120.0
 SPREAD_S = 60.0
 """Up to so much earlier, at random, so that the clients of a portal do not ask all at once."""
 
-AFTER_END_S = (2.0, 5.0)
+AFTER_END_S = (1.0, 3.0)
 """Where the portal kept answering the same channels: how long after their end to ask again."""
 
 SAME_AGAIN_S = (60.0, 75.0)
-"""Least and longest wait after an answer that brought nothing new, or none at all."""
+"""Least and longest wait after an answer that brought nothing new, or none at all, while the
+present channels are still good."""
 
+LOOK_S = (3_300.0, 3_900.0)
+"""Least and longest time between two looks at the configuration: nobody tells an application
+that an administrator has changed the push server's settings (protocol §5)."""
+
+CLOCK_SLACK_S = 10.0
+"""How much earlier than by the portal's clock a channel is taken to have ended, where that is safer."""
 
 TIMER_SLACK_S = 0.01
+"""The event loop may fire a timer a little early; without slack we would spin until it is due."""
 
 
 class ChannelManager:
@@ -40,54 +51,92 @@ class ChannelManager:
 
     The portal answers the same channels until they have expired, whatever it is asked
     (protocol §3). So one request goes out ahead of the earliest end, in case the portal
-    renews on request; if it brings the same channels, one more follows just after the end,
-    and from then on one a minute at most. All of it by the portal's clock.
+    renews on request; if it brings the same channels, one more follows just after the end.
+    From then on the channels are no good, and the portal is asked by the short ladder.
+    Beside that its settings are looked at once an hour. All of it by the portal's clock,
+    and at once where this machine has slept or its clock was set.
+
+    Attributes:
+        clock: The portal's clock.
+        trouble: Why there is no better configuration than the present one; None if all is well.
     """
 
-    def __init__(self, fetcher: ConfigFetcher, random_source: random.Random | None = None) -> None:
-        """Create a manager that has fetched nothing yet."""
+    def __init__(
+        self,
+        fetcher: ConfigFetcher,
+        clock: PortalClock,
+        announce: Callable[[PortalTrouble], None],
+        random_source: random.Random | None = None,
+    ) -> None:
+        """Create a manager that has fetched nothing yet; ``announce`` hears of trouble."""
+        self.clock = clock
+        self.trouble: PullError | None = None
         self._fetcher = fetcher
+        self._announce = announce
         self._random = random_source or random.Random()
+        self._backoff = Backoff(self._random)
         self._config: PullConfig | None = None
         self._fetching = asyncio.Lock()
-        self._expired: set[str] = set()
-        self._woken = asyncio.Event()
-        # Both in the event loop's time: when to ask, and before when not even if there is cause.
-        self._due_at = math.inf
-        self._hold_until = -math.inf
-        self._warned = False
-        # Portal time minus the loop's: neither a wrong nor a jumping local clock does harm.
-        self._clock_offset_s: float | None = None
+        # The channels that were replaced, and since when; of those that are gone, the last ones.
+        self._expired: dict[str, float] = {}
+        self._refused = False
+        self._bell: asyncio.Future[None] | None = None
+        # By the portal's clock: when to ask, before when not even if there is cause, and when we did.
+        self._due_unix = math.inf
+        self._hold_until_unix = -math.inf
+        self._asked_unix = -math.inf
+
+    # -- what they are ----------------------------------------------------------
 
     @property
     def known(self) -> bool:
         """True if the next call of ``config`` needs no request."""
-        return self._config is not None and not self._due()
+        return self._config is not None and not self.due
 
-    def portal_now(self) -> float:
-        """Return the portal's present time (unix); ours where the portal told none."""
-        if self._clock_offset_s is None:
-            return time.time()
-        return asyncio.get_running_loop().time() + self._clock_offset_s
+    def replaced(self, since: PullConfig) -> bool:
+        """True if there is a configuration that calls for another stream than ``since`` did."""
+        return self._config is not None and _differ(since, self._config)
 
-    def end_at(self) -> float:
-        """Return when the first of the channels ends, in the event loop's time."""
-        if self._config is None or self._config.earliest_end is None:
-            return math.inf
-        left_s = self._config.earliest_end.timestamp() - self.portal_now()
-        return asyncio.get_running_loop().time() + left_s
+    def ended_for_s(self, config: PullConfig) -> float:
+        """Return for how long nothing has come by its channels: they are past their end, or were replaced.
+
+        Returns:
+            Seconds; negative until then.
+        """
+        now = self.clock.now()
+        # The portal may have told a later end of the same channels.
+        told = config if self._config is None or self.replaced(config) else self._config
+        ends = [end for key, end in self._expired.items() if key in _keys(told)]
+        return now - min((_end_unix(told), *ends))
+
+    def ended(self, config: PullConfig) -> bool:
+        """True if nothing more comes by its channels."""
+        return self.ended_for_s(config) >= 0
+
+    def bring_all(self, config: PullConfig) -> bool:
+        """True if all that is for this client comes by its channels, even if a clock is a little off."""
+        return config.complete and self.ended_for_s(config) < -CLOCK_SLACK_S
+
+    @property
+    def due(self) -> bool:
+        """True if it is time to ask the portal."""
+        return self.clock.now() + TIMER_SLACK_S >= self._due_unix
+
+    @property
+    def due_in_s(self) -> float:
+        """Seconds until it is time to ask the portal."""
+        return max(self._due_unix - self.clock.now(), 0.0)
 
     async def config(self) -> PullConfig:
         """Return the configuration, from the portal if need be. One request, whoever asks.
 
         Raises:
-            PullError: There is none yet, and the portal did not give a usable one.
+            PullError: There is none yet, and the portal did not give a usable one; or it
+                refuses for good.
         """
         async with self._fetching:
-            if self._config is None:
-                return await self._fetch()
-            if self._due():
-                await self._refresh()
+            if self._config is None or self.due:
+                return await self._ask()
             return self._config
 
     async def current(self) -> PullConfig:
@@ -96,129 +145,212 @@ class ChannelManager:
         Raises:
             PullError: As ``config`` does.
         """
-        if self._config is None or self._expired or asyncio.get_running_loop().time() >= self.end_at():
+        if self._config is None or self.ended(self._config):
             return await self.config()
         return self._config
 
+    async def until_next(self) -> None:
+        """Wait until they are near their end or at it, until the portal is to be asked, or for other ones."""
+        if self.due:
+            return
+        now, end = self.clock.now(), self._end()
+        moments = [at for at in (end - CLOCK_SLACK_S, end, self._due_unix) if at > now]
+        self._bell = asyncio.get_running_loop().create_future()
+        jumped = await self.clock.until(min(moments, default=math.inf), self._bell)
+        if jumped and self.clock.now() - self._asked_unix >= SAME_AGAIN_S[0]:
+            logger.info("this machine has slept, or its clock was set: looking at the configuration")
+            self._due_unix = min(self._due_unix, self.clock.now())
+
+    # -- what is said of them -----------------------------------------------------
+
     def refuse(self) -> None:
-        """Take note that the configuration is no good any more: ask for another one."""
+        """Take note that the configuration was of no use: ask for another one."""
         if self._config is not None:
-            self._expire(_keys(self._config))
-            self._woken.set()
+            self._refused = True
+            self._due_unix = max(self._hold_until_unix, self.clock.now())
+            self._ring()
 
     def accepted(self) -> None:
-        """Take note that the push server has accepted the channels: they are good until their end."""
-        end_in = self.end_at() - asyncio.get_running_loop().time()
-        if self._expired and end_in > 0:
-            self._expired.clear()
-            self._warned = False
-            self._hold_until = -math.inf
-            self._due_at = asyncio.get_running_loop().time() + self._due_in_s(end_in)
+        """Take note that the push server has accepted the channels: no word of theirs is to be kept."""
+        if self._refused and self.trouble is None:
+            self._hold_until_unix = -math.inf
+            self._plan()
+        self._refused = False
 
     def expire(self, params: Mapping[str, Any]) -> bool:
         """Take note of a ``channel_expire`` (protocol §5); return True if it is about our channels.
 
-        If it brings the new channel, no request is needed. It may name a channel that was
-        replaced long ago, or carry an application's id as its type: only the id counts.
+        It may name a channel that was replaced long ago, or carry an application's id as its
+        type: only the id counts. What it brings as the new channel may be another one than
+        it seems (protocol §3): only the shared channel of user mode is swapped, and for all
+        else the portal is asked.
         """
         expired, new = params.get("channel"), params.get("new_channel")
         key = channel_key(str(expired.get("id", ""))) if is_object(expired) else ""
         if self._config is None or key not in _keys(self._config):
             return False
         if params.get("action") == "reconnect" and is_object(new) and self._swap(self._config, key, new):
-            logger.info("the push server replaced a channel")
+            logger.info("the push server replaced the shared channel")
         else:
-            self._expire({key})
-        self._woken.set()
+            self._due_unix = self._expired[key] = self.clock.now()
+        self._ring()
         return True
 
-    def _expire(self, keys: set[str]) -> None:
-        """Plan a request: now if this is news, else not before the portal may be asked again."""
-        now = asyncio.get_running_loop().time()
-        self._due_at = max(self._hold_until, now) if keys <= self._expired else now
-        self._expired |= keys
-
-    async def renewed(self, since: PullConfig) -> None:
-        """Wait until there are other channels than in ``since``, asking the portal when they are due.
-
-        Raises:
-            PullError: The portal refuses for good to tell the new ones.
-        """
-        while _same_channels(since, await self.config()):
-            self._woken.clear()
-            # When the time is up, `config` asks the portal.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(None if math.isinf(self._due_at) else self._due_at):
-                    await self._woken.wait()
-
-    def _due(self) -> bool:
-        # The event loop may fire a timer a little early; without slack we would spin until it is due.
-        return asyncio.get_running_loop().time() + TIMER_SLACK_S >= self._due_at
-
-    async def _refresh(self) -> None:
-        """Ask for a configuration while there is one to go on with."""
-        try:
-            await self._fetch()
-        except PullError as error:
-            # A portal that was one before may show a page about its maintenance.
-            if not error.retryable and not isinstance(error, NotAPortal | InvalidConfig):
-                raise
-            now = asyncio.get_running_loop().time()
-            self._due_at = self._hold_until = now + self._random.uniform(*SAME_AGAIN_S)
-            logger.warning("the channels could not be renewed, next attempt in a minute: %s", error)
-
-    async def _fetch(self) -> PullConfig:
-        """Make a request and plan the next one."""
-        before, overdue = self._config, bool(self._expired)
-        config = await self._fetcher.fetch(cache=not overdue)
-        loop_now = asyncio.get_running_loop().time()
-        now = config.server_time.timestamp() if config.server_time is not None else time.time()
-        self._clock_offset_s = now - loop_now
-        end_in = math.inf if config.earliest_end is None else config.earliest_end.timestamp() - now
-        fresh = before is None or not _same_channels(before, config)
-        if end_in <= 0 or (overdue and not fresh):
-            # Such channels are no good, but nobody has better ones: ask now and then.
-            self._hold_until = self._due_at = loop_now + self._random.uniform(*SAME_AGAIN_S)
-            if not self._warned and end_in <= 0:
-                logger.warning("the portal answers channels that have expired; it is asked once a minute")
-            self._warned = end_in <= 0
-        else:
-            self._warned = False
-            self._hold_until = -math.inf
-            self._due_at = loop_now + self._due_in_s(end_in)
-        self._expired &= _keys(config)
-        self._config = config
-        return config
-
-    def _due_in_s(self, end_in: float) -> float:
-        """Return the seconds until the request ahead of the end, or just after it if that is past."""
-        if end_in > LEAD_S + SPREAD_S:
-            return end_in - LEAD_S - self._random.uniform(0, SPREAD_S)
-        return end_in + self._random.uniform(*AFTER_END_S)
-
     def _swap(self, config: PullConfig, key: str, new: Mapping[str, Any]) -> bool:
-        """Put a new channel in the place of an expired one, if it is one."""
+        """Put a new shared channel in the place of an expired one, if it is one."""
+        shared = config.channels.shared
+        if self._fetcher.mode != "user" or shared is None or channel_key(shared.id) != key:
+            return False
         try:
             channel = Channel.model_validate(new)
         except ValidationError:
             return False
-        private = config.channels.private
-        place = "private" if private is not None and channel_key(private.id) == key else "shared"
-        channels = config.channels.model_copy(update={place: channel})
-        # The public part is unknown until the portal is asked for it.
-        public = {} if place == "private" else config.public_channels
-        self._config = config.model_copy(update={"channels": channels, "public_channels": public})
-        end = self._config.earliest_end
-        if end is not None:
-            loop_now = asyncio.get_running_loop().time()
-            self._due_at = loop_now + self._due_in_s(max(end.timestamp() - self.portal_now(), 0.0))
+        if channel.type != "shared":
+            return False
+        channels = config.channels.model_copy(update={"shared": channel})
+        self._config = config.model_copy(update={"channels": channels})
+        self._plan()
         return True
+
+    def _ring(self) -> None:
+        """Let ``until_next`` return."""
+        if self._bell is not None and not self._bell.done():
+            self._bell.set_result(None)
+
+    # -- asking the portal ----------------------------------------------------------
+
+    async def ask(self) -> None:
+        """Ask the portal, if that is due; where it fails for a while, ``trouble`` says so.
+
+        Raises:
+            PullError: There is no configuration yet, or the portal refuses for good.
+        """
+        async with self._fetching:
+            if self._config is None or self.due:
+                await self._ask()
+
+    async def _ask(self) -> PullConfig:
+        present = self._config
+        is_overdue = present is not None and (self._refused or self.ended(present))
+        try:
+            told = await self._fetcher.fetch(cache=not is_overdue)
+        except PullError as error:
+            wait = passing_wait(error)
+            if present is None or wait is None or (self._refused and wait is Wait.MAINTENANCE):
+                raise
+            self._in_trouble(error, wait)
+            return present
+        finally:
+            self._asked_unix = self.clock.now()
+        if told.server_time is not None:
+            self.clock.learn(told.server_time.timestamp())
+        return self._take(told)
+
+    def _take(self, told: PullConfig) -> PullConfig:
+        """Go on with what the portal has told, and plan the next question."""
+        present, refused = self._config, self._refused
+        self._refused = False
+        if present is None:
+            config, is_fresh = told, True
+        else:
+            config = self._completed(told, present)
+            # A token is another one in every answer: until it is due, that is nothing new.
+            is_due = refused or self.ended_for_s(present) >= -(LEAD_S + SPREAD_S)
+            is_fresh = _differ(present, config, tokens=is_due)
+            if is_fresh:
+                self._expired = {key: at for key, at in self._expired.items() if key in _keys(present)}
+            elif config.jwt != present.jwt:
+                config = present
+        self._config = config
+        # The portal vouches for what it tells, whatever was said before.
+        for key in _keys(told):
+            self._expired.pop(key, None)
+        if self.ended(config):
+            self._in_trouble(ChannelsEnded("the portal tells channels that have ended by its own clock"))
+        elif not told.complete:
+            self._in_trouble(_incomplete(told))
+        else:
+            self.trouble = None
+            self._backoff.reset()
+            self._plan()
+        if refused and not is_fresh:
+            self._hold_until_unix = self.clock.now() + self._random.uniform(*SAME_AGAIN_S)
+        return config
+
+    def _completed(self, told: PullConfig, present: PullConfig) -> PullConfig:
+        """Fill in what the portal has left out, as far as what was there is still good."""
+        if told.complete:
+            return told
+        missing = {
+            place: channel
+            for place in ("private", "shared")
+            if getattr(told.channels, place) is None
+            and (channel := getattr(present.channels, place)) is not None
+            and channel_key(channel.id) not in self._expired
+            and (channel.end is None or self.clock.now() < channel.end.timestamp())
+        }
+        return told.model_copy(update={"channels": told.channels.model_copy(update=missing)})
+
+    def _in_trouble(self, error: PullError, wait: Wait = Wait.LADDER) -> None:
+        """Take note of what keeps the configuration from being good, or better, and plan to ask again."""
+        is_news = self.trouble is None or str(self.trouble) != str(error)
+        self.trouble = error
+        if wait is Wait.MAINTENANCE:
+            delay_s = self._random.uniform(*MAINTENANCE_WAIT_S)
+        elif self._config is None or not self.bring_all(self._config):
+            delay_s = self._backoff.next_delay_s(answered=wait is Wait.LADDER)
+        else:
+            delay_s = self._random.uniform(*SAME_AGAIN_S)
+        self._due_unix = self.clock.now() + delay_s
+        if wait is Wait.MAINTENANCE:
+            self._hold_until_unix = self._due_unix
+        if is_news:
+            logger.warning("%s; the portal is asked again in %.0f s", str(error).removesuffix("."), delay_s)
+            self._announce(PortalTrouble(error, delay_s))
+
+    def _end(self) -> float:
+        return math.inf if self._config is None else _end_unix(self._config)
+
+    def _plan(self) -> None:
+        """Plan the next question: ahead of the end, or just after it if that is past; or a look before."""
+        now, end = self.clock.now(), self._end()
+        if end - now > LEAD_S + SPREAD_S:
+            renewal = end - LEAD_S - self._random.uniform(0, SPREAD_S)
+        else:
+            renewal = end + self._random.uniform(*AFTER_END_S)
+        self._due_unix = min(renewal, now + self._random.uniform(*LOOK_S))
 
 
 def _keys(config: PullConfig) -> set[str]:
-    """Return what the subscription rests on: the channels, and the token that may stand for them."""
-    return {channel_key(channel_id) for channel_id in config.channel_ids} | ({config.jwt} - {""})
+    return {channel_key(channel_id) for channel_id in config.channel_ids}
 
 
-def _same_channels(one: PullConfig, other: PullConfig) -> bool:
-    return one.channel_ids == other.channel_ids and one.jwt == other.jwt
+def _end_unix(config: PullConfig) -> float:
+    end = config.earliest_end
+    return math.inf if end is None else end.timestamp()
+
+
+def _differ(one: PullConfig, other: PullConfig, *, tokens: bool = True) -> bool:
+    """True if two configurations are not of the same stream."""
+    return _stream(one) != _stream(other) or (tokens and one.jwt != other.jwt)
+
+
+def _stream(config: PullConfig) -> tuple[object, ...]:
+    """Return what a stream rests on, but for the token that may stand for its channels."""
+    server = config.server
+    return (
+        config.channel_ids,
+        config.client_id,
+        config.websocket_url,
+        config.polling_url,
+        server.version,
+        server.mode,
+        server.config_timestamp,
+    )
+
+
+def _incomplete(config: PullConfig) -> IncompleteConfig:
+    places = [place for place in ("private", "shared") if getattr(config.channels, place) is None]
+    return IncompleteConfig(
+        f"the portal has left out the {' and the '.join(places)} channel: what is sent there does not arrive"
+    )

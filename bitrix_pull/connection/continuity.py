@@ -12,6 +12,9 @@ from bitrix_pull.wire.messages import Control, Incoming, Malformed
 
 Recovered = Literal["yes", "no", "unknown"]
 
+KEPT_MAX_S = 86_400.0
+"""No push server keeps a message for longer (protocol §6)."""
+
 _TALLY_MAX_MESSAGES = 5_000
 _TALLY_MAX_BYTES = 2 * 1024 * 1024
 """Of a replay, so much of what is new is looked at before the first of it is delivered."""
@@ -161,5 +164,8 @@ class Resumption:
         """
         if not self.judged:
             self.judged = True
+            if (self._offline_s or 0.0) > KEPT_MAX_S:
+                # Whatever it still holds, it is not all of it.
+                recovered = "no"
             kind = Gap if recovered == "no" else Continuity
             self._announce(kind(recovered, replayed, duplicates, self._offline_s, more))

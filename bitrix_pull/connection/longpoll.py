@@ -73,7 +73,7 @@ class LongPollConnection:
             http, "OPTIONS", url(mid, position), options.connect_timeout_s, OPTIONS_MAX_BYTES
         )
         if answer.status >= 500:
-            raise ended_by_status(answer.status)
+            raise ended_by_status(answer.status, poll=True)
         server_unix = date_of(answer.headers)
         if mid is None and server_unix is not None:
             # What is published before the first poll has arrived would be lost without one;
@@ -184,4 +184,4 @@ def _refused(answer: HttpAnswer) -> Ended:
     refusal = read_refusal(answer.body) if answer.status == 400 else None
     if refusal is not None:
         return ended_by_close(refusal)
-    return ended_by_status(answer.status)
+    return ended_by_status(answer.status, poll=True)

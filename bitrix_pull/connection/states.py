@@ -9,12 +9,12 @@ _ENDS = {State.CLOSING, State.FAILED}
 
 TRANSITIONS: Mapping[State, Collection[State]] = {
     State.IDLE: {State.CONFIGURING, State.CLOSING},
-    State.CONFIGURING: {State.CONNECTING, State.BACKOFF, *_ENDS},
+    State.CONFIGURING: {State.CONNECTING, State.LIVE, State.BACKOFF, *_ENDS},
     State.CONNECTING: {State.CATCHING_UP, State.LIVE, State.CONFIGURING, State.BACKOFF, *_ENDS},
     State.CATCHING_UP: {State.LIVE, State.CONFIGURING, State.CONNECTING, State.BACKOFF, *_ENDS},
     State.LIVE: {State.RENEWING, State.CONFIGURING, State.CONNECTING, State.BACKOFF, *_ENDS},
     State.RENEWING: {State.LIVE, State.CONFIGURING, State.CONNECTING, State.BACKOFF, *_ENDS},
-    State.BACKOFF: {State.CONFIGURING, State.CONNECTING, *_ENDS},
+    State.BACKOFF: {State.CONFIGURING, State.CONNECTING, State.LIVE, *_ENDS},
     State.FAILED: {State.CLOSING},
     State.CLOSING: {State.CLOSED},
     State.CLOSED: {State.CONFIGURING, State.CLOSING},

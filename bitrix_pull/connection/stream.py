@@ -102,6 +102,7 @@ class Stream:
         self._repeats = repeats
         self._catch_up_s = catch_up_s
         self._opened_at = asyncio.get_running_loop().time()
+        self._received_before = intake.received
         self._first_frame_begun = asyncio.Event()
         self._caught_up = asyncio.Event()
         self._again = asyncio.Event()
@@ -127,6 +128,11 @@ class Stream:
     def age_s(self) -> float:
         """Seconds since it was opened."""
         return asyncio.get_running_loop().time() - self._opened_at
+
+    @property
+    def brought(self) -> bool:
+        """True if anything new has come since it was opened."""
+        return self._intake.received > self._received_before
 
     @property
     def catching_up(self) -> bool:

@@ -2,12 +2,10 @@
 
 import asyncio
 import contextlib
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
-from bitrix_pull.connection.backoff import RESET_AFTER_S
 from bitrix_pull.connection.channels import ChannelManager
 from bitrix_pull.connection.checkpointer import Checkpointer
 from bitrix_pull.connection.connection_limiter import ConnectionLimiter, limiter_of
@@ -41,10 +39,12 @@ from bitrix_pull.wire.messages import Control
 
 logger = get_logger("connection")
 
-CLOCK_SLACK_S = 10.0
-"""How much earlier than by the portal's clock a channel is taken to have ended."""
+RENEWAL_S = 10.0
+"""How long the portal may take to tell new channels before a stream of ended ones counts as lost."""
 
 _CHANNELS = "channels"
+
+_LIVE = {State.LIVE, State.RENEWING}
 
 _NOT_RUNNING = {State.IDLE, State.FAILED, State.CLOSING, State.CLOSED}
 
@@ -76,7 +76,7 @@ class Supervisor:
         self._cursors = Cursors()
         # That of the stream before, once there was one.
         self._left: Cursor | None = None
-        self._lost_at: float | None = None
+        self._lost_unix: float | None = None
         self._channel_ids: tuple[str, ...] = ()
         self._limiter: ConnectionLimiter | None = None
         self.connects = 0
@@ -139,16 +139,17 @@ class Supervisor:
                 self._lifecycle.move(State.CATCHING_UP)
                 await stream.caught_up()
             while not stream.reader.done():
-                self._lifecycle.move(State.LIVE)
+                self._channels.accepted()
+                self._show(stream)
                 transport = await self._until_replacement(stream)
                 if transport is not None:
-                    self._lifecycle.move(State.RENEWING)
                     stream = self._stream = await self._replace(stream, transport)
-            ended = stream.reader.result()
-            self._lost_at = asyncio.get_running_loop().time()
+            ended = self._transports.ended(stream.reader.result(), stream.age_s)
+            self._lose(for_s=self._channels.clock.away_s())
             code = TABLE[ended.sign].close_code
-            if stream.age_s >= RESET_AFTER_S:
-                self._recovery.reset()
+            # What polling begins with says little: a poll that brings something is its success.
+            opened = stream.brought or self._transports.current == "websocket"
+            self._recovery.ended(ended.sign, age_s=stream.age_s, opened=opened, brought=stream.brought)
             return ended
         finally:
             self._stream = None
@@ -160,13 +161,7 @@ class Supervisor:
         Raises:
             PullError: The channels cannot be renewed, and only a person can help.
         """
-        renewed = asyncio.create_task(self._channels.renewed(stream.config), name="bitrix_pull renewal")
-        hold_at = self._channels.end_at() - CLOCK_SLACK_S
-        hold = (
-            None
-            if math.isinf(hold_at)
-            else asyncio.get_running_loop().call_at(hold_at, self._cursors.current.hold, _CHANNELS)
-        )
+        renewed = asyncio.create_task(self._renewed(stream), name="bitrix_pull renewal")
         try:
             await asyncio.wait(
                 {stream.reader, renewed},
@@ -180,21 +175,73 @@ class Supervisor:
             renewed.result()
             return "auto"
         finally:
-            if hold is not None:
-                hold.cancel()
             renewed.cancel()
             await asyncio.wait({renewed})
 
+    async def _renewed(self, stream: Stream) -> None:
+        """Wait until there is another configuration; show meanwhile what the stream is worth.
+
+        Raises:
+            PullError: The portal refuses for good to tell one.
+        """
+        channels = self._channels
+        while not channels.replaced(stream.config):
+            self._show(stream)
+            if not channels.due:
+                await channels.until_next()
+                continue
+            late = asyncio.get_running_loop().call_later(RENEWAL_S, self._show, stream)
+            try:
+                await channels.ask()
+            finally:
+                late.cancel()
+
+    def _show(self, stream: Stream) -> None:
+        """Show in the state what an open stream is worth: nothing, if its channels have ended."""
+        channels, state = self._channels, self._lifecycle.state
+        self._hold_place(stream.config)
+        ended_for_s = channels.ended_for_s(stream.config)
+        if ended_for_s < 0:
+            self._recovery.was_live = True
+            self._lost_unix = None
+            self._lifecycle.move(State.LIVE)
+        elif ended_for_s < RENEWAL_S and channels.trouble is None and state in _LIVE:
+            # As it should be: the portal tells new ones only when the old ones have ended.
+            self._lifecycle.move(State.RENEWING)
+        else:
+            self._lose(for_s=ended_for_s)
+            if channels.trouble is None:
+                self._lifecycle.move(State.CONFIGURING)
+            else:
+                self._lifecycle.move(State.BACKOFF, error=channels.trouble, retry_in_s=channels.due_in_s)
+
+    def _lose(self, *, for_s: float) -> None:
+        """Take note since when nothing can have been received, if it could until then."""
+        if self._lost_unix is None:
+            self._lost_unix = self._channels.clock.now() - for_s
+
+    def _hold_place(self, config: PullConfig) -> None:
+        """Hold the resume point while something may wait in channels that nobody listens on."""
+        if self._channels.bring_all(config):
+            self._cursors.current.release(_CHANNELS)
+        else:
+            self._cursors.current.hold(_CHANNELS)
+
     async def _replace(self, old: Stream, transport: Transport) -> Stream:
         """Make before break: return the new stream, or the old one if there is none to be had."""
+        is_live = self._lifecycle.state in _LIVE
+        self._lifecycle.move(State.RENEWING if is_live else State.CONNECTING)
         try:
-            new = await self._open(await self._channels.config(), prefer=transport, reconnect=False)
+            new = await self._open(await self._channels.config(), prefer=transport, reconnect=not is_live)
         except PullError as error:
             step = self._recovery.aside(error)
             if step.new_config:
                 self._channels.refuse()
             logger.warning("the connection could not be replaced and goes on as it is: %s", error)
-            self._lifecycle.move(State.LIVE)
+            if is_live:
+                self._show(old)
+            else:
+                self._lifecycle.move(State.BACKOFF, error=error, retry_in_s=step.delay_s)
             if transport == "auto":
                 await asyncio.wait({old.reader}, timeout=step.delay_s)
             return old
@@ -223,26 +270,24 @@ class Supervisor:
         resume_point, newest = cursor.resume_point, cursor.newest
         connection = await self._transports.open(config, resume_point, cursor.position, prefer=prefer)
         self.connects += 1
-        self._channels.accepted()
         moment = await self._moment(config, is_first=resume_point is None)
         cursor.connected(moment)
         self._left = cursor
         self._checkpointer.connected()
-        if self._channels.end_at() > asyncio.get_running_loop().time():
-            cursor.release(_CHANNELS)
+        self._hold_place(config)
         if config.channel_ids != self._channel_ids:
             cursor.channels_changed()
             self._channel_ids = config.channel_ids
         polling = self._transports.current == "long_polling"
         resumption = None
         if resume_point is not None or polling:
-            kept = left.kept(moment.server_unix or self._channels.portal_now())
-            lost_at = self._lost_at
+            kept = left.kept(moment.server_unix or self._channels.clock.now())
+            lost_unix = self._lost_unix
             resumption = Resumption(
                 Opening(cursor, left, kept, moment, newest, cursor.numbering),
                 self._announce,
                 reconnect=reconnect and resume_point is not None,
-                offline_s=None if lost_at is None else asyncio.get_running_loop().time() - lost_at,
+                offline_s=None if lost_unix is None else self._channels.clock.now() - lost_unix,
             )
         return Stream(
             connection,
@@ -265,7 +310,7 @@ class Supervisor:
             is_first: True if it has to be known what is older than this client.
         """
         opened_at = asyncio.get_running_loop().time()
-        portal_unix = self._channels.portal_now()
+        portal_unix = self._channels.clock.now()
         server_unix = self._transports.server_now(config)
         if server_unix is None and is_first:
             server_unix = await self._transports.ask_time(config)
@@ -299,10 +344,10 @@ class Supervisor:
         step = self._recovery.after(failure)
         if step.new_config:
             self._channels.refuse()
-        if step.delay_s and not self._transports.has_just_switched():
+        if step.delay_s:
             logger.warning("not connected, next attempt in %.1f s: %s", step.delay_s, failure)
             self._lifecycle.move(State.BACKOFF, error=failure, retry_in_s=step.delay_s)
-            await asyncio.sleep(step.delay_s)
+            await self._channels.clock.sleep(step.delay_s)
         else:
             logger.warning("not connected, reconnecting at once: %s", failure)
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from bitrix_pull.connection.connector import Connection
-from bitrix_pull.connection.disconnects import Ended, Sign
+from bitrix_pull.connection.disconnects import Ended, Sign, refused_by
 from bitrix_pull.connection.history import first_answer
 from bitrix_pull.connection.jsonrpc import JsonRpcConnection
 from bitrix_pull.connection.longpoll import LongPollConnection
@@ -20,18 +20,32 @@ from bitrix_pull.errors import InvalidConfig, PullError
 from bitrix_pull.options import PullOptions, Transport
 from bitrix_pull.portal.http import HttpSession
 from bitrix_pull.portal.models import PullConfig
+from bitrix_pull.redaction import get_logger
+from bitrix_pull.wire.close_codes import ClientClose
 from bitrix_pull.wire.formats import READERS, WireFormat, format_of
 from bitrix_pull.wire.messages import Incoming, Position
 from bitrix_pull.wire.urls import subscription_url
 
-BLOCKED_AFTER = 5
-"""Handshakes refused in a row, none ever having worked, that mean it is blocked (protocol §8)."""
+logger = get_logger("connection")
+
+BLOCKED_AFTER = 2
+"""Handshakes in a row that did not succeed, none ever having worked, beside which polling is tried.
+
+Portals' own client waits for the fifth (protocol §8); here a start has a deadline. Polling takes
+over only if it works where the WebSocket does not.
+"""
+
+HANDSHAKE_S = 4.0
+"""How long a first handshake may stay without an answer before polling is tried beside it."""
 
 WEBSOCKET_AGAIN_S = (600.0, 1800.0)
 """Least and longest wait on long polling before the WebSocket is tried again (protocol §8)."""
 
 TIME_WAIT_S = 1.0
 """How long to wait for the push server's time, where the handshake does not tell it."""
+
+SHUT_WITHIN_S = 10.0
+"""A first WebSocket that is closed with 1008 sooner than this has not worked."""
 
 
 class Transports:
@@ -41,9 +55,11 @@ class Transports:
         """Create it without any experience."""
         self._http = http
         self._options = options
-        self._refusals = 0
-        self._websocket_worked = False
-        self._switched = False
+        self._server: str | None = None
+        # Of the WebSocket: failures in a row, whether it works, and whether it did before the last one.
+        self._failures = 0
+        self._works = False
+        self._worked = False
         self._again_at = math.inf
         self._polls_fail = False
         self._clocks: dict[str, PushClock] = {}
@@ -53,11 +69,7 @@ class Transports:
     @property
     def blocked(self) -> bool:
         """True if the WebSocket seems to be blocked on the way."""
-        return (
-            self._options.transport == "auto"
-            and not self._websocket_worked
-            and self._refusals >= BLOCKED_AFTER
-        )
+        return self._options.transport == "auto" and not self._works and self._failures >= BLOCKED_AFTER
 
     def websocket_again_s(self) -> float | None:
         """Return when to try the WebSocket again, in seconds; None if it is not called for."""
@@ -85,31 +97,95 @@ class Transports:
             Ended: It could not be opened.
             InvalidConfig: The portal offers no transport that may be used.
         """
+        if config.websocket_url != self._server:
+            # Of another server, or another way to it, nothing is known yet.
+            self._server, self._failures, self._works = config.websocket_url, 0, False
         chosen = self._choose(config, prefer)
+        if chosen == "long_polling":
+            return await self._poll(config, mid, position)
+        # Where the WebSocket has never worked, polling may have to take its place.
+        is_unproven = prefer == self._options.transport == "auto" and not self._works
         try:
-            connection = await self._open(config, mid, position, chosen)
+            if is_unproven and self._can_poll(config):
+                return await self._open_either(config, mid, position)
+            return self._opened(await self._open(config, mid, position, "websocket"))
         except Ended as ended:
-            self._failed(chosen, ended.sign, can_poll=self._can_poll(config))
+            raise self._failed(ended) from None
+
+    async def _open_either(
+        self, config: PullConfig, mid: str | None, position: Position | None
+    ) -> Connection:
+        """Open a WebSocket; or, beside one that does not come about, a poll."""
+        handshake = asyncio.create_task(
+            self._open(config, mid, position, "websocket"), name="bitrix_pull handshake"
+        )
+        connection: Connection | None = None
+        try:
+            await asyncio.wait({handshake}, timeout=HANDSHAKE_S)
+            if not handshake.done() or (handshake.exception() and self._failures + 1 >= BLOCKED_AFTER):
+                with contextlib.suppress(Ended):
+                    connection = await self._poll(config, mid, position)
+            if connection is None or (handshake.done() and not handshake.exception()):
+                connection = self._opened(await handshake)
+            else:
+                self._give_up_websocket()
+            return connection
+        finally:
+            handshake.cancel()
+            await asyncio.wait({handshake})
+            if connection is None and not handshake.cancelled() and not handshake.exception():
+                await handshake.result().close(ClientClose.NORMAL)
+
+    async def _poll(self, config: PullConfig, mid: str | None, position: Position | None) -> Connection:
+        try:
+            connection = await self._open(config, mid, position, "long_polling")
+        except Ended:
+            # Neither works just now: it is the WebSocket's turn again.
+            self._failures = min(self._failures, BLOCKED_AFTER - 1)
             raise
-        if chosen == "websocket":
-            self._refusals = 0
-            self._websocket_worked = True
-        self.current = chosen
+        self.current = "long_polling"
         return connection
 
-    def _failed(self, transport: Transport, sign: Sign, *, can_poll: bool) -> None:
-        if transport == "long_polling" or sign not in (Sign.BLOCKED, Sign.UNANSWERED):
-            # Either neither works just now, or something has answered that speaks WebSocket.
-            self._refusals = 0
-            return
-        self._refusals += 1
-        self._again_at = asyncio.get_running_loop().time() + random.uniform(*WEBSOCKET_AGAIN_S)
-        self._switched = self._refusals == BLOCKED_AFTER and self.blocked and can_poll
+    def _opened(self, websocket: Connection) -> Connection:
+        self.current = "websocket"
+        self._worked, self._works = self._works, True
+        return websocket
 
-    def has_just_switched(self) -> bool:
-        """Tell, once, that the next attempt is by polling and need not wait for the WebSocket's sake."""
-        switched, self._switched = self._switched, False
-        return switched
+    def _give_up_websocket(self) -> None:
+        self._failures = max(self._failures + 1, BLOCKED_AFTER)
+        self._again_at = asyncio.get_running_loop().time() + random.uniform(*WEBSOCKET_AGAIN_S)
+        logger.warning("the WebSocket seems to be blocked: on long polling for at least 10 minutes")
+
+    def _failed(self, ended: Ended) -> Ended:
+        """Judge a handshake that did not succeed; return what it means here."""
+        if ended.sign is Sign.CHANNEL_REFUSED:
+            # Whoever says so is the push server.
+            self._failures = 0
+        elif ended.code == 403 and self._works:
+            return refused_by(ended)
+        else:
+            self._failures += 1
+            self._again_at = asyncio.get_running_loop().time() + random.uniform(*WEBSOCKET_AGAIN_S)
+        return ended
+
+    def ended(self, ended: Ended, age_s: float) -> Ended:
+        """Judge what ended a stream that was opened; return what it means here.
+
+        Args:
+            ended: What was seen.
+            age_s: How long the stream lived.
+        """
+        if self.current != "websocket":
+            return ended
+        if ended.sign is not Sign.BLOCKED:
+            self._failures = 0
+            return ended
+        if self._worked or age_s >= SHUT_WITHIN_S:
+            return refused_by(ended)
+        self._works = False
+        self._failures += 1
+        self._again_at = asyncio.get_running_loop().time() + random.uniform(*WEBSOCKET_AGAIN_S)
+        return ended
 
     def server_now(self, config: PullConfig) -> float | None:
         """Return the push server's time (unix), or None where no answer has told it yet."""

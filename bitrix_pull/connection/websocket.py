@@ -275,7 +275,7 @@ def _ended(closed: ConnectionClosed) -> Ended:
         return Ended(Sign.GARBLED, f"{what} from the push server")
     if closed.rcvd is None:
         return ended_by_close(None)
-    return ended_by_close(closed.rcvd.code)
+    return ended_by_close(closed.rcvd.code, closed.rcvd.reason)
 
 
 def _cause(error: OSError) -> str:

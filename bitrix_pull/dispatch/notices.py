@@ -55,7 +55,7 @@ def _log(notice: Notice) -> None:
     match notice:
         case StateChanged(state=State.FAILED, error=error):
             logger.error("failed for good, and receives nothing any more: %s", error)
-        case StateChanged(state=State.LIVE, previous=State.CONNECTING | State.CATCHING_UP):
+        case StateChanged(state=State.LIVE, previous=previous) if previous is not State.RENEWING:
             logger.info("live")
         case Gap():
             logger.warning(

@@ -20,10 +20,12 @@ class ConfigFetcher:
             of the user behind a webhook.
 
     Attributes:
+        mode: The same.
         version: The push server's, as the last answer told it; 0 before.
     """
 
     def __init__(self, rest: RestClient, mode: Mode = "application") -> None:
+        self.mode: Mode = mode
         self.version = 0
         self._rest = rest
         self._method = CONFIG_METHODS[mode]

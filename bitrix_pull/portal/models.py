@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from bitrix_pull.errors import InvalidConfig, NotConfigured
+from bitrix_pull.errors import IncompleteConfig, InvalidConfig, NotConfigured
 from bitrix_pull.wire.messages import is_nothing, is_object
 
 
@@ -240,6 +240,11 @@ class PullConfig(_PortalModel):
         return tuple(channel.id for channel in self._listened())
 
     @property
+    def complete(self) -> bool:
+        """True if it names all that there is to listen on; see ``IncompleteConfig``."""
+        return bool(self.jwt) or (self.channels.private is not None and self.channels.shared is not None)
+
+    @property
     def earliest_end(self) -> datetime | None:
         """When the first of the channels, or the configuration, ends."""
         ends = [self.exp, *(channel.end for channel in self._listened())]
@@ -262,14 +267,15 @@ def read_config(result: Any, method: str = "") -> PullConfig:
         method: The REST method that gave it, for error texts.
 
     Raises:
-        InvalidConfig: A field is malformed, or there is nothing to subscribe to.
+        InvalidConfig: A field is malformed.
+        IncompleteConfig: There is nothing to subscribe to.
         NotConfigured: The push server is switched off.
     """
     config = _read(_CONFIG, result, method)
     if not config.server.server_enabled:
         raise NotConfigured("the portal says server.server_enabled: false", method=method)
     if not config.channel_ids and not config.jwt:
-        raise InvalidConfig(
+        raise IncompleteConfig(
             "the configuration has no channel: channels.private, channels.shared and jwt are all missing",
             method=method,
         )

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 COMPARE_EVERY_S = 2.0
@@ -19,6 +19,12 @@ COMPARE_EVERY_S = 2.0
 
 APART_S = 2.0
 """By how much they must have come apart to say that one of them jumped."""
+
+HELD_UP_S = 30.0
+"""How late the comparison must be to say that this process was stopped, not only busy."""
+
+BACK_S = 60.0
+"""For how long after it came back an absence is told."""
 
 WHOLE_SECOND_S = 1.5
 """An HTTP ``Date`` is cut to whole seconds, and it took a moment to come here."""
@@ -65,6 +71,8 @@ class PortalClock:
         self._told_at: Moment | None = None
         self._heard: dict[str, tuple[float, Moment]] = {}
         self._waiting: set[asyncio.Future[bool]] = set()
+        self._comparison: _Comparison | None = None
+        self._away = (0.0, -math.inf)
 
     def now(self) -> float:
         """Return the portal's present time (unix); this machine's where it has told none."""
@@ -100,29 +108,49 @@ class PortalClock:
         slept_s = unix - heard[0] - heard[1].elapsed_s
         if slept_s > APART_S:
             self._told, self._told_at = self.now() + slept_s, Moment.now()
+            self._away = slept_s, self._told_at.loop
             self._wake(jumped=True)
 
-    async def until(self, unix: float) -> bool:
+    async def until(self, unix: float, bell: asyncio.Future[None] | None = None) -> bool:
         """Wait until it shows a time.
 
+        Args:
+            unix: That time.
+            bell: Ends the wait when it is done.
+
         Returns:
-            True, and maybe earlier, if the clocks of this machine came apart meanwhile: it
-            has slept, or one of them was set.
+            True, and maybe earlier, if this machine has slept meanwhile, this process was
+            stopped, or a clock was set.
         """
         loop = asyncio.get_running_loop()
-        comparison = _comparison_in(loop)
+        comparison = self._comparison = _comparison_in(loop)
         while (left_s := unix - self.now()) > 0:
             woken: asyncio.Future[bool] = loop.create_future()
+            awaited: set[asyncio.Future[Any]] = {woken} if bell is None else {woken, bell}
             self._waiting.add(woken)
             comparison.add(woken)
             try:
-                await asyncio.wait({woken}, timeout=None if math.isinf(left_s) else left_s)
+                await asyncio.wait(
+                    awaited,
+                    timeout=None if math.isinf(left_s) else left_s,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
                 if woken.done() and woken.result():
                     return True
+                if bell is not None and bell.done():
+                    return False
             finally:
                 self._waiting.discard(woken)
                 comparison.discard(woken)
         return False
+
+    def away_s(self) -> float:
+        """Return how long this machine slept, or this process was stopped, until just now; 0 if neither."""
+        told = [self._away]
+        if self._comparison is not None:
+            told.append(self._comparison.away())
+        now = asyncio.get_running_loop().time()
+        return max(away_s if now - back_at <= BACK_S else 0.0 for away_s, back_at in told)
 
     async def sleep(self, seconds: float) -> None:
         """Wait so long; time in which this machine slept counts."""
@@ -143,32 +171,47 @@ class _Comparison:
         self.loop: Final = loop
         self._waiting: set[asyncio.Future[bool]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._apart_s = 0.0
+        self._last = Moment.now()
+        # For how long we were away last, and when we came back.
+        self._away = (0.0, -math.inf)
 
     def add(self, woken: asyncio.Future[bool]) -> None:
         """Let the result be True when the clocks have come apart."""
         self._waiting.add(woken)
         if self._timer is None:
-            self._apart_s = self._measure_s()
-            self._timer = self.loop.call_later(COMPARE_EVERY_S, self._compare)
+            self._last = Moment.now()
+            self._timer = self.loop.call_later(COMPARE_EVERY_S, self._look)
 
     def discard(self, woken: asyncio.Future[bool]) -> None:
         """Leave it alone."""
         self._waiting.discard(woken)
         if not self._waiting and self._timer is not None:
+            self._compare()
             self._timer.cancel()
             self._timer = None
 
-    def _measure_s(self) -> float:
-        return time.time() - self.loop.time()
+    def away(self) -> tuple[float, float]:
+        """Return for how many seconds we were away last, and when we came back by the loop's clock."""
+        if self._timer is not None:
+            self._compare()
+        return self._away
+
+    def _look(self) -> None:
+        self._compare()
+        self._timer = self.loop.call_later(COMPARE_EVERY_S, self._look)
 
     def _compare(self) -> None:
-        before_s, self._apart_s = self._apart_s, self._measure_s()
-        self._timer = self.loop.call_later(COMPARE_EVERY_S, self._compare)
-        if abs(self._apart_s - before_s) > APART_S:
-            for woken in self._waiting:
-                if not woken.done():
-                    woken.set_result(True)
+        last, now = self._last, Moment.now()
+        self._last = now
+        by_wall_s, by_loop_s = now.wall - last.wall, now.loop - last.loop
+        if abs(by_wall_s - by_loop_s) <= APART_S and by_loop_s <= COMPARE_EVERY_S + HELD_UP_S:
+            return
+        away_s = max(by_wall_s, by_loop_s) - COMPARE_EVERY_S
+        if away_s > 0:
+            self._away = away_s, now.loop
+        for woken in self._waiting:
+            if not woken.done():
+                woken.set_result(True)
 
 
 # Whoever waits keeps it alive.

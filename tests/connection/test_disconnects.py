@@ -13,6 +13,13 @@ def test_every_sign_has_an_action() -> None:
 
 ROWS = {
     "handshake 400 Wrong Channel Id.": (ended_by_status(400), Sign.CHANNEL_REFUSED),
+    "close 4036": (ended_by_close(4036), Sign.CHANNEL_REFUSED),
+    "poll 403": (ended_by_status(403, poll=True), Sign.CHANNEL_REFUSED),
+    "poll 429": (ended_by_status(429, poll=True), Sign.EVICTED),
+    "close 1008 of version 2": (
+        ended_by_close(1008, '{"http_status": 403, "explain": "Subscriber could not create channels."}'),
+        Sign.CHANNEL_REFUSED,
+    ),
     "poll 400 4010": (ended_by_close(4010), Sign.CHANNEL_REFUSED),
     "close 4010": (ended_by_close(4010), Sign.CHANNEL_REFUSED),
     "close 4011": (ended_by_close(4011), Sign.HISTORY_UNREADABLE),
@@ -25,10 +32,14 @@ ROWS = {
     "no close frame": (ended_by_close(None), Sign.UNANSWERED),
     **{
         f"status {status}": (ended_by_status(status), Sign.SERVER_TROUBLE)
-        for status in (302, 401, 429, 500, 502, 503, 504)
+        for status in (200, 302, 401, 404, 405, 407, 410, 426, 429, 500, 502, 503, 504)
     },
     "close 1008": (ended_by_close(1008), Sign.BLOCKED),
-    **{f"handshake {status}": (ended_by_status(status), Sign.BLOCKED) for status in (403, 404, 405, 426)},
+    "handshake 403": (ended_by_status(403), Sign.BLOCKED),
+    **{
+        f"poll {status}": (ended_by_status(status, poll=True), Sign.SERVER_TROUBLE)
+        for status in (302, 401, 404, 500, 502)
+    },
 }
 
 

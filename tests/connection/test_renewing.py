@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from bitrix_pull import State
+from bitrix_pull import PortalTrouble, State
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.emulator.channels import CHANNEL_LIFE_S, Owner
+from bitrix_pull.errors import ChannelsEnded
 from tests import virtual_time
 from tests.connection.listening import Listener, emulator, running
 
@@ -40,6 +41,7 @@ async def stream_for(emu: Emulator, listener: Listener, days: float, seed: int) 
     return sent
 
 
+@pytest.mark.timeout(400)  # Beside a busy core.
 @pytest.mark.parametrize("seed", [1])
 def test_fifty_days(seed: int) -> None:
     async def main() -> None:
@@ -49,7 +51,8 @@ def test_fifty_days(seed: int) -> None:
             await stream_for(emu, listener, 50, seed)
             renewals = listener.states.count(State.RENEWING)
             assert 95 <= renewals <= 105
-            assert emu.portal.calls["pull.application.config.get"] <= 2 * renewals + 1
+            # Two for each renewal, and a look at the settings once an hour.
+            assert emu.portal.calls["pull.application.config.get"] <= 2 * renewals + 1 + 50 * 24 * 60 / 55
             assert State.BACKOFF not in listener.states
 
     virtual_time.run(main)
@@ -64,7 +67,7 @@ def test_a_portal_whose_clock_is_an_hour_off(off_s: float) -> None:
             emu.push.ping_interval_s = 1e9
             await listener.reached(State.LIVE)
             await stream_for(emu, listener, 3, seed=2)
-            assert emu.portal.calls["pull.application.config.get"] <= 13
+            assert emu.portal.calls["pull.application.config.get"] <= 13 + 3 * 24 * 60 / 55
 
     virtual_time.run(main)
 
@@ -79,7 +82,7 @@ def test_a_local_clock_that_jumps_by_a_day(jump_s: float) -> None:
             virtual_time.set_wall_clock(jump_s)
             listener.events.clear()
             await stream_for(emu, listener, 2, seed=4)
-            assert emu.portal.calls["pull.application.config.get"] <= 13
+            assert emu.portal.calls["pull.application.config.get"] <= 13 + 2.7 * 24 * 60 / 55
 
     virtual_time.run(main)
 
@@ -97,7 +100,7 @@ class StubbornPortal:
         return {**self._config, "serverTime": datetime.fromtimestamp(now, UTC).isoformat()}
 
 
-def test_a_portal_that_answers_expired_channels_for_ever_is_asked_once_a_minute(
+def test_channels_that_have_ended_never_count_as_live_and_the_portal_is_asked_by_the_ladder(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def main() -> None:
@@ -105,15 +108,28 @@ def test_a_portal_that_answers_expired_channels_for_ever_is_asked_once_a_minute(
             portal = StubbornPortal(emu)
             async with running(Listener(emu, auth=portal)) as listener:
                 await listener.reached(State.LIVE)
+                end = virtual_time.unix_time() + 600
                 await asyncio.sleep(600 + 3600)
-                gaps = [later - earlier for earlier, later in pairwise(portal.asked_at)]
-                assert len(gaps) > 40
-                # One request ahead of the end, one just after it, and then the minutes.
-                assert all(gap >= 60 for gap in gaps[2:])
-                assert listener.state is State.LIVE
+                asked = [at - end for at in portal.asked_at if at > end]
+                gaps = [later - earlier for earlier, later in pairwise(asked)]
+                # One request ahead of the end, one just after it, and then the ladder up to a minute.
+                assert len(portal.asked_at) - len(asked) == 2
+                assert 0 < asked[0] <= 4
+                for gap, rung in zip(
+                    gaps, [0.5, 5, 5, 25, 25, 45, 45, 45, 45, 45, *[60] * 100], strict=False
+                ):
+                    assert rung <= gap <= rung * 1.2 + 0.1
+                assert listener.state is State.BACKOFF
+                assert listener.states.count(State.LIVE) == 1
+                # What such a portal still sends there arrives.
+                emu.portal.channels.rotation = "never"
+                emu.portal.send("x", {"n": 0}, users=[1])
+                await listener.received(1)
+                trouble = [notice for notice in listener.heard if isinstance(notice, PortalTrouble)]
+                assert [type(notice.error) for notice in trouble] == [ChannelsEnded]
 
     virtual_time.run(main)
-    warnings = [record for record in caplog.records if "have expired" in record.message]
+    warnings = [record for record in caplog.records if "have ended" in record.message]
     assert len(warnings) == 1
 
 

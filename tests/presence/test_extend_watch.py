@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bitrix_pull import PullClient, PullOptions, State, Webhook
+from bitrix_pull import PullClient, PullOptions, Webhook
 from bitrix_pull.errors import InsufficientScope, InvalidArgument
 from bitrix_pull.wire.close_codes import ServerClose
 from tests.presence.conftest import client, emulator, in_virtual_time
@@ -67,11 +67,17 @@ async def test_they_are_extended_while_the_client_lives() -> None:
 
 @in_virtual_time
 async def test_they_are_not_extended_by_a_client_that_has_failed() -> None:
-    async with emulator(4) as emulated, client(emulated) as pull, pull.extend_watch(["A"]):
-        emulated.portal.application_scope = set()
-        await emulated.push.disconnect_all(ServerClose.WRONG_CHANNEL)
-        await asyncio.sleep(1)
-        assert pull.state is State.FAILED
+    async with emulator(4) as emulated:
+        pull = client(emulated)
+
+        async def fail() -> None:
+            async with pull, pull.extend_watch(["A"]):
+                emulated.portal.application_scope = set()
+                await emulated.push.disconnect_all(ServerClose.WRONG_CHANNEL)
+                await asyncio.sleep(1)
+
+        with pytest.raises(InsufficientScope):
+            await fail()
         emulated.portal.application_scope = {"pull"}
         await asyncio.sleep(3_600)
         assert emulated.portal.calls[METHOD] == 1
@@ -126,7 +132,8 @@ async def test_where_only_a_person_can_help_it_is_said_at_once() -> None:
 async def test_it_goes_on_once_a_person_has_helped() -> None:
     async with emulator(4) as emulated, client(emulated) as pull, pull.extend_watch(["A"]):
         emulated.portal.application_scope = set()
-        await asyncio.sleep(3_600)
+        # Until the client looks at its configuration, and fails.
+        await asyncio.sleep(3_000)
         emulated.portal.application_scope = {"pull"}
         before = emulated.portal.calls[METHOD]
         await asyncio.sleep(120)

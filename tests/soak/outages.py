@@ -5,7 +5,7 @@ import random
 from typing import Literal
 
 from bitrix_pull import State, StateChanged
-from bitrix_pull.connection.backoff import LADDER_S, RESET_AFTER_S, UNANSWERED_MAX_S
+from bitrix_pull.connection.backoff import SOUND_AFTER_S, UNANSWERED_S
 from bitrix_pull.emulator import Emulator
 from tests import virtual_time
 from tests.connection.listening import Listener, emulator, running
@@ -54,7 +54,7 @@ def server_gone(*, seed: int = 1, times: int = 1) -> Outcome:
         clock = asyncio.get_running_loop().time
         async with emulator() as emu, running(Listener(emu)) as listener:
             await listener.reached(State.LIVE)
-            await asyncio.sleep(rng.uniform(RESET_AFTER_S, 100))
+            await asyncio.sleep(rng.uniform(SOUND_AFTER_S, 100))
             emu.portal.send("x", {"n": 0})
             await listener.received(1)
             await emu.stop()
@@ -71,8 +71,7 @@ def server_gone(*, seed: int = 1, times: int = 1) -> Outcome:
                 for notice in listener.heard
                 if isinstance(notice, StateChanged) and notice.state is State.BACKOFF
             ]
-            rungs = [min(rung, UNANSWERED_MAX_S / 1.2) for rung in LADDER_S]
-            rungs += [UNANSWERED_MAX_S / 1.2] * len(delays)
+            rungs = [*UNANSWERED_S, *[UNANSWERED_S[-1]] * len(delays)]
             hurries.extend(rung - delay for rung, delay in zip(rungs, delays, strict=False))
 
     for one in range(seed, seed + times):
