@@ -34,6 +34,7 @@ REVISION_MOBILE = 3
 TOKEN_LIFE_S = 3_600.0
 STATUS_EXPIRY_S = 120
 REFRESH_TOKEN_LIFE_S = 180 * 86_400.0
+CODE_LIFE_S = 30.0
 
 # Not UTC, so that who overlooks the offset is found out.
 _TIME_ZONE = timezone(timedelta(hours=3))
@@ -96,7 +97,7 @@ class Portal:
         channels: The book of its channels.
         tokens: Issues its tokens, and knows them again.
         token_life_s: How long an access token that a refresh gives is good for.
-        token_requests: The refreshes that were asked for, the oldest first.
+        token_requests: The requests for tokens, the oldest first.
         notifications: What was sent to mobile phones, the oldest first.
         features: What the portal's plan includes, as ``feature.get`` tells it: "Y" or "N".
         offline: The queue of its own events, and what the application has bound.
@@ -160,12 +161,16 @@ class Portal:
         """Return a new access token of the application; by default it does not expire by itself."""
         return self.tokens.issue("access", user_id, expires_in_s)
 
+    def issue_code(self, user_id: int = 1) -> str:
+        """Return a code with which a user has just authorised the application; it works once."""
+        return self.tokens.issue("code", user_id, CODE_LIFE_S)
+
     def issue_refresh_token(self, user_id: int = 1) -> str:
         """Return a new refresh token of the application."""
         return self.tokens.issue("refresh", user_id, REFRESH_TOKEN_LIFE_S)
 
     def expire_token(self, token: str) -> None:
-        """Let an access or refresh token be expired from now on."""
+        """Let a token or code be expired from now on."""
         self.tokens.expire(token)
 
     def webhook_code(self, user_id: int = 1) -> str:

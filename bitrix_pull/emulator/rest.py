@@ -18,6 +18,7 @@ from bitrix_pull.emulator.portal import Portal, TokenRequest
 from bitrix_pull.emulator.rest_batch import BATCH, run_batch
 from bitrix_pull.emulator.rest_caller import Caller
 from bitrix_pull.emulator.rest_errors import RestError
+from bitrix_pull.emulator.tokens import TokenKind
 
 PORTAL_PATHS = ("/rest/", "/oauth/")
 """How the paths begin that are the portal's, not the push server's."""
@@ -26,6 +27,12 @@ _ALLOWED = {
     "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
     "Access-Control-Allow-Headers": "origin, content-type, accept, authorization",
 }
+
+_GRANTS: Mapping[str, tuple[TokenKind, str]] = {
+    "refresh_token": ("refresh", "refresh_token"),
+    "authorization_code": ("code", "code"),
+}
+"""By grant type: what is traded, and the field that it comes in."""
 
 
 class RestApi:
@@ -122,7 +129,7 @@ class RestApi:
         await self._portal.faults.meet_call()
         try:
             fields = read_form([*request.query.items(), *await _post_fields(request)])
-            tokens = self._refresh(fields)
+            tokens = self._trade(fields)
         except RestError as error:
             self._portal.token_requests.append(TokenRequest(self._portal.now(), granted=False))
             self._portal.journal.note("oauth", status=error.status, error=error.code)
@@ -131,20 +138,21 @@ class RestApi:
         self._portal.journal.note("oauth", status=200)
         return _answer_json(tokens)
 
-    def _refresh(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Trade a refresh token, which works once, for new tokens."""
+    def _trade(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Trade a refresh token, or the code of an authorisation, for tokens; either works once."""
         portal = self._portal
-        refresh_token = fields.get("refresh_token")
-        if fields.get("grant_type") != "refresh_token" or not isinstance(refresh_token, str):
+        kind, name = _GRANTS.get(fields.get("grant_type", ""), ("refresh", ""))
+        given = fields.get(name)
+        if not isinstance(given, str):
             raise RestError(*rest_errors.INVALID_OAUTH_REQUEST)
         if fields.get("client_id") != portal.client_id:
             raise RestError(*rest_errors.WRONG_CLIENT)
         if fields.get("client_secret") != portal.client_secret:
             raise RestError(*rest_errors.INVALID_CLIENT)
-        grant = portal.tokens.open("refresh", refresh_token)
+        grant = portal.tokens.open(kind, given)
         if grant is None or grant.expired:
             raise RestError(*rest_errors.INVALID_GRANT)
-        portal.expire_token(refresh_token)
+        portal.expire_token(given)
         return {
             "access_token": portal.issue_token(grant.user_id, portal.token_life_s),
             "refresh_token": portal.issue_refresh_token(grant.user_id),

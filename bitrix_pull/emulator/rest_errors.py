@@ -96,4 +96,4 @@ NOT_IN_BATCH: Final = (405, "ERROR_BATCH_METHOD_NOT_ALLOWED", "Method is not all
 INVALID_OAUTH_REQUEST: Final = (400, "invalid_request", "The request is malformed")
 WRONG_CLIENT: Final = (200, "wrong_client", "No application with this client_id is installed")
 INVALID_CLIENT: Final = (400, "invalid_client", "The client_secret is wrong")
-INVALID_GRANT: Final = (400, "invalid_grant", "The refresh token is unknown, expired or used up")
+INVALID_GRANT: Final = (400, "invalid_grant", "The refresh token or code is unknown, expired or used up")

@@ -13,7 +13,7 @@ from typing import Literal
 
 from bitrix_pull.emulator.channels import derive
 
-TokenKind = Literal["access", "refresh"]
+TokenKind = Literal["access", "refresh", "code"]
 
 _CONTENT = struct.Struct(">QQI")
 

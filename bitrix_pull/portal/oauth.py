@@ -17,9 +17,10 @@ from bitrix_pull.portal.addresses import (
     rest_endpoint,
 )
 from bitrix_pull.portal.answers import read_token_answer
-from bitrix_pull.portal.auth import Credentials, Owner
+from bitrix_pull.portal.auth import Credentials, Owner, check_credentials
+from bitrix_pull.portal.destinations import Destinations
 from bitrix_pull.portal.foreign_errors import described
-from bitrix_pull.portal.http import HttpSession
+from bitrix_pull.portal.http import HttpAnswer, HttpSession
 from bitrix_pull.portal.portal_clock import Moment
 from bitrix_pull.portal.token_files import DiskTokenStore, FileTokenStore
 from bitrix_pull.portal.token_stores import (
@@ -106,6 +107,72 @@ class OAuth(Credentials):
         self._refusal: _Refusal | None = None
         self._renewal: asyncio.Task[Tokens] | None = None
         self._telling = set[asyncio.Task[None]]()
+
+    @classmethod
+    async def authorize(
+        cls,
+        code: str,
+        portal: str,
+        *,
+        client_id: str,
+        client_secret: str,
+        tokens: str | PathLike[str] | TokenStore | None = None,
+        oauth_url: str | None = None,
+        on_token: OnToken | None = None,
+        options: PullOptions | None = None,
+    ) -> "OAuth":
+        """Trade the code of an authorisation for the first tokens, and store them (protocol §2).
+
+        The code is what the OAuth server sends the user's browser back with, beside the
+        portal's ``domain``. It is good once, and for half a minute.
+
+        Example:
+            query = request.query
+            auth = await OAuth.authorize(
+                query["code"], query["domain"], client_id=…, client_secret=…, tokens="acme.json"
+            )
+
+        Args:
+            code: From the address that the browser came back to.
+            portal: As for ``OAuth``.
+            client_id: The application's id.
+            client_secret: The application's secret key.
+            tokens: Where to keep them: a path, or a ``TokenStore``; None: in memory only.
+            oauth_url: As for ``OAuth``.
+            on_token: As for ``OAuth``; it is called with these tokens too.
+            options: Deadlines, proxy and TLS.
+
+        Returns:
+            Credentials to make clients with.
+
+        Raises:
+            InvalidArgument: An argument cannot work; nothing was sent.
+            TokenStoreFailed: The store raised something, or was locked for too long.
+            PortalError: The OAuth server refused; GrantRefused if the code is not good (any more).
+            Unreachable: It did not answer.
+        """
+        require_token("the code", code)
+        if isinstance(tokens, Tokens | Mapping):
+            raise InvalidArgument("authorize() gets the tokens: name the file or store to keep them in")
+        auth = cls(
+            portal,
+            client_id=client_id,
+            client_secret=client_secret,
+            tokens=MemoryTokenStore() if tokens is None else tokens,
+            oauth_url=oauth_url,
+            on_token=on_token,
+        )
+        options = options or PullOptions()
+        check_credentials(auth, options)
+        http = HttpSession(options, None, Destinations(options, portal=auth.endpoint, named=auth.addresses))
+        try:
+            # Whoever shares the store must not refresh what is replaced. It also shows that the
+            # tokens can be stored, before the code is spent.
+            async with auth._store.lock(options.rest_timeout_s) as store:
+                await _to_the_end(auth._first_trade(code, store, http, options))
+        finally:
+            await http.close()
+        return auth
 
     @property
     def identity(self) -> str:
@@ -230,19 +297,9 @@ class OAuth(Credentials):
         self, spent: Tokens, store: TokenStore, http: HttpSession, options: PullOptions
     ) -> Tokens:
         """Trade a refresh token for new tokens, and store these."""
-        answer = await http.request(
-            "GET",
-            self._oauth_address(spent),
-            query={
-                "grant_type": "refresh_token",
-                "client_id": self._client_id,
-                "client_secret": self._client_secret,
-                "refresh_token": spent.refresh_token,
-            },
-            timeout_s=options.rest_timeout_s,
-            max_bytes=options.max_rest_bytes,
+        answer = await self._ask(
+            http, options, self._oauth_address(spent), "refresh_token", refresh_token=spent.refresh_token
         )
-        _log.debug("OAuth refresh: HTTP %d", answer.status, extra={"status": answer.status})
         try:
             renewed = spent.renewed(read_token_answer(answer, self.secrets), http.clock.now())
         except PortalError as error:
@@ -250,6 +307,31 @@ class OAuth(Credentials):
         await self._keep(spent, renewed, store)
         self._report_move(renewed)
         return renewed
+
+    async def _first_trade(
+        self, code: str, store: TokenStore, http: HttpSession, options: PullOptions
+    ) -> None:
+        """Trade a code for tokens, and store these."""
+        answer = await self._ask(http, options, self._oauth_url or OAUTH_URL, "authorization_code", code=code)
+        content = read_token_answer(answer, (*self.secrets, code))
+        self._tokens = Tokens.granted(content, http.clock.now())
+        await store.save(self._tokens)
+        self._tell(self._tokens)
+        self._report_move(self._tokens)
+
+    async def _ask(
+        self, http: HttpSession, options: PullOptions, address: str, grant_type: str, **grant: str
+    ) -> HttpAnswer:
+        application = {"client_id": self._client_id, "client_secret": self._client_secret}
+        answer = await http.request(
+            "GET",
+            address,
+            query={"grant_type": grant_type, **application, **grant},
+            timeout_s=options.rest_timeout_s,
+            max_bytes=options.max_rest_bytes,
+        )
+        _log.debug("OAuth %s: HTTP %d", grant_type, answer.status, extra={"status": answer.status})
+        return answer
 
     async def _keep(self, spent: Tokens, renewed: Tokens, store: TokenStore) -> None:
         self._unsaved = spent, renewed

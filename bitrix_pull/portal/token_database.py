@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from os import PathLike
+from typing import Any
 
 from bitrix_pull.errors import InvalidArgument, TokenStoreFailed
 from bitrix_pull.files import in_thread
@@ -33,6 +34,7 @@ class SqliteTokenStore(DiskTokenStore):
         path: The database. The first save makes it; its folder must exist.
         key: Tells this portal's tokens from others. A portal keeps its ``member_id`` for
             good, while its domain may change. With several applications, name that too.
+            ``members()`` lists the keys of the database, whatever this one is.
 
     Raises:
         InvalidArgument: The key is empty or no printable text, or the path cannot be one.
@@ -55,6 +57,16 @@ class SqliteTokenStore(DiskTokenStore):
     def _load(self) -> Tokens:
         with self._problems("read"), closing(self._connect()) as database:
             return self._read(database)
+
+    def _members(self) -> tuple[str, ...]:
+        if not self._path.exists():
+            return ()
+        with self._problems("read"), closing(self._connect()) as database:
+            return tuple(key for (key,) in self._select(database, "SELECT key FROM tokens ORDER BY key"))
+
+    def _delete(self) -> None:
+        with self._problems("written"), closing(self._connect()) as database, self._sqlite_problems():
+            database.execute("DELETE FROM tokens WHERE key = ?", (self._key,))
 
     @asynccontextmanager
     async def _locked(self) -> AsyncGenerator[TokenStore]:
@@ -91,17 +103,20 @@ class SqliteTokenStore(DiskTokenStore):
             )
 
     def _read(self, database: sqlite3.Connection) -> Tokens:
-        with self._sqlite_problems():
-            try:
-                query = "SELECT content FROM tokens WHERE key = ?"
-                rows = database.execute(query, (self._key,)).fetchall()
-            except sqlite3.OperationalError as error:
-                if "no such table" not in str(error):
-                    raise
-                rows = []
+        rows = self._select(database, "SELECT content FROM tokens WHERE key = ?", self._key)
         if not rows:
             raise InvalidArgument(f"{self._name} holds none for {self._key!r:.60}", advice=AUTHORISE)
         return read_tokens(rows[0][0], self._name)
+
+    def _select(self, database: sqlite3.Connection, query: str, *values: str) -> list[tuple[Any, ...]]:
+        """Return what a query finds; nothing before the first save has made the table."""
+        with self._sqlite_problems():
+            try:
+                return database.execute(query, values).fetchall()
+            except sqlite3.OperationalError as error:
+                if "no such table" not in str(error):
+                    raise
+                return []
 
     def _write(self, database: sqlite3.Connection, tokens: Tokens) -> None:
         statement = "INSERT OR REPLACE INTO tokens VALUES (?, ?)"

@@ -24,7 +24,7 @@ import orjson
 from bitrix_pull.errors import InvalidArgument, PullError
 from bitrix_pull.files import NO_LOCKS_HERE, LocksUnavailable, in_thread, sync, sync_folder
 from bitrix_pull.portal.token_locks import FileLock
-from bitrix_pull.portal.token_stores import AUTHORISE, TokenStore
+from bitrix_pull.portal.token_stores import AUTHORISE, TokenStore, member_of
 from bitrix_pull.portal.tokens import Tokens
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.messages import is_object
@@ -81,6 +81,24 @@ class DiskTokenStore(ABC):
         async with self.lock(_SAVE_TIMEOUT_S) as locked:
             await locked.save(tokens)
 
+    async def members(self) -> tuple[str, ...]:
+        """Return whose tokens are kept in the file, each portal once.
+
+        Raises:
+            InvalidArgument: It cannot be read.
+        """
+        return await in_thread(self._members)
+
+    async def delete(self) -> None:
+        """Forget the tokens, as where the application was uninstalled. Waits for a refresh under way.
+
+        Raises:
+            InvalidArgument: The file cannot be written.
+            TokenStoreFailed: The store stayed locked.
+        """
+        async with self.lock(_SAVE_TIMEOUT_S):
+            await in_thread(self._delete)
+
     @asynccontextmanager
     async def lock(self, timeout_s: float) -> AsyncGenerator[TokenStore]:
         """Hold the store; what is entered loads and saves meanwhile.
@@ -107,6 +125,13 @@ class DiskTokenStore(ABC):
 
     @abstractmethod
     def _load(self) -> Tokens: ...
+
+    @abstractmethod
+    def _members(self) -> tuple[str, ...]: ...
+
+    @abstractmethod
+    def _delete(self) -> None:
+        """Forget the tokens; called under the lock."""
 
     @abstractmethod
     def _locked(self) -> AbstractAsyncContextManager[TokenStore]:
@@ -156,6 +181,15 @@ class FileTokenStore(DiskTokenStore):
         if not os.access(self._path.resolve().parent, os.W_OK):
             _log.warning("%s lies in a folder that is not writable: it cannot be refreshed", self._name)
         return read_tokens(text, self._name)
+
+    def _members(self) -> tuple[str, ...]:
+        return (member_of(self._load()),) if self._path.exists() else ()
+
+    def _delete(self) -> None:
+        target, _ = self._places()
+        with self._problems("written"), suppress(FileNotFoundError):
+            os.unlink(target)
+            sync_folder(target.parent)
 
     def note(self, tokens: Tokens) -> None:
         """Write new tokens beside the file, where a kill cannot undo it. Needs the lock."""

@@ -20,6 +20,12 @@ AUTHORISE = "Authorise the application on the portal, and store there what the O
 """What helps where a store holds no tokens."""
 
 
+def member_of(tokens: Tokens) -> str:
+    """Return the ``member_id`` of the portal that tokens are for, or "" where they do not tell it."""
+    member_id = tokens.fields.get("member_id")
+    return member_id if isinstance(member_id, str) else ""
+
+
 @runtime_checkable
 class TokenStore(Protocol):
     """Keeps the tokens of one application on one portal. A store of your own needs these two.
@@ -58,20 +64,34 @@ class MemoryTokenStore:
     """Keeps tokens for as long as the process lives: they are lost with it.
 
     Args:
-        tokens: The first ones.
+        tokens: The first ones, if there are any yet.
     """
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens | None = None) -> None:
         self._tokens = tokens
         self._lock = ProcessLock()
 
     async def load(self) -> Tokens:
-        """Return the tokens."""
+        """Return the tokens.
+
+        Raises:
+            InvalidArgument: There are none.
+        """
+        if self._tokens is None:
+            raise InvalidArgument("the token store holds no tokens", advice=AUTHORISE)
         return self._tokens
 
     async def save(self, tokens: Tokens, /) -> None:
         """Replace the tokens."""
         self._tokens = tokens
+
+    async def members(self) -> tuple[str, ...]:
+        """Return whose tokens it holds: their portal's ``member_id``, "" where they do not tell."""
+        return () if self._tokens is None else (member_of(self._tokens),)
+
+    async def delete(self) -> None:
+        """Forget the tokens, as where the application was uninstalled."""
+        self._tokens = None
 
     @asynccontextmanager
     async def lock(self, timeout_s: float) -> AsyncGenerator[TokenStore]:

@@ -121,20 +121,25 @@ class Tokens:
             content["expires"] = int(self.expires)
         return content
 
-    def renewed(self, answer: Mapping[str, Any], now: float) -> "Tokens":
-        """Return the tokens that a refresh gave.
+    @classmethod
+    def granted(cls, answer: Mapping[str, Any], now: float) -> "Tokens":
+        """Return the tokens in an answer of the OAuth server that holds some.
 
         Their end is counted from ``now`` (unix), so that a wrong clock here does no harm.
         What the server says about it decides nothing else: an odd value is no reason to
         lose the tokens.
         """
         ends = (now + _number(answer.get("expires_in")), _number(answer.get("expires")))
-        return Tokens(
+        return cls(
             access_token=answer["access_token"],
             refresh_token=answer["refresh_token"],
             expires=next(filter(_is_time, ends), None),
-            fields=_other_fields({**self.fields, **answer}),
+            fields=_other_fields(answer),
         )
+
+    def renewed(self, answer: Mapping[str, Any], now: float) -> "Tokens":
+        """Return the tokens that a refresh gave: as ``granted``, with what these have beside them."""
+        return self.granted({**self.fields, **answer}, now)
 
     def expired(self, now: float) -> bool:
         """True if the access token has certainly expired at ``now`` (unix)."""
