@@ -7,8 +7,10 @@ import importlib
 import logging
 from typing import TYPE_CHECKING
 
+from bitrix_pull import errors
+from bitrix_pull.errors import *  # noqa: F403 - each is named in errors.__all__
+
 if TYPE_CHECKING:
-    from bitrix_pull import errors
     from bitrix_pull.client import PullClient
     from bitrix_pull.connection.file_store import FileStore
     from bitrix_pull.connection.resume_point import ResumePoint
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from bitrix_pull.dispatch.registry import CallNext, Context
     from bitrix_pull.dispatch.router import Router
     from bitrix_pull.dispatch.subscription import Subscription
-    from bitrix_pull.errors import PullError
     from bitrix_pull.events import (
         Continuity,
         Event,
@@ -80,7 +81,6 @@ __all__ = [
     "PresenceWatch",
     "PublicChannel",
     "PullClient",
-    "PullError",
     "PullEvent",
     "PullOptions",
     "RateLimit",
@@ -102,6 +102,7 @@ __all__ = [
     "errors",
     "run",
 ]
+__all__ += errors.__all__
 
 logging.getLogger("bitrix_pull").addHandler(logging.NullHandler())
 
@@ -134,7 +135,6 @@ _HOMES = {
     "PresenceChanged": "presence.status",
     "PresenceWatch": "presence.watch",
     "PullClient": "client",
-    "PullError": "errors",
     "PullEvent": "events",
     "PullOptions": "options",
     "RateLimit": "options",
@@ -161,8 +161,6 @@ if not TYPE_CHECKING:
     # `bitrix-pull --help`, does not wait for aiohttp, websockets, pydantic and protobuf.
 
     def __getattr__(name: str) -> object:
-        if name == "errors":
-            return importlib.import_module("bitrix_pull.errors")
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = globals()[name] = getattr(importlib.import_module(f"bitrix_pull.{_HOMES[name]}"), name)

@@ -274,6 +274,9 @@ class PullClient(Router):
 
     # -- state ----------------------------------------------------------------
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._portal}, {self.state})"
+
     @property
     def portal(self) -> str:
         """What the portal is called in notices and log records: ``name``, or else its host."""

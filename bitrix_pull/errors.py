@@ -78,6 +78,73 @@ from typing import Any, ClassVar
 
 from bitrix_pull.redaction import one_line
 
+__all__ = [
+    "AccessDenied",
+    "AnswerTooLarge",
+    "AuthError",
+    "CallNotConfirmed",
+    "CallRefused",
+    "CallTimeout",
+    "CallerFailed",
+    "CommandError",
+    "CommandNotAllowed",
+    "ConnectionLost",
+    "EmployeesOnly",
+    "EmptyAppName",
+    "EventNotFound",
+    "GrantRefused",
+    "HttpsRequired",
+    "InsufficientScope",
+    "InvalidArgument",
+    "InvalidConfig",
+    "InvalidCredentials",
+    "InvalidFormat",
+    "InvalidReceiver",
+    "InvalidSignature",
+    "MalformedFrame",
+    "MethodNotFound",
+    "ModuleIdError",
+    "Nacked",
+    "NoAuth",
+    "NoChannel",
+    "NoReceivers",
+    "NotAPortal",
+    "NotConfigured",
+    "NotRunning",
+    "OperationTimeLimit",
+    "OutcomeUnknown",
+    "ParamsError",
+    "PaymentRequired",
+    "PortalDeleted",
+    "PortalError",
+    "PortalMoved",
+    "PortalOverloaded",
+    "PortalUnavailable",
+    "PresenceUnavailable",
+    "PrivateReceiver",
+    "PublicChannelRequired",
+    "PublishBusy",
+    "PublishError",
+    "PublishRefused",
+    "PublishTooLarge",
+    "PullError",
+    "RateLimited",
+    "RouteUnavailable",
+    "StartTimeout",
+    "TextError",
+    "TokenExpired",
+    "TokenStoreFailed",
+    "TooManyMessages",
+    "TooManyReceivers",
+    "Unreachable",
+    "UserAccessError",
+    "UserIdError",
+    "WrongAuthType",
+    "WrongCommand",
+    "WrongLicense",
+    "WrongRequest",
+]
+
 
 class PullError(Exception):
     """Base of all errors of this library.
@@ -362,7 +429,10 @@ class RateLimited(PortalError):  # noqa: N818
 
     codes = ("query_limit_exceeded",)
     retryable = True
-    advice = "Call less often, or set rest_limit in PullOptions to what the portal allows."
+    advice = (
+        'Call less often, publish much by route="endpoint" with users=[…], '
+        "or set rest_limit in PullOptions to what the portal allows."
+    )
     retry_after_s: float | None = None
 
 

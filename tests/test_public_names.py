@@ -1,17 +1,44 @@
 """The public names are found when they are asked for, and only those."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 
 import bitrix_pull
+from bitrix_pull import AccessToken, PullClient, PullError, errors
 
 
 @pytest.mark.parametrize("name", bitrix_pull.__all__)
 def test_every_public_name_is_there(name: str) -> None:
     assert name in dir(bitrix_pull)
     assert getattr(bitrix_pull, name) is not None
+
+
+def test_every_error_is_a_public_name_and_stands_in_the_tree() -> None:
+    defined = {name for name, item in vars(errors).items() if isinstance(item, type)}
+    assert set(errors.__all__) == {name for name in defined if issubclass(vars(errors)[name], PullError)}
+    assert set(errors.__all__) <= set(bitrix_pull.__all__)
+    tree = set(re.findall(r"^[ │]*[├└]── (\w+)", errors.__doc__ or "", re.MULTILINE))
+    assert tree | {"PullError"} == set(errors.__all__)
+
+
+def test_a_client_offers_only_what_users_call() -> None:
+    pull = PullClient(AccessToken("acme.bitrix24.com", "token"))
+    assert [name for name in dir(pull) if not name.startswith("_")] == [
+        *("batch", "batch_call", "call", "close", "context", "extend_watch", "fetch_all", "health"),
+        *("include", "middleware", "notices", "notify", "off", "on", "on_error", "online", "portal"),
+        *("publish", "publish_many", "run", "serving", "state", "subscribe", "wait_live", "watch_online"),
+    ]
+
+
+def test_a_client_says_whose_it_is_and_how_it_is_doing() -> None:
+    assert (
+        repr(PullClient(AccessToken("acme.bitrix24.com", "token"))) == "PullClient(acme.bitrix24.com, idle)"
+    )
+    named = PullClient(AccessToken("acme.bitrix24.com", "token"), name="the shop")
+    assert repr(named) == "PullClient(the shop, idle)"
 
 
 def test_another_name_is_not() -> None:

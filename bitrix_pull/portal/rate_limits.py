@@ -10,6 +10,9 @@ from weakref import WeakValueDictionary
 from bitrix_pull.errors import OperationTimeLimit, RateLimited
 from bitrix_pull.options import RateLimit, RestLimit
 from bitrix_pull.portal.portal_clock import Moment
+from bitrix_pull.redaction import get_logger
+
+_log = get_logger("portal")
 
 PAUSE_MAX_S = 3600.0
 """The longest pause that is kept, however long a portal, or a proxy before it, asks for."""
@@ -39,6 +42,7 @@ class LeakyBucket:
         self._method_pauses_s: dict[str, float] = {}
         self._drained_at: Moment | None = None
         self._queue: list[_Waiter] = []
+        self._told = False
 
     async def admit(self, method: str, deadline: float, *, first: bool = False) -> None:
         """Wait until the portal should take one more call, and count it.
@@ -61,6 +65,7 @@ class LeakyBucket:
             while (wait_s := self._enter(waiter)) > 0:
                 if waiter.loop.time() + wait_s > deadline:
                     raise self._too_long(method, wait_s)
+                self._tell(method, wait_s)
                 await waiter.sleep(wait_s)
         finally:
             self._leave(waiter)
@@ -126,11 +131,29 @@ class LeakyBucket:
             if left_s > elapsed_s
         }
 
+    def _tell(self, method: str, wait_s: float) -> None:
+        """Say once what calls wait for, as nothing else shows it, and what to do about it."""
+        if self._told or self.limit is None:
+            return
+        self._told = True
+        _log.info(
+            "%s waits %.1f s: the portal takes %d calls at once, and then %g a second. Publish much by"
+            ' route="endpoint" with users=[…]; if the portal takes more, say so by'
+            " PullOptions(rest_limit=RateLimit(…))",
+            method,
+            wait_s,
+            self.limit.burst,
+            self.limit.per_s,
+        )
+
     def _too_long(self, method: str, wait_s: float) -> RateLimited:
         kind = OperationTimeLimit if method in self._method_pauses_s else RateLimited
+        used_up = ""
+        if self.limit is not None and kind is RateLimited:
+            used_up = f": its limit of {self.limit.burst} calls, and then {self.limit.per_s:g} a second"
         error = kind(
             f"{method}: not sent, since the portal is expected to take it in {wait_s:.1f} s only,"
-            " which is past the deadline",
+            f" which is past the deadline{used_up}",
             method=method,
         )
         error.retry_after_s = wait_s

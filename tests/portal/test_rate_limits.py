@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -460,3 +461,23 @@ async def test_webhooks_share_the_limit_too() -> None:
         with pytest.raises(RateLimited):
             await webhook.call(METHOD, timeout_s=5.0)
         await webhook.close()
+
+
+@in_virtual_time
+async def _wait_for_the_bucket() -> None:
+    async with portal() as emulator, client(emulator, rest_limit=RateLimit(3, 2)) as rest:
+        await call_many(rest, 10)
+        with pytest.raises(
+            RateLimited, match=r"its limit of 3 calls, and then 2 a second.*endpoint"
+        ) as caught:
+            await asyncio.gather(*(rest.call(METHOD, timeout_s=1) for _ in range(10)))
+        assert caught.value.retry_after_s is not None
+
+
+def test_what_calls_wait_for_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "bitrix_pull")
+    _wait_for_the_bucket()
+    (told,) = [record.getMessage() for record in caplog.records if "calls at once" in record.getMessage()]
+    assert told.startswith("server.time waits 0.5 s: the portal takes 3 calls at once, and then 2 a second.")
+    assert 'route="endpoint"' in told
+    assert "rest_limit" in told
