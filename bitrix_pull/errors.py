@@ -129,6 +129,7 @@ __all__ = [
     "PublishTooLarge",
     "PullError",
     "RateLimited",
+    "ResumeStoreFailed",
     "RouteUnavailable",
     "StartTimeout",
     "TextError",
