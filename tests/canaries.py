@@ -63,6 +63,8 @@ DELIBERATE = {
 }
 """Where secrets may show, and why. Everywhere else they may not."""
 
+_FIGURES = ("leaks", "secrets", "characters", "tests")
+
 _SENDER = re.compile(r'"sender":\{"type":"client","id":"[0-9a-f]{32}"\}')
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
@@ -287,6 +289,18 @@ class CanaryNet:
                 report.outcome = "failed"
                 report.longrepr = "\n".join(["Secrets were shown.", *found])
         return report
+
+    # Under pytest-xdist each worker has a net of its own, and tells what it has found at its end.
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        told = getattr(session.config, "workeroutput", None)
+        if told is not None:
+            told["canaries"] = {name: getattr(self, name) for name in _FIGURES}
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        for name, figure in getattr(node, "workeroutput", {}).get("canaries", {}).items():
+            setattr(self, name, getattr(self, name) + figure)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(

@@ -18,6 +18,20 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(CanaryNet())
 
 
+SLOWEST = ("soak", "connection/test_renewing", "connection/test_resuming", "cli", "benchmarks", "hostile")
+"""Where the tests are that take longest: first, so that no process ends long after the others."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+
+    def rank(item: pytest.Item) -> int:
+        path = item.nodeid.removeprefix("tests/")
+        return next((rank for rank, place in enumerate(SLOWEST) if path.startswith(place)), len(SLOWEST))
+
+    items.sort(key=rank)
+
+
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
     """Run what is marked ``every_loop`` on each of them."""
     if not item.get_closest_marker("every_loop"):
