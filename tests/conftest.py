@@ -2,8 +2,13 @@ import asyncio
 from collections.abc import Mapping
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.event_loops import LOOPS, LoopFactory
+
+# What is true must be found true beside a busy core as well.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 # pytest-asyncio looks for a current event loop before its first test; Python before 3.14
 # then makes one that nobody closes, which is a ResourceWarning in some later test.

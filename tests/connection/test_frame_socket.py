@@ -136,7 +136,7 @@ MESSAGES = st.tuples(SIZES, st.booleans(), st.integers(1, 3))
 PINGS = st.sampled_from([Opcode.PING, Opcode.PONG])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     items=st.lists(MESSAGES | PINGS, max_size=12),
     cuts=st.lists(st.integers(0, 400_000) | st.integers(0, 300), max_size=20),

@@ -84,7 +84,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["save", "advance", "restart"]), st.s
 
 
 @both
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
 @given(steps=STEPS)
 async def test_what_advanced_adds_to_what_was_saved(
     kind: DiskStores, tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, ResumePoint]]

@@ -86,7 +86,7 @@ async def test_lanes_let_others_run() -> None:
     assert lead <= 200
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data(), concurrency=st.integers(1, 4), retries=st.integers(0, 2))
 def test_order_is_kept_per_key_whatever_fails(data: st.DataObject, concurrency: int, retries: int) -> None:
     keys = data.draw(st.lists(st.integers(0, 2), max_size=12))

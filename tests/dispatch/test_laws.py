@@ -134,7 +134,7 @@ def check_accounts(rig: Running, put: int) -> None:
     assert {*counts, *rig.unsettled} == set(mids(*range(put))), "neither"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     drawn=st.lists(handlers(), min_size=1, max_size=3),
     count=st.integers(0, 12),

@@ -172,7 +172,7 @@ async def test_what_nobody_wants_is_not_dropped(overflow: Overflow) -> None:
         assert rig.settled == mids(3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), overflow=st.sampled_from(DROPPING))
 async def test_the_limits_hold_and_every_event_is_seen_or_counted(
     data: st.DataObject, overflow: Overflow

@@ -1,7 +1,7 @@
 """Each target of ``python -m tests.fuzz``, for moments: honest examples, damaged ones, and noise."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.targets import TARGETS
@@ -34,7 +34,7 @@ def test_honest_examples_lead_somewhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(data=st.data())
 def test_only_documented_errors(name: str, data: st.DataObject) -> None:
     target = TARGETS[name]

@@ -204,7 +204,7 @@ ARRIVALS: st.SearchStrategy[list[Arrival]] = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(arrivals=ARRIVALS, limit=st.builds(RateLimit, st.integers(1, 5), st.sampled_from([0.5, 2.0, 7.0])))
 def test_the_bucket_never_overflows_keeps_the_order_and_wastes_no_time(
     arrivals: list[Arrival], limit: RateLimit

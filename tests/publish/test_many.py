@@ -101,7 +101,7 @@ async def test_nothing_is_nothing(emu: Emulator) -> None:
 # -- order -------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     receivers=st.lists(st.sets(st.integers(1, 4), min_size=1), max_size=12),
     at_once=st.integers(1, 4),

@@ -65,7 +65,7 @@ def line(request: pytest.FixtureRequest) -> Iterator[Line]:
         runner.run(stack.aclose())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(params=PARAMS)
 @example(params={})
 @example(params={"map": {}, "list": [], "null": None, "nested": {"a": [{"b": [[], {}]}]}})

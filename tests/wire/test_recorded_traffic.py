@@ -142,7 +142,7 @@ MEANING: dict[str, Frame | Refusal | Close | Nothing] = {
     "publish endpoint: empty body": refused_publish(ServerClose.WRONG_REQUEST),
     "publish endpoint: serverStats is not public": refused_publish(ServerClose.COMMAND_NOT_ALLOWED),
     "publish endpoint: over 1 MiB": Refusal(Sign.SERVER_TROUBLE),
-    "unknown path": Refusal(Sign.BLOCKED),
+    "unknown path": Refusal(Sign.SERVER_TROUBLE),
     "long poll: wrong channel signature": Refusal(Sign.CHANNEL_REFUSED, 4010),
     "long poll: no channel": Refusal(Sign.CHANNEL_REFUSED, 4010),
     # The handshake is refused without a code: the status alone says it.
