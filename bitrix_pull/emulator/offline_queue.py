@@ -168,6 +168,7 @@ class OfflineQueue:
 
     Attributes:
         bindings: Event and connector of each offline handler, in the order of binding.
+        created: How many records there have been: changes of what waited made none.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -175,7 +176,7 @@ class OfflineQueue:
         self.bindings: list[tuple[str, str]] = []
         self._clock = clock
         self._rows: dict[_Key, Record] = {}
-        self._last_id = 0
+        self.created = 0
 
     @property
     def records(self) -> list[Record]:
@@ -190,8 +191,8 @@ class OfflineQueue:
         if waiting is not None:
             waiting.changed_at, waiting.user_id = now, user_id
             return
-        self._last_id += 1
-        row = Record(self._last_id, now, name, as_php_writes(data), user_id, message_id, connector)
+        self.created += 1
+        row = Record(self.created, now, name, as_php_writes(data), user_id, message_id, connector)
         self._rows[row.key] = row
 
     def of(self, connector: str) -> list[Record]:

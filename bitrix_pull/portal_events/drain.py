@@ -238,7 +238,10 @@ class Drain:
             retry.reset()
             if is_complete:
                 complete_at = began_at + self._interval_s
-            pause_s = PAUSE_S if looks < BURST_LOOKS else max(PAUSE_S, self._steady_s)
+            # What is only read is not handled any sooner for being read again.
+            pause_s = PAUSE_S if self._reserves else RIPE_AFTER_S
+            if looks >= BURST_LOOKS:
+                pause_s = max(pause_s, self._steady_s)
             await asyncio.sleep(max(began_at + pause_s - loop.time(), 0.0))
 
     async def _take(self) -> None:

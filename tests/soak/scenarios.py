@@ -12,6 +12,7 @@ from tests.soak.load import growth, overload
 from tests.soak.loops import loops
 from tests.soak.outages import first_outage, live_again, server_gone
 from tests.soak.outcome import Outcome
+from tests.soak.portal_events import killed, latency, lost_announcements, poisoned, portal_events, two
 from tests.soak.publishing import publishing
 from tests.soak.races import overtaking, replay_race
 from tests.soak.stores import damaged_stores, store_key, stuck_event
@@ -33,6 +34,12 @@ SCENARIOS: dict[str, Callable[..., Outcome]] = {
     "server-gone": server_gone,
     "live-again": live_again,
     "loops": loops,
+    "portal-events": portal_events,
+    "portal-events-latency": latency,
+    "portal-events-lost": lost_announcements,
+    "portal-events-two": two,
+    "portal-events-sigkill": killed,
+    "portal-events-poison": poisoned,
     "publishing": publishing,
     "store-key": store_key,
     "stuck-event": stuck_event,

@@ -17,6 +17,7 @@ from tests.soak.load import growth, overload
 from tests.soak.loops import loops
 from tests.soak.outages import first_outage, live_again, server_gone
 from tests.soak.outcome import Outcome
+from tests.soak.portal_events import killed, latency, lost_announcements, poisoned, portal_events, two
 from tests.soak.publishing import publishing
 from tests.soak.races import overtaking, replay_race
 from tests.soak.scenarios import SCENARIOS
@@ -45,6 +46,12 @@ SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (overload, {"seconds": 2.5, "overflow": "drop_oldest"}),
     (closing, {"moments": 30}),
     (loops, {"events": 4, "every_s": 0.3}),
+    (portal_events, {"changes": 500, "records": 300, "cuts": 10, "burst": 250}),
+    (latency, {"changes": 10}),
+    (lost_announcements, {"changes": 20}),
+    (two, {"changes": 300, "cuts": 5}),
+    (killed, {"kills": 2}),
+    (poisoned, {"changes": 150, "records": 60}),
     (publishing, {"seeds": 1, "publishes": 100}),
     (store_key, {}),
     (stuck_event, {"events": 1_500, "kills": 2}),
