@@ -88,6 +88,12 @@ _ProxyOption = Annotated[
         rich_help_panel=_CONNECTION,
     ),
 ]
+_ConnectorOption = Annotated[
+    str,
+    typer.Option(
+        "--connector", metavar="NAME", help="The application's exchange channel for the portal's events."
+    ),
+]
 _EventsOption = Annotated[
     int | None, typer.Option("--events", min=1, metavar="N", help="End after so many events.")
 ]
@@ -208,6 +214,16 @@ def listen(
         str | None,
         typer.Option("--module", metavar="NAME", help="Only this module; with --command: application."),
     ] = None,
+    portal_events: Annotated[
+        str | None,
+        typer.Option(
+            "--portal-events",
+            metavar="NAMES",
+            help="Instead: what happens on the portal, such as ONCRMDEALUPDATE,ONCRMDEALADD. "
+            "What is shown is taken out of the application's queue.",
+        ),
+    ] = None,
+    connector: _ConnectorOption = "",
     timeout: Annotated[
         float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to become live in.")
     ] = 10.0,
@@ -219,12 +235,13 @@ def listen(
     from bitrix_pull.cli.listen import listen
     from bitrix_pull.cli.running import run
 
-    account = Account(webhook, portal, token, allow_http or (), ca_file, proxy)
+    account = Account(webhook, portal, token, allow_http or (), ca_file, proxy, connector)
     work = listen(
         account,
         events=events,
         command=command,
         module=module,
+        portal_events=_names(portal_events),
         transport=transport.value,
         timeout_s=timeout,
         as_json=as_json,
@@ -299,6 +316,35 @@ def config(
 
     account = Account(webhook, portal, token, allow_http or (), ca_file, proxy)
     return run(config(account, as_json=as_json), verbose=verbose)
+
+
+@app.command()
+def events(
+    portal: _PortalOption = None,
+    token: _TokenOption = None,
+    allow_http: _AllowHttpOption = None,
+    ca_file: _CaFileOption = None,
+    proxy: _ProxyOption = None,
+    connector: _ConnectorOption = "",
+    unbind: Annotated[
+        str | None,
+        typer.Option("--unbind", metavar="NAMES", help="Let the portal queue these no more; all: every one."),
+    ] = None,
+    as_json: _JsonOption = False,
+    verbose: _VerboseOption = False,
+) -> int:
+    """Show which of the portal's own events the application may bind, and which it has bound."""
+    from bitrix_pull.cli.credentials import Account
+    from bitrix_pull.cli.events import events
+    from bitrix_pull.cli.running import run
+
+    account = Account(None, portal, token, allow_http or (), ca_file, proxy, connector)
+    return run(events(account, unbind=_names(unbind), as_json=as_json), verbose=verbose)
+
+
+def _names(listed: str | None) -> list[str]:
+    """Return names that are separated by commas."""
+    return [name for item in (listed or "").split(",") if (name := item.strip())]
 
 
 class _PushMode(StrEnum):

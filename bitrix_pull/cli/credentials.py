@@ -27,6 +27,7 @@ class Account:
     allow_http: Sequence[str] = ()
     ca_file: Path | None = None
     proxy: str | None = field(default=None, repr=False)
+    connector: str = ""
 
     def options(self, *, transport: Transport = "auto", start_timeout_s: float = 10.0) -> PullOptions:
         """Return what they say for a client.
@@ -40,6 +41,7 @@ class Account:
             proxy=self.proxy,
             transport=transport,
             start_timeout_s=start_timeout_s,
+            connector=self.connector,
         )
 
     def credentials(self, environment: Mapping[str, str] = os.environ) -> Credentials:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
-from bitrix_pull.cli.output import Columns, JsonLines
+from bitrix_pull.cli.output import Columns, JsonLines, Shown
 from bitrix_pull.cli.streams import say
 from bitrix_pull.client import PullClient
 from bitrix_pull.emulator import Emulator
@@ -37,6 +37,14 @@ class Step:
     route: Route = "rest"
 
 
+@dataclass(frozen=True, slots=True)
+class Deal:
+    """Somebody changes a deal on the portal, which tells the application by itself."""
+
+    title: str
+    stage: str
+
+
 async def demo(events: int | None, *, as_json: bool) -> None:
     """Publish events on an emulated portal and show them as they arrive.
 
@@ -51,14 +59,26 @@ async def demo(events: int | None, *, as_json: bool) -> None:
     try:
         async with Emulator() as portal:
             pull = PullClient(AccessToken(portal.portal_url, portal.token))
-            async with pull, pull.subscribe() as arriving:
+            deal_id = portal.portal.deals.add({"TITLE": "Chairs"})
+            async with (
+                pull.portal_events("ONCRMDEALUPDATE") as changes,
+                pull,
+                pull.subscribe(module="application") as arriving,
+            ):
                 for step in itertools.islice(_story(), events):
-                    receipt = await pull.publish(
-                        step.command, step.params, users=step.users, route=step.route
-                    )
-                    if not as_json:
-                        _show_sent(columns, step, receipt)
-                    event = await anext(arriving)
+                    event: Shown
+                    if isinstance(step, Deal):
+                        portal.portal.deals.update(deal_id, {"TITLE": step.title, "STAGE_ID": step.stage})
+                        if not as_json:
+                            _show_change(columns, step)
+                        event = await anext(changes)
+                    else:
+                        receipt = await pull.publish(
+                            step.command, step.params, users=step.users, route=step.route
+                        )
+                        if not as_json:
+                            _show_sent(columns, step, receipt)
+                        event = await anext(arriving)
                     if as_json:
                         lines.show(event)
                     else:
@@ -72,13 +92,14 @@ async def demo(events: int | None, *, as_json: bool) -> None:
     _say_goodbye(received)
 
 
-def _story() -> Iterator[Step]:
+def _story() -> Iterator[Step | Deal]:
     for order, customer in zip(itertools.count(1001), itertools.cycle(_CUSTOMERS), strict=False):
         yield Step("order_new", {"id": order, "for": customer})
         yield Step("order_update", {"id": order, "status": "paid"})
         yield Step("task_new", {"title": f"Pack order {order}"}, users=[1])
         yield Step("chat_message", {"text": "Packed!"}, users=[1], route="endpoint")
         yield Step("order_update", {"id": order, "status": "sent"}, users=[1], route="socket")
+        yield Deal(f"Order {order} of {customer}", "WON")
 
 
 _WAYS = {"rest": "REST", "endpoint": "endpoint", "socket": "socket"}
@@ -91,6 +112,16 @@ def _show_sent(columns: Columns, step: Step, receipt: Receipt) -> None:
         Text(step.command, "dim"),
         Text(_WAYS[receipt.route], "magenta"),
         Text(f"to {receivers}", "dim"),
+        mark="→",
+    )
+
+
+def _show_change(columns: Columns, deal: Deal) -> None:
+    columns.row(
+        datetime.now().astimezone(),
+        Text("a deal is changed", "dim"),
+        Text("portal", "magenta"),
+        Text(f"{deal.title}: {deal.stage}", "dim"),
         mark="→",
     )
 

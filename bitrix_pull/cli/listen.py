@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Any
 
 from bitrix_pull.cli.credentials import Account, portal_name
 from bitrix_pull.cli.output import Columns, EventPrinter, JsonLines
 from bitrix_pull.cli.streams import say
 from bitrix_pull.client import PullClient
+from bitrix_pull.dispatch.subscription import EventIterator
+from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.events import EventsDropped, Gap, MessageDropped, Notice, State, StateChanged
 from bitrix_pull.options import Transport
 
@@ -18,21 +21,27 @@ async def listen(
     events: int | None,
     command: str | None,
     module: str | None,
+    portal_events: Sequence[str],
     transport: Transport,
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """Print events until there were ``events`` of them, or until cancelled."""
+    """Print events until there were ``events`` of them, or until cancelled.
+
+    Those of the stream, or of the portal itself if some are named.
+    """
     credentials = account.credentials()
     options = account.options(transport=transport, start_timeout_s=timeout_s)
     pull = PullClient(credentials, options=options)
     printer: EventPrinter = JsonLines() if as_json else Columns()
     shown = 0
-    async with (
-        _narrated(pull, portal_name(credentials)),
-        pull,
-        pull.subscribe(command, module=module) as arriving,
-    ):
+    subscription: EventIterator[Any] = pull.subscribe(command, module=module)
+    if portal_events:
+        if command is not None or module is not None:
+            raise InvalidArgument("--portal-events does not go with --command and --module")
+        subscription = pull.portal_events(*portal_events)
+    # Entered first: what the portal does not have is an error of the start.
+    async with _narrated(pull, portal_name(credentials)), subscription as arriving, pull:
         try:
             async for event in arriving:
                 printer.show(event)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bitrix_pull.cli import streams
-from bitrix_pull.events import PullEvent, SenderType
+from bitrix_pull.events import PortalEvent, PullEvent, SenderType
 from bitrix_pull.redaction import printable
 
 _PARAMS_SHOWN = 2_000
@@ -21,10 +21,13 @@ _PIPE_WIDTH = 10_000
 """Columns where the output is no terminal: nothing is folded there."""
 
 
+Shown = PullEvent[Any] | PortalEvent[Any]
+
+
 class EventPrinter(Protocol):
     """Shows events."""
 
-    def show(self, event: PullEvent[Any]) -> None:
+    def show(self, event: Shown) -> None:
         """Show an event.
 
         Raises:
@@ -36,13 +39,13 @@ class EventPrinter(Protocol):
 class JsonLines:
     """Writes each event as one JSON object on a line of its own."""
 
-    def show(self, event: PullEvent[Any]) -> None:
+    def show(self, event: Shown) -> None:
         """Write an event."""
         try:
             line = orjson.dumps(event_as_json(event))
         except orjson.JSONEncodeError:
             # Params can be nested deeper than the encoder goes; anybody may send such.
-            streams.say(f"{event.module_id}.{event.command} (mid {event.mid}) cannot be written as JSON")
+            streams.say(f"{event.label} cannot be written as JSON")
         else:
             streams.write_line(line)
 
@@ -53,8 +56,13 @@ class Columns:
     def __init__(self) -> None:
         self._console = people_console()
 
-    def show(self, event: PullEvent[Any], *, mark: str = "", at: datetime | None = None) -> None:
+    def show(self, event: Shown, *, mark: str = "", at: datetime | None = None) -> None:
         """Write an event; ``at`` stands in for the time of its creation."""
+        if isinstance(event, PortalEvent):
+            at = (at or event.changed_at or datetime.now()).astimezone()
+            who = Text("portal" if event.user_id is None else f"user {event.user_id}", "green")
+            self.row(at, Text(printable(event.name), "bold"), who, Text(_shown_params(event.data)), mark)
+            return
         at = (at or event.created or datetime.now()).astimezone()
         name = Text.assemble((f"{printable(event.module_id)}.", "dim"), (printable(event.command), "bold"))
         self.row(at, name, _sender(event), Text(_shown_params(event.params)), mark)
@@ -86,8 +94,18 @@ def people_console() -> Console:
     return console
 
 
-def event_as_json(event: PullEvent[Any]) -> Mapping[str, Any]:
+def event_as_json(event: Shown) -> Mapping[str, Any]:
     """Return what programs get of an event."""
+    if isinstance(event, PortalEvent):
+        return {
+            "event": event.name,
+            "id": event.id,
+            "data": event.data,
+            "user_id": event.user_id,
+            "changed_at": event.changed_at,
+            "message_id": event.message_id,
+            "connector": event.connector,
+        }
     return {
         "mid": event.mid,
         "module_id": event.module_id,

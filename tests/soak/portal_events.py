@@ -176,17 +176,19 @@ def lost_announcements(*, changes: int = 200, interval_s: float = 300.0, seed: i
     outcome, rng = Outcome(), random.Random(seed)
 
     async def main(reservation: str) -> float:
-        async with emulator(reservation) as emu:
-            async with running(Program(emu, portal_events_interval_s=interval_s)) as program:
-                emu.portal.faults.lose_announcements = True
-                changed_at: dict[int, float] = {}
-                for number in range(1, changes + 1):
-                    changed_at[number] = virtual_time.unix_time()
-                    emu.portal.change(UPDATE, deal(number))
-                    await asyncio.sleep(rng.uniform(0, 60))
-                await program.handled(changes, within_s=2 * interval_s)
-                handled = zip(program.events, program.handled_at, strict=True)
-                return max(at - changed_at[event.id] for event, at in handled if event.id is not None)
+        async with (
+            emulator(reservation) as emu,
+            running(Program(emu, portal_events_interval_s=interval_s)) as program,
+        ):
+            emu.portal.faults.lose_announcements = True
+            changed_at: dict[int, float] = {}
+            for number in range(1, changes + 1):
+                changed_at[number] = virtual_time.unix_time()
+                emu.portal.change(UPDATE, deal(number))
+                await asyncio.sleep(rng.uniform(0, 60))
+            await program.handled(changes, within_s=2 * interval_s)
+            handled = zip(program.events, program.handled_at, strict=True)
+            return max(at - changed_at[event.id] for event, at in handled if event.id is not None)
 
     for way, reservation in WAYS.items():
         latest_s = virtual_time.run(lambda reservation=reservation: main(reservation))  # type: ignore[misc]
