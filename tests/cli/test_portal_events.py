@@ -1,5 +1,3 @@
-import asyncio
-
 import pytest
 
 from bitrix_pull.emulator import Emulator
@@ -77,10 +75,7 @@ async def test_what_may_be_bound_and_what_is(account: dict[str, str], emulator: 
 
 
 async def test_the_demo_shows_a_deal_being_changed() -> None:
-    outcome, as_json = await asyncio.gather(
-        run("demo", "--events", "6"), run("demo", "--events", "6", "--json")
-    )
+    outcome = await run("demo", "--events", "6")
     sent, received = outcome.out.splitlines()[-2:]
     assert "a deal is changed" in sent
     assert UPDATE in received
-    assert as_json.json_lines[-1]["event"] == UPDATE
