@@ -29,7 +29,7 @@ app = typer.Typer(
 # Typer once depended on click and carries a copy of it today; this is UsageError in both.
 _UsageError = cast("type[Exception]", typer.BadParameter.__base__)
 
-_PLAIN_WORD = re.compile(r"(?!--(?:token|webhook|security-key)[a-z])-{0,2}[a-z][a-z-]{0,14}")
+_PLAIN_WORD = re.compile(r"(?!--(?:token|webhook|security-key|client-secret)[a-z])-{0,2}[a-z][a-z-]{0,14}")
 _SHORT = 5
 
 _ACCOUNT = "Account"
@@ -57,6 +57,42 @@ _TokenOption = Annotated[
         "--token",
         metavar="TOKEN",
         help="The application's access token on it. Or BITRIX_PULL_TOKEN.",
+        rich_help_panel=_ACCOUNT,
+    ),
+]
+_TokensOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--tokens",
+        metavar="FILE",
+        help="The application's tokens, refreshed there when they expire. Or BITRIX_PULL_TOKENS.",
+        rich_help_panel=_ACCOUNT,
+    ),
+]
+_ClientIdOption = Annotated[
+    str | None,
+    typer.Option(
+        "--client-id",
+        metavar="ID",
+        help="The application's id, to refresh --tokens. Or BITRIX_PULL_CLIENT_ID.",
+        rich_help_panel=_ACCOUNT,
+    ),
+]
+_ClientSecretFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--client-secret-file",
+        metavar="FILE",
+        help="Holds the application's secret key. Or BITRIX_PULL_CLIENT_SECRET_FILE.",
+        rich_help_panel=_ACCOUNT,
+    ),
+]
+_OAuthUrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--oauth-url",
+        metavar="URL",
+        help="Where to refresh, if not at Bitrix24's own server.",
         rich_help_panel=_ACCOUNT,
     ),
 ]
@@ -202,6 +238,10 @@ def listen(
     webhook: _WebhookOption = None,
     portal: _PortalOption = None,
     token: _TokenOption = None,
+    tokens: _TokensOption = None,
+    client_id: _ClientIdOption = None,
+    client_secret_file: _ClientSecretFileOption = None,
+    oauth_url: _OAuthUrlOption = None,
     allow_http: _AllowHttpOption = None,
     ca_file: _CaFileOption = None,
     proxy: _ProxyOption = None,
@@ -235,7 +275,19 @@ def listen(
     from bitrix_pull.cli.listen import listen
     from bitrix_pull.cli.running import run
 
-    account = Account(webhook, portal, token, allow_http or (), ca_file, proxy, connector)
+    account = Account(
+        webhook=webhook,
+        portal=portal,
+        token=token,
+        tokens=tokens,
+        client_id=client_id,
+        client_secret_file=client_secret_file,
+        oauth_url=oauth_url,
+        allow_http=allow_http or (),
+        ca_file=ca_file,
+        proxy=proxy,
+        connector=connector,
+    )
     work = listen(
         account,
         events=events,
@@ -272,6 +324,10 @@ def publish(
     webhook: _WebhookOption = None,
     portal: _PortalOption = None,
     token: _TokenOption = None,
+    tokens: _TokensOption = None,
+    client_id: _ClientIdOption = None,
+    client_secret_file: _ClientSecretFileOption = None,
+    oauth_url: _OAuthUrlOption = None,
     allow_http: _AllowHttpOption = None,
     ca_file: _CaFileOption = None,
     proxy: _ProxyOption = None,
@@ -283,7 +339,18 @@ def publish(
     from bitrix_pull.cli.publish import publish
     from bitrix_pull.cli.running import run
 
-    account = Account(webhook, portal, token, allow_http or (), ca_file, proxy)
+    account = Account(
+        webhook=webhook,
+        portal=portal,
+        token=token,
+        tokens=tokens,
+        client_id=client_id,
+        client_secret_file=client_secret_file,
+        oauth_url=oauth_url,
+        allow_http=allow_http or (),
+        ca_file=ca_file,
+        proxy=proxy,
+    )
     work = publish(
         account,
         command,
@@ -303,6 +370,10 @@ def config(
     webhook: _WebhookOption = None,
     portal: _PortalOption = None,
     token: _TokenOption = None,
+    tokens: _TokensOption = None,
+    client_id: _ClientIdOption = None,
+    client_secret_file: _ClientSecretFileOption = None,
+    oauth_url: _OAuthUrlOption = None,
     allow_http: _AllowHttpOption = None,
     ca_file: _CaFileOption = None,
     proxy: _ProxyOption = None,
@@ -314,7 +385,18 @@ def config(
     from bitrix_pull.cli.credentials import Account
     from bitrix_pull.cli.running import run
 
-    account = Account(webhook, portal, token, allow_http or (), ca_file, proxy)
+    account = Account(
+        webhook=webhook,
+        portal=portal,
+        token=token,
+        tokens=tokens,
+        client_id=client_id,
+        client_secret_file=client_secret_file,
+        oauth_url=oauth_url,
+        allow_http=allow_http or (),
+        ca_file=ca_file,
+        proxy=proxy,
+    )
     return run(config(account, as_json=as_json), verbose=verbose)
 
 
@@ -322,6 +404,10 @@ def config(
 def events(
     portal: _PortalOption = None,
     token: _TokenOption = None,
+    tokens: _TokensOption = None,
+    client_id: _ClientIdOption = None,
+    client_secret_file: _ClientSecretFileOption = None,
+    oauth_url: _OAuthUrlOption = None,
     allow_http: _AllowHttpOption = None,
     ca_file: _CaFileOption = None,
     proxy: _ProxyOption = None,
@@ -338,7 +424,18 @@ def events(
     from bitrix_pull.cli.events import events
     from bitrix_pull.cli.running import run
 
-    account = Account(None, portal, token, allow_http or (), ca_file, proxy, connector)
+    account = Account(
+        portal=portal,
+        token=token,
+        tokens=tokens,
+        client_id=client_id,
+        client_secret_file=client_secret_file,
+        oauth_url=oauth_url,
+        allow_http=allow_http or (),
+        ca_file=ca_file,
+        proxy=proxy,
+        connector=connector,
+    )
     return run(events(account, unbind=_names(unbind), as_json=as_json), verbose=verbose)
 
 

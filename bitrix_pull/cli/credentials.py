@@ -10,20 +10,27 @@ from urllib.parse import urlsplit
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.options import PullOptions, Transport
 from bitrix_pull.portal.auth import AccessToken, Credentials, Webhook
+from bitrix_pull.portal.oauth import OAuth
+from bitrix_pull.portal.token_files import read_tokens
 
 _HOW = (
-    "Give --webhook URL, or --portal URL and --token TOKEN, or set BITRIX_PULL_WEBHOOK, "
-    "or BITRIX_PULL_PORTAL and BITRIX_PULL_TOKEN"
+    "Give --webhook URL, or --portal URL and --token TOKEN, or --tokens FILE with --client-id ID and "
+    "--client-secret-file FILE, or set BITRIX_PULL_WEBHOOK, or BITRIX_PULL_PORTAL and BITRIX_PULL_TOKEN"
 )
+_READ_MAX_BYTES = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """The options of a command line about the account and the way to it, as they were given."""
 
-    webhook: str | None = field(repr=False)
-    portal: str | None
-    token: str | None = field(repr=False)
+    webhook: str | None = field(default=None, repr=False)
+    portal: str | None = None
+    token: str | None = field(default=None, repr=False)
+    tokens: Path | None = None
+    client_id: str | None = None
+    client_secret_file: Path | None = None
+    oauth_url: str | None = None
     allow_http: Sequence[str] = ()
     ca_file: Path | None = None
     proxy: str | None = field(default=None, repr=False)
@@ -53,17 +60,22 @@ class Account:
         Raises:
             InvalidArgument: None, only half of them, two kinds, or malformed ones.
         """
-        webhook = environment.get("BITRIX_PULL_WEBHOOK")
-        portal = environment.get("BITRIX_PULL_PORTAL")
-        token = environment.get("BITRIX_PULL_TOKEN")
-        if self.webhook:
-            webhook, portal, token = self.webhook, self.portal, self.token
-        elif self.portal or self.token:
-            webhook, portal, token = None, self.portal or portal, self.token or token
-        if webhook and (portal or token):
+        webhook, token, tokens, portal = self.webhook, self.token, self.tokens, self.portal
+        if not webhook:
+            portal = portal or environment.get("BITRIX_PULL_PORTAL")
+            if not token and not tokens:
+                token = environment.get("BITRIX_PULL_TOKEN")
+                tokens = _path(environment.get("BITRIX_PULL_TOKENS"))
+                if not self.portal:
+                    webhook = environment.get("BITRIX_PULL_WEBHOOK")
+        if webhook and (portal or token or tokens):
             raise InvalidArgument("both a webhook and a portal or token are given", advice="Give one kind.")
+        if token and tokens:
+            raise InvalidArgument("both an access token and a file of tokens are given", advice="Give one.")
         if webhook:
             return Webhook(webhook)
+        if tokens:
+            return self._refreshing(tokens, portal, environment)
         if portal and token:
             return AccessToken(portal, token)
         if portal or token:
@@ -72,6 +84,45 @@ class Account:
         raise InvalidArgument(
             "no credentials", advice=f"{_HOW}. To try it without an account: bitrix-pull demo."
         )
+
+    def _refreshing(self, tokens: Path, portal: str | None, environment: Mapping[str, str]) -> OAuth:
+        client_id = self.client_id or environment.get("BITRIX_PULL_CLIENT_ID")
+        secret_file = self.client_secret_file or _path(environment.get("BITRIX_PULL_CLIENT_SECRET_FILE"))
+        if not client_id or not secret_file:
+            missing = "the file with the client secret" if client_id else "the client id"
+            raise InvalidArgument(
+                f"{missing} is missing",
+                advice="Tokens are refreshed with --client-id ID and --client-secret-file FILE.",
+            )
+        return OAuth(
+            portal or _portal_of(tokens),
+            client_id=client_id,
+            client_secret=_read(secret_file, "the file of --client-secret-file").decode().strip(),
+            tokens=tokens,
+            oauth_url=self.oauth_url,
+        )
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+def _portal_of(tokens: Path) -> str:
+    """Return the portal that a file of tokens names."""
+    name = f"the token file {tokens}"
+    fields = read_tokens(_read(tokens, name), name).fields
+    for named in (fields.get("client_endpoint"), fields.get("domain")):
+        if isinstance(named, str) and named:
+            return named
+    raise InvalidArgument(f"{name} does not name its portal", advice="Give --portal URL.")
+
+
+def _read(path: Path, name: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_READ_MAX_BYTES)
+    except OSError as error:
+        raise InvalidArgument(f"{name} cannot be read: {error.strerror}") from None
 
 
 def _trusting(ca_file: Path) -> ssl.SSLContext:

@@ -28,7 +28,7 @@ def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
     def run_here(*arguments: str, env: Mapping[str, str] | None = None) -> Outcome:
         monkeypatch.setattr("sys.argv", ["bitrix-pull", *arguments])
-        for name in ("WEBHOOK", "PORTAL", "TOKEN"):
+        for name in ("WEBHOOK", "PORTAL", "TOKEN", "TOKENS", "CLIENT_ID", "CLIENT_SECRET_FILE"):
             monkeypatch.delenv(f"BITRIX_PULL_{name}", raising=False)
         for name, value in (env or {}).items():
             monkeypatch.setenv(name, value)

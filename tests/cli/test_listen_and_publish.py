@@ -179,3 +179,31 @@ async def test_certificates_and_transport_are_options_too(tmp_path: Path) -> Non
         distrusted = await run("config", env=account)
         assert distrusted.code == 1
         assert "TLS certificate is not accepted" in distrusted.err
+
+
+@pytest.mark.parametrize("names_portal", [True, False])
+async def test_tokens_from_a_file_are_refreshed_there(
+    emulator: Emulator, tmp_path: Path, names_portal: bool
+) -> None:
+    portal = emulator.portal
+    expired = portal.issue_token(1, 0.001)
+    content = {"access_token": expired, "refresh_token": portal.issue_refresh_token(1)}
+    if names_portal:
+        content["client_endpoint"] = f"{emulator.portal_url}/rest/"
+    tokens, secret = tmp_path / "tokens.json", tmp_path / "secret"
+    tokens.write_text(json.dumps(content))
+    secret.write_text(f"{portal.client_secret}\n")
+    options = ["--tokens", str(tokens), "--client-id", portal.client_id, "--client-secret-file", str(secret)]
+    if not names_portal:
+        named_nowhere = await run("config", *options)
+        assert named_nowhere.code == 2
+        assert "does not name its portal. Give --portal URL" in named_nowhere.err
+        options += ["--portal", emulator.portal_url]
+
+    # An access token in the environment is not what was asked for.
+    env = {"BITRIX_PULL_TOKEN": "no token"}
+    outcome = await run("config", *options, "--oauth-url", emulator.oauth_url, env=env)
+    assert outcome.code == 0, outcome.err
+    assert json.loads(tokens.read_text())["access_token"] != expired
+    for hidden in (portal.client_secret, *content.values()):
+        assert hidden == content.get("client_endpoint") or hidden not in outcome.out + outcome.err

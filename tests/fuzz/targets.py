@@ -222,7 +222,7 @@ def _cli_account(content: bytes) -> object:
     names = ("BITRIX_PULL_WEBHOOK", "BITRIX_PULL_PORTAL", "BITRIX_PULL_TOKEN")
     given = {name: value for name, value in zip(names, environment, strict=True) if value}
     with contextlib.suppress(InvalidArgument):
-        return repr(Account(webhook, portal, token).credentials(given))
+        return repr(Account(webhook=webhook, portal=portal, token=token).credentials(given))
     return None
 
 
