@@ -15,10 +15,15 @@ from bitrix_pull.emulator import Emulator
 
 @dataclass(frozen=True)
 class Portal:
-    """Credentials, and whether they are those of an emulator."""
+    """Credentials, and the emulator that they are of, if any."""
 
     auth: AccessToken
-    emulated: bool
+    emulator: Emulator | None = None
+
+    @property
+    def emulated(self) -> bool:
+        """Whether it is an emulator."""
+        return self.emulator is not None
 
 
 @asynccontextmanager
@@ -26,8 +31,8 @@ async def portal_or_emulator() -> AsyncGenerator[Portal]:
     """Give credentials; an emulator lives as long as the context."""
     address, token = os.environ.get("BITRIX_PULL_PORTAL"), os.environ.get("BITRIX_PULL_TOKEN")
     if address and token:
-        yield Portal(AccessToken(address, token), emulated=False)
+        yield Portal(AccessToken(address, token))
         return
     print("BITRIX_PULL_PORTAL and BITRIX_PULL_TOKEN are not set: running against an emulated portal.")
     async with Emulator() as emulator:
-        yield Portal(AccessToken(emulator.portal_url, emulator.token), emulated=True)
+        yield Portal(AccessToken(emulator.portal_url, emulator.token), emulator)

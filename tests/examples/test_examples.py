@@ -12,6 +12,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 PROGRAMS = {
     "publisher.py": "order 9: paid, and published by rest",
     "bot.py": "bot: order 7 is sent",
+    "crm_sync.py": "second run: 2 deals at the start\n   1 Chairs WON 900\n   3 Lamps NEW 0.00",
 }
 
 SERVICES = ["aiohttp_service.py", "fastapi_service.py", "worker.py"]

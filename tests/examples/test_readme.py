@@ -16,7 +16,7 @@ def first_program() -> str:
     return program[1]
 
 
-async def test_the_ten_line_program_prints_the_order() -> None:
+async def test_the_first_program_prints_the_deal() -> None:
     async with Emulator() as emulator:
         address, token = '"acme.bitrix24.com"', '"access token of an application"'
         program = first_program()
@@ -31,8 +31,8 @@ async def test_the_ten_line_program_prints_the_order() -> None:
             async with asyncio.timeout(20):
                 while not emulator.push.connections:
                     await asyncio.sleep(0.01)
-                emulator.portal.send("order_update", {"id": 7, "status": "paid"})
-                assert await process.stdout.readline() == b"order 7 is paid\n"
+                deal = emulator.portal.deals.add({"TITLE": "Chairs", "STAGE_ID": "WON"})
+                assert await process.stdout.readline() == b"deal %d is WON by user 1\n" % deal
         finally:
             process.terminate()
             await process.communicate()
