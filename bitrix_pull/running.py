@@ -237,7 +237,8 @@ class Run:
                 task.cancel()
             self._checkpointer.stop()
             await asyncio.wait({handling, portal_handling, taking, saving})
-            await self._portal_events.finish(self._options.close_timeout_s)
+            # What is told to the portal now need not be handled again.
+            await self._portal_events.finish(max(self._options.close_timeout_s, self._drain_s))
             await self._checkpointer.close()
             await self._rest.close()
             # FAILED stays to be seen.

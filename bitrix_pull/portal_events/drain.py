@@ -183,6 +183,9 @@ class Drain:
                 self._release(record)
                 # Whoever wants it next is the first to want it again.
                 self._known_wanted -= {record.name}
+        if events:
+            # Others may want them still: they are taken over as if from somebody else.
+            self._recovery.set()
         self._since, self._rewind = None, True
         self._freed.set()
 

@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from bitrix_pull import AccessToken, HandlerFailed, PortalEvent, PullClient
+from bitrix_pull.emulator import Emulator
 from bitrix_pull.errors import EventNotFound
 from tests import virtual_time
 from tests.portal_events.stand import (
@@ -310,6 +311,30 @@ def test_iterating() -> None:
             assert [record.data for record in emu.portal.offline.records] == [deal(3)]
             async with program.portal_events(UPDATE) as events:
                 assert (await asyncio.wait_for(anext(events), 60)).id == 3
+
+    virtual_time.run(main)
+
+
+@both_ways
+def test_an_iterator_that_fails_leaves_its_events_to_the_next_one(reservation: str) -> None:
+    async def fail(program: Program, emu: Emulator) -> None:
+        async with program.portal_events(UPDATE) as events:
+            for number in (1, 2, 3):
+                emu.portal.change(UPDATE, deal(number))
+            assert (await anext(events)).id == 1
+            await asyncio.sleep(5)
+            raise ValueError("broken")
+
+    async def main() -> None:
+        async with emulator(reservation) as emu, running(Program(emu, ADD)) as program:
+            with pytest.raises(ValueError, match="broken"):
+                await fail(program, emu)
+            await asyncio.sleep(40)
+            assert len(emu.portal.offline.records) == 3
+            async with program.portal_events(UPDATE) as events:
+                again = {(await asyncio.wait_for(anext(events), 60)).id for _ in range(3)}
+            assert again == {1, 2, 3}
+            await until(lambda: not emu.portal.offline.records)
 
     virtual_time.run(main)
 
