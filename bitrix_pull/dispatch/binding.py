@@ -1,27 +1,23 @@
 """Makes of a handler, and of all that is registered around it, what is called with an event."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from inspect import CORO_CLOSED, CORO_CREATED, getcoroutinestate, isawaitable
+from inspect import isawaitable
 from types import CoroutineType
 from typing import Any, Generic, TypeVar
 
 from bitrix_pull.dispatch.blocking import BlockingWatch
 from bitrix_pull.dispatch.calls import call, cancelled
+from bitrix_pull.dispatch.chain import chained
 from bitrix_pull.dispatch.dependencies import Arguments, Supply
 from bitrix_pull.dispatch.policy import is_async
-from bitrix_pull.dispatch.registry import AnyCallback, Context, ErrorHandler, Handler, Middleware, Registry
+from bitrix_pull.dispatch.registry import AnyCallback, ErrorHandler, Handler, Registry
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.events import Event
-from bitrix_pull.redaction import get_logger
 
 E = TypeVar("E", bound=Event)
-
-Step = Callable[[Any, Context], Coroutine[Any, Any, object]]
-
-logger = get_logger("dispatch")
 
 
 @dataclass(slots=True, frozen=True, eq=False)
@@ -67,87 +63,16 @@ def bind(handler: Handler, way: Sequence[Registry], supply: Supply, blocking: Bl
                 f"{item.name} is a method, and of no instance",
                 advice="Include the router of an instance: pull.include(instance.router).",
             )
-    later = {name for item in middleware for name in item.provides}
-    arguments = Arguments.of("handler", handler.name, handler.signature, supply, later)
+    provided = {name for item in middleware for name in item.provides}
+    arguments = Arguments.of("handler", handler.name, handler.signature, supply, provided)
     callback = handler.callback
     if not is_async(callback) and (middleware or not handler.policy.is_plain):
         callback = blocking.over(callback, handler.name)
+    if arguments.known:
+        callback = partial(callback, **arguments.known)
     if middleware:
-        step = _innermost(callback, arguments)
-        for outer in reversed(middleware):
-            step = _around(outer, step, handler)
-        callback = partial(_begin, step, supply.by_name)
-    elif values := arguments.fixed(supply):
-        callback = partial(callback, **values)
+        callback = chained(middleware, callback, arguments, supply.by_name, handler.name)
     return Bound(handler, callback, _shaper(handler), _recoverer(way, supply))
-
-
-def _begin(step: Step, base: Mapping[str, Any], event: Any) -> Awaitable[object]:
-    return step(event, dict(base))
-
-
-def _innermost(callback: AnyCallback, arguments: Arguments) -> Step:
-    asks = bool(arguments.known or arguments.named or arguments.optional)
-
-    async def step(event: Any, context: Context) -> object:
-        result = callback(event, **arguments.from_context(context)) if asks else callback(event)
-        if type(result) is CoroutineType or (result is not None and isawaitable(result)):
-            return await result
-        return result
-
-    return step
-
-
-class _Next:
-    """``call_next`` of one middleware for one event."""
-
-    __slots__ = ("_context", "_event", "_step", "begun")
-
-    def __init__(self, step: Step, event: Event, context: Context) -> None:
-        self._step = step
-        self._event = event
-        self._context = context
-        self.begun: Coroutine[Any, Any, object] | None = None
-
-    def __call__(self, event: Any) -> Awaitable[object]:
-        if self.begun is not None:
-            raise RuntimeError("middleware called call_next a second time: a handler is called once an event")
-        if event is not self._event:
-            if not isinstance(event, Event):
-                raise TypeError(f"call_next takes the event, not {type(event).__name__}")
-            event.follow(self._event)
-        begun = self.begun = self._step(event, self._context)
-        return begun
-
-
-def _around(middleware: Middleware, inner: Step, handler: Handler) -> Step:
-    callback = middleware.callback
-    told = False
-
-    async def step(event: Any, context: Context) -> object:
-        call_next = _Next(inner, event, context)
-        result: object = await callback(event, call_next, context)  # type: ignore[misc]
-        begun = call_next.begun
-        if begun is None:
-            nonlocal told
-            if not told:
-                told = True
-                logger.info(
-                    "middleware %s has stopped %s before handler %s: it did not call call_next"
-                    " (told once; the event counts as settled)",
-                    middleware.name,
-                    event.label,
-                    handler.name,
-                )
-        elif getcoroutinestate(begun) is not CORO_CLOSED:
-            if getcoroutinestate(begun) is CORO_CREATED:
-                begun.close()
-            raise RuntimeError(
-                f"middleware {middleware.name} did not wait for call_next: await call_next(event)"
-            )
-        return result
-
-    return step
 
 
 def _shaper(handler: Handler) -> Callable[[Any], Any] | None:
@@ -177,8 +102,9 @@ def _recoverer(
     way: Sequence[Registry], supply: Supply
 ) -> Callable[[Any, Exception], Awaitable[Exception | None]] | None:
     def ready(item: ErrorHandler) -> AnyCallback:
-        arguments = Arguments.of("error handler", item.name, item.signature, supply)
-        return partial(item.callback, **arguments.fixed(supply))
+        return partial(
+            item.callback, **Arguments.of("error handler", item.name, item.signature, supply).known
+        )
 
     levels = [
         {kind: ready(item) for kind, item in registry.error_handlers.items()}

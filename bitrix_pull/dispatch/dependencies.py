@@ -137,17 +137,15 @@ class Arguments:
 
     Attributes:
         known: Values that are the same for every event.
-        named: Names of what the context has.
-        optional: Names of what the context may have.
+        later: Names of what middleware provides.
     """
 
     known: Mapping[str, Any]
-    named: Sequence[str]
-    optional: Sequence[str]
+    later: Sequence[str]
 
     @classmethod
     def of(
-        cls, what: str, name: str, signature: Signature, supply: Supply, later: Collection[str] = ()
+        cls, what: str, name: str, signature: Signature, supply: Supply, provided: Collection[str] = ()
     ) -> "Arguments":
         """Find what a function asks for.
 
@@ -156,57 +154,46 @@ class Arguments:
             name: Its name.
             signature: What it takes.
             supply: What the client has.
-            later: Names that middleware provides.
+            provided: Names of what middleware provides.
 
         Raises:
             InvalidArgument: It asks for what nothing provides, or a name has two meanings.
         """
         for given in signature.given:
-            if given in supply.by_name or given in later:
+            if given in supply.by_name or given in provided:
                 raise InvalidArgument(
                     f"{what} {name} calls one of its own arguments {given}, and so does the context another",
                     advice="Call one of the two by another name.",
                 )
         known: dict[str, Any] = {}
-        named: list[str] = []
-        optional: list[str] = []
+        later: list[str] = []
         for wish in signature.wishes:
             if (value := supply.of_type(wish)) is not None:
                 known[wish.name] = value
-            elif wish.name in supply.by_name or wish.name in later:
-                named.append(wish.name)
-            elif not wish.required:
-                optional.append(wish.name)
-            else:
+            elif wish.name in provided:
+                later.append(wish.name)
+            elif wish.name in supply.by_name:
+                known[wish.name] = supply.by_name[wish.name]
+            elif wish.required:
                 raise InvalidArgument(
                     f"{what} {name} asks for {wish.name}, which nothing provides",
                     advice=f'Give it with PullClient(…, context={{"{wish.name}": …}}), or put it into the'
                     f' context in a middleware that says so: @router.middleware(provides=["{wish.name}"]).',
                 )
-        return cls(known, named, optional)
+        return cls(known, tuple(later))
 
-    def fixed(self, supply: Supply) -> dict[str, Any]:
-        """Return all of them, where no middleware adds to what the client has."""
-        return {**self.known, **{name: supply.by_name[name] for name in self.named}}
-
-    def from_context(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all of them for one event, as middleware has left the context.
+    def later_ones(self, context: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those that middleware has put into the context of one event.
 
         Raises:
-            LookupError: Something is missing in it that was to be there.
+            LookupError: One of them is missing.
         """
-        values = dict(self.known)
         try:
-            for name in self.named:
-                values[name] = context[name]
+            return {name: context[name] for name in self.later}
         except KeyError as missing:
             raise LookupError(
-                f"{missing.args[0]} is not in the context: no middleware has put it there"
+                f"{missing.args[0]} is not in the context: its middleware has not put it there"
             ) from None
-        for name in self.optional:
-            if name in context:
-                values[name] = context[name]
-        return values
 
 
 def checked_context(context: object) -> dict[str, Any]:

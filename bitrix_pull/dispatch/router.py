@@ -325,8 +325,9 @@ class Router:
 
         Args:
             callback: The function.
-            provides: What it puts into ``context``, a dict of this event and this handler, that
-                begins as the client's own: handlers may then ask for arguments of these names.
+            provides: What it puts into ``context`` for handlers, which may then ask for arguments
+                of these names. The context is a dict of this event and this handler, and begins
+                as the client's own; what else is put there is for other middleware.
 
         Raises:
             InvalidArgument: The function is not async, or does not take these three.

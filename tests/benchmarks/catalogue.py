@@ -1,10 +1,11 @@
 """All benchmarks by the names that the command knows."""
 
-from tests.benchmarks import latency, publish, receive, start, streams
+from tests.benchmarks import handlers, latency, publish, receive, start, streams
 from tests.benchmarks.comparison import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
     "receive": receive.comparisons,
+    "handlers": handlers.comparisons,
     "latency": latency.comparisons,
     "streams": streams.comparisons,
     "publish": publish.comparisons,

@@ -183,7 +183,7 @@ async def test_handlers_may_ask_for_what_it_provides() -> None:
     async with running(router, supply=Supply({"db": "pool", "table": "orders"})) as rig:
         rig.put(event(1), event(2))
         await rig.idle()
-    assert seen == [("pool-1", "mine", "more", "orders"), ("pool-2", "mine", "more", "orders")]
+    assert seen == [("pool-1", "mine", "", "orders"), ("pool-2", "mine", "", "orders")]
 
 
 async def test_each_event_of_each_handler_has_a_context_of_its_own() -> None:
