@@ -34,7 +34,7 @@ def chained(
     # Many events go through here: each costs a coroutine for this, one for each middleware and
     # that of the handler, and one call between them.
     callbacks: list[Any] = [item.callback for item in middleware]
-    first, last = callbacks[0], len(callbacks) - 1
+    first, last, depth = callbacks[0], len(callbacks) - 1, len(callbacks)
     begin = _beginning(callback, arguments)
     told: set[int] = set()
 
@@ -44,10 +44,12 @@ def chained(
         begun: list[Any] = []
         result = await first(event, partial(go_on, 0, event, context, begun), context)
         # If the handler has come to its end, all around it have waited.
-        if len(begun) <= last or begun[last].cr_frame is not None:
-            if (stopper := _stopper(middleware, begun)) not in told:
-                told.add(stopper)
-                _tell_stopped(middleware[stopper].name, event, handler)
+        if len(begun) == depth and begun[last].cr_frame is None:
+            return result
+        stopper = _stopper(middleware, begun)
+        if stopper not in told:
+            told.add(stopper)
+            _tell_stopped(middleware[stopper].name, event, handler)
         return result
 
     def go_on(place: int, came: Event, context: Context, begun: list[Any], event: Any) -> object:
