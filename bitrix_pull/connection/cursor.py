@@ -130,7 +130,7 @@ class Cursor:
             reached = left.reached()
             self._began = Beginning(None, reached.portal_unix) if reached is not None else None
             self._connected = True
-            self._before = left._known
+            self._before = left._known.upon(left._before)
             self._known_up_to = _BEYOND_ALL
 
     def _start(self) -> None:
@@ -268,7 +268,9 @@ class Cursor:
         # Both by the same clock, and neither a digest.
         if mid > self._newest or not is_regular(mid) or latest * stamp <= 1:
             return False
-        return abs(stamp) > abs(latest) + (LATE_S if stamp > 0 else SENT_LATE_S)
+        # Nothing is overtaken by as much as what lies behind the resume point.
+        slack_s = LATE_S if stamp > 0 or mid <= self._unheld.mid else SENT_LATE_S
+        return abs(stamp) > abs(latest) + slack_s
 
     def begin_anew(self) -> None:
         """Take note that mids are handed out a second time, or that the history they rest on is gone.
@@ -277,7 +279,7 @@ class Cursor:
         far, or known, is not wanted of it.
         """
         self._began = self.reached()
-        self._before = self._known
+        self._before = self._known.upon(self._before)
         self._start()
         self._holds = dict.fromkeys(self._holds, _BEGINNING)
         self.numbering += 1
@@ -289,10 +291,10 @@ class Cursor:
             return Beginning(None, -stamp)
         if stamp < 1:
             return self._began
-        server_unix, portal_unix = self._clocks.server_unix, self._clocks.portal_unix
-        if server_unix is None or portal_unix is None:
-            return Beginning(stamp, None)
-        return Beginning(stamp, portal_unix + stamp - server_unix)
+        for moment in (self._clocks, self._began):
+            if moment is not None and moment.server_unix is not None and moment.portal_unix is not None:
+                return Beginning(stamp, moment.portal_unix + stamp - moment.server_unix)
+        return Beginning(stamp, stamp - FOREIGN_CLOCK_SLACK_S)
 
     def too_old(self, mid: str, created_unix: float | None, sent_unix: float | None) -> bool:
         """Tell whether a replayed message is from before this client's first connection.
@@ -311,11 +313,6 @@ class Cursor:
         """Take note that a message, and so all after it, is no older than the first connection."""
         if is_regular(mid):
             self._first_wanted = min(mid, self._first_wanted)
-
-    @property
-    def wants_any(self) -> bool:
-        """True once ``is_wanted`` was told of a message."""
-        return self._first_wanted != _BEYOND_ALL
 
     @property
     def resume_point(self) -> str | None:
@@ -408,9 +405,8 @@ class Cursor:
         if len(marks) > 1:
             self._mark_at = min(self._mark_at, marks[1].at + self._overlap_s)
         self._ascended = max(self._ascended, self._newest_stamp, key=abs)
-        if self._before is not None and self._point.mid > START_OF_HISTORY:
-            # No resume asks for the start of history any more.
-            self._before = None
+        if self._known_up_to == _BEYOND_ALL and self._point.mid > START_OF_HISTORY:
+            # No resume brings again what was known before it began anew.
             self._known_up_to = self._newest
 
 

@@ -110,6 +110,15 @@ class KnownMids:
         """Count the earlier mids that are remembered for the sake of a resume from there alone."""
         return sum(len(pack) for pack in self._packs if pack.newest > point)
 
+    def upon(self, older: "KnownMids | None") -> "KnownMids":
+        """Return the latest of these, and of older ones where there is room; a mid counts as it was here."""
+        stamps = dict(() if older is None else older.beyond(""))
+        for mid, stamp in self.beyond(""):
+            stamps.pop(mid, None)
+            stamps[mid] = stamp
+        latest = islice(stamps.items(), max(len(stamps) - 2 * self._page_size, 0), None)
+        return KnownMids(2 * self._page_size, latest)
+
     def beyond(self, point: str) -> Iterator[tuple[str, float]]:
         """Yield the mids beyond a resume point, with their stamps."""
         for mid, stamp in chain(*self._packs, *(page.items() for page in (*self._pages, self._page))):

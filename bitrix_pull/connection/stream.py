@@ -170,18 +170,19 @@ class Stream:
             receive, intake, cursor = self.connection.receive, self._intake, self._cursor
             if self._resumption is not None:
                 await self._take_first_frame(self._resumption)
-            numbering, is_wanted = cursor.numbering, False
+            wanted_since = -1
             while True:
                 if intake.full:
                     await intake.room()
-                events, controls = intake.sort(await receive(), cursor)
+                messages = await receive()
+                numbering = cursor.numbering
+                events, controls = intake.sort(messages, cursor)
                 if cursor.numbering != numbering:
-                    numbering = cursor.numbering
                     self._went_back()
                 if events:
                     intake.hand_on(events)
-                    if not is_wanted:
-                        is_wanted = True
+                    if wanted_since != cursor.numbering:
+                        wanted_since = cursor.numbering
                         cursor.is_wanted(events[0].mid)
                 for control in controls:
                     self._obey(control)

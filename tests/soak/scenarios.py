@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from tests.soak.audits import polls_blocked, slow_audit
 from tests.soak.closing import closing
 from tests.soak.crashes import sigkill
 from tests.soak.cuts import cuts
@@ -15,6 +16,7 @@ from tests.soak.outcome import Outcome
 from tests.soak.portal_events import killed, latency, lost_announcements, poisoned, portal_events, two
 from tests.soak.publishing import publishing
 from tests.soak.races import overtaking, replay_race
+from tests.soak.servers import counter_goes_back, server_moves
 from tests.soak.stores import damaged_stores, store_key, stuck_event
 from tests.soak.token_refreshes import token_race, token_sigkill
 
@@ -23,6 +25,10 @@ SCENARIOS: dict[str, Callable[..., Outcome]] = {
     "replay-race": replay_race,
     "overtaking": overtaking,
     "history-dropped": history_dropped,
+    "counter-goes-back": counter_goes_back,
+    "server-moves": server_moves,
+    "slow-audit": slow_audit,
+    "polls-blocked": polls_blocked,
     "poison": poison,
     "sigkill": sigkill,
     "closing": closing,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.soak.audits import polls_blocked, slow_audit
 from tests.soak.closing import closing
 from tests.soak.crashes import sigkill
 from tests.soak.cuts import cuts
@@ -21,6 +22,7 @@ from tests.soak.portal_events import killed, latency, lost_announcements, poison
 from tests.soak.publishing import publishing
 from tests.soak.races import overtaking, replay_race
 from tests.soak.scenarios import SCENARIOS
+from tests.soak.servers import counter_goes_back, server_moves
 from tests.soak.stores import damaged_stores, store_key, stuck_event
 from tests.soak.token_refreshes import token_race, token_sigkill
 
@@ -38,6 +40,15 @@ SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (poison, {"messages": 500}),
     (sigkill, {"kills": 2}),
     (history_dropped, {"times": 60}),
+    (counter_goes_back, {"times": 4}),
+    (counter_goes_back, {"times": 4, "silent": True}),
+    (counter_goes_back, {"times": 3, "polling": True}),
+    (counter_goes_back, {"times": 3, "version": 5}),
+    (server_moves, {"times": 4}),
+    (slow_audit, {"times": 8}),
+    (slow_audit, {"times": 6, "polling": True}),
+    (polls_blocked, {"times": 10}),
+    (polls_blocked, {"times": 10, "no_second": True}),
     (half_open, {"times": 40}),
     (half_open, {"times": 40, "version": 5}),
     (busy_loop, {}),
