@@ -7,7 +7,14 @@ from itertools import repeat
 from typing import NamedTuple
 
 from bitrix_pull.connection.known_mids import KnownMids, are_ascending, is_regular
-from bitrix_pull.connection.resume_point import CLOCK_SLACK_S, MID_LENGTH_MAX, Beginning, Kept, ResumePoint
+from bitrix_pull.connection.resume_point import (
+    CLOCK_SLACK_S,
+    FOREIGN_CLOCK_SLACK_S,
+    MID_LENGTH_MAX,
+    Beginning,
+    Kept,
+    ResumePoint,
+)
 from bitrix_pull.connection.stamps import UNKNOWN, are_of_two
 from bitrix_pull.wire.messages import Position
 from bitrix_pull.wire.urls import START_OF_HISTORY

@@ -4,8 +4,7 @@ import asyncio
 import random
 from typing import Literal
 
-from bitrix_pull import Continuity, Gap, State
-from bitrix_pull.connection.cursor import ResumePoint
+from bitrix_pull import Continuity, Gap, ResumePoint, State
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.emulator.faults import ConnectionFaults
 from bitrix_pull.emulator.subscribers import PollSubscriber, Subscriber
