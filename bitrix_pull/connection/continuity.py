@@ -28,6 +28,7 @@ class Opening:
         cursor: Takes what comes.
         left: The cursor of the stream before; another one where the push server has changed.
         kept: What the history must hold if it is whole; None if nothing is sure to be there.
+        from_start: True if the start of history was asked for.
         moment: When it was opened: what is older is a replay.
         newest: The highest mid that was seen by then.
         numbering: Of the cursor, by then.
@@ -36,6 +37,7 @@ class Opening:
     cursor: Cursor
     left: Cursor
     kept: Kept | None
+    from_start: bool
     moment: Beginning
     newest: str
     numbering: int
@@ -53,9 +55,15 @@ class Opening:
 class Tally:
     """What one answer of the server brings, looked at part by part before any of it is taken."""
 
-    def __init__(self, opening: Opening) -> None:
-        """Begin to look at the first frame of a connection, or at a replay that was asked for."""
+    def __init__(self, opening: Opening, *, from_start: bool) -> None:
+        """Begin to look.
+
+        Args:
+            opening: What was known when the connection was opened.
+            from_start: True if the start of history was asked for.
+        """
         self._opening = opening
+        self._from_start = from_start
         self._last_known = ""
         self._found_left = self._found_kept = self._passed_kept = False
         self._found_other = self._found_older = False
@@ -106,7 +114,7 @@ class Tally:
             return True
         times = message.created_unix, sent_unix(message)
         self._found_older |= opening.moment.is_after(*times)
-        return not opening.cursor.too_old(mid, *times)
+        return not (self._from_start and opening.cursor.too_old(mid, *times))
 
     def recovered(self, *, ended: bool) -> Recovered:
         """Return the verdict by what was seen; ``ended`` if that is all of the answer."""

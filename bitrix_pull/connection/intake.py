@@ -67,7 +67,7 @@ class Intake:
         await self._sink.room()
 
     def sort(
-        self, messages: Sequence[Incoming], cursor: Cursor, *, from_history: bool = False
+        self, messages: Sequence[Incoming], cursor: Cursor, *, from_start: bool = False
     ) -> tuple[list[PullEvent[Any]], list[Control]]:
         """Take in what was read at once; return what is new: events, and what steers the connection.
 
@@ -76,19 +76,20 @@ class Intake:
         Args:
             messages: What was decoded.
             cursor: That of the server that has sent it.
-            from_history: True if some of it may be from before this client's first connection.
+            from_start: True if it was asked for from the start of history, and some of it may be
+                from before this client's first connection.
         """
         now = asyncio.get_running_loop().time()
         events = [message for message in messages if type(message) is PullEvent]
         others_count = len(messages) - len(events)
         if events:
             events = self._new(events, cursor, now)
-            if from_history:
+            if from_start:
                 events = [event for event in events if not self._is_too_old(event, cursor)]
         if not others_count:
             return events, []
         others = [message for message in messages if type(message) is not PullEvent]
-        return events, self._sort_others(others, cursor, now, from_history=from_history)
+        return events, self._sort_others(others, cursor, now, from_start=from_start)
 
     def hand_on(self, events: Sequence[PullEvent[Any]]) -> None:
         """Hand on what was sorted out as new."""
@@ -110,7 +111,7 @@ class Intake:
         return [event for index, event in enumerate(events) if index not in known]
 
     def _sort_others(
-        self, messages: Sequence[Incoming], cursor: Cursor, now: float, *, from_history: bool
+        self, messages: Sequence[Incoming], cursor: Cursor, now: float, *, from_start: bool
     ) -> list[Control]:
         """Take in what is no event."""
         controls: list[Control] = []
@@ -120,7 +121,7 @@ class Intake:
                 case Control():
                     if not cursor.admit(message.mid, now, stamp_of(message)):
                         self.duplicates += 1
-                    elif not (from_history and self._is_too_old(message, cursor)):
+                    elif not (from_start and self._is_too_old(message, cursor)):
                         controls.append(message)
                         self._settled(message.mid)
                 case Malformed():

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from itertools import count
-from typing import Any
+from typing import Any, NoReturn
 
 from bitrix_pull.connection.connector import Connection
 from bitrix_pull.connection.continuity import Recovered, Resumption, Tally
@@ -108,6 +108,7 @@ class Stream:
         self._again = asyncio.Event()
         self._hold_reason = f"{_AUDIT} {next(_audits)}"
         self._hold_timer: asyncio.TimerHandle | None = None
+        self._from_start = False
         self._audit: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         if resumption is None:
@@ -167,33 +168,41 @@ class Stream:
 
     async def _read(self) -> Ended:
         try:
-            receive, intake, cursor = self.connection.receive, self._intake, self._cursor
             if self._resumption is not None:
                 await self._take_first_frame(self._resumption)
-            wanted_since = -1
-            while True:
-                if intake.full:
-                    await intake.room()
-                messages = await receive()
-                numbering = cursor.numbering
-                events, controls = intake.sort(messages, cursor)
-                if cursor.numbering != numbering:
-                    self._went_back()
-                if events:
-                    intake.hand_on(events)
-                    if wanted_since != cursor.numbering:
-                        wanted_since = cursor.numbering
-                        cursor.is_wanted(events[0].mid)
-                for control in controls:
-                    self._obey(control)
+            await self._follow()
         except Ended as ended:
             return ended
         except MalformedFrame as error:
             return Ended(Sign.GARBLED, str(error))
 
+    async def _follow(self) -> NoReturn:
+        """Take what comes live."""
+        connection, intake, cursor = self.connection, self._intake, self._cursor
+        receive = connection.receive
+        wanted_since = -1
+        while True:
+            if intake.full:
+                await intake.room()
+            messages = await receive()
+            numbering = cursor.numbering
+            events, controls = intake.sort(messages, cursor, from_start=self._from_start)
+            if cursor.numbering != numbering:
+                self._went_back()
+            if events:
+                intake.hand_on(events)
+                if wanted_since != cursor.numbering:
+                    wanted_since = cursor.numbering
+                    cursor.is_wanted(events[0].mid)
+            for control in controls:
+                self._obey(control)
+            if self._from_start and cursor.numbering == numbering:
+                self._from_start = connection.amid_frame
+
     async def _take_first_frame(self, resumption: Resumption) -> None:
         """Take the frame in which the server sends the whole replay, if there is any (protocol §6)."""
-        connection, tally = self.connection, Tally(resumption.opening)
+        connection, from_start = self.connection, resumption.opening.from_start
+        tally = Tally(resumption.opening, from_start=from_start)
         wanted: list[Incoming] = []
         while True:
             await self._intake.room()
@@ -201,13 +210,14 @@ class Stream:
             part, others = tally.look(await connection.receive())
             self._first_frame_begun.set()
             wanted += part
-            self._take(others)
+            self._take(others, from_start=from_start)
             if tally.is_full or (tally.seen and not connection.amid_frame):
                 break
-        self._take(wanted, tally, ended=not connection.amid_frame, replayed=tally.is_replay)
+        is_replay, ended = tally.is_replay, not connection.amid_frame
+        self._take(wanted, tally, from_start=from_start, ended=ended, replayed=is_replay)
         while connection.amid_frame:
             await self._intake.room()
-            self._take(await connection.receive(), replayed=tally.is_replay)
+            self._take(await connection.receive(), from_start=from_start, replayed=is_replay)
         # It has brought what earlier connections may have left out.
         for reason in self._cursor.held:
             if reason.startswith(_AUDIT) and reason != self._hold_reason:
@@ -219,6 +229,7 @@ class Stream:
         messages: Sequence[Incoming],
         tally: Tally | None = None,
         *,
+        from_start: bool,
         ended: bool = False,
         replayed: bool = False,
         healed: bool = False,
@@ -228,6 +239,7 @@ class Stream:
         Args:
             messages: What has come.
             tally: What it is judged by, if no verdict was given yet.
+            from_start: True if the start of history was asked for.
             ended: True if there was no more than that.
             replayed: True if it is older than the connection.
             healed: True if the server was asked for what it may have left out.
@@ -239,7 +251,7 @@ class Stream:
             verdict = tally.recovered(ended=ended)
             if verdict == "no" and not resumption.opening.moved:
                 cursor.begin_anew()
-        events, controls = self._intake.sort(messages, cursor, from_history=True)
+        events, controls = self._intake.sort(messages, cursor, from_start=from_start)
         went_back = cursor.numbering != numbering
         if verdict is not None and resumption is not None and tally is not None:
             verdict = "no" if went_back else verdict
@@ -266,7 +278,10 @@ class Stream:
         self._ask_from_start()
 
     def _ask_from_start(self) -> None:
-        self.connection.resume_after(START_OF_HISTORY)
+        if self._repeats:
+            # The next poll begins at the start of history, and counts as live.
+            self.connection.resume_after(START_OF_HISTORY)
+            self._from_start = True
         self._hold(due=True)
         self._again.set()
         if self._audit is None or self._audit.done():
@@ -369,16 +384,18 @@ class Stream:
         Raises:
             PullError: The server could not be asked, or not to the end.
         """
-        resumption = self._resumption
-        tally = None if resumption is None or resumption.judged else Tally(resumption.opening)
+        resumption, from_start = self._resumption, mid == START_OF_HISTORY
+        tally: Tally | None = None
+        if resumption is not None and not resumption.judged:
+            tally = Tally(resumption.opening, from_start=from_start)
         missed: list[Incoming] = []
         async with self._history(mid) as parts:
             async for part in parts:
                 missed += filter(self._is_missed, part if tally is None else tally.look(part)[0])
                 if len(missed) >= _MISSED_AT_ONCE:
-                    await self._deliver(missed, tally, ended=False)
+                    await self._deliver(missed, tally, from_start=from_start, ended=False)
                     missed = []
-        await self._deliver(missed, tally, ended=True)
+        await self._deliver(missed, tally, from_start=from_start, ended=True)
 
     def _is_missed(self, message: Incoming) -> bool:
         # What has no mid cannot be told from what came already.
@@ -386,11 +403,13 @@ class Stream:
             return False
         return not self._cursor.knows(message.mid, stamp_of(message))
 
-    async def _deliver(self, missed: Sequence[Incoming], tally: Tally | None, *, ended: bool) -> None:
+    async def _deliver(
+        self, missed: Sequence[Incoming], tally: Tally | None, *, from_start: bool, ended: bool
+    ) -> None:
         if missed:
             # What is on its way by the open connection needs no healing.
             await asyncio.sleep(IN_FLIGHT_S)
             await self._intake.room()
         replayed = self._resumption is not None
         with contextlib.suppress(Ended):
-            self._take(missed, tally, ended=ended, replayed=replayed, healed=True)
+            self._take(missed, tally, from_start=from_start, ended=ended, replayed=replayed, healed=True)

@@ -36,6 +36,7 @@ from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.channel_ids import PublicChannel
 from bitrix_pull.wire.close_codes import ClientClose
 from bitrix_pull.wire.messages import Control
+from bitrix_pull.wire.urls import START_OF_HISTORY
 
 logger = get_logger("connection")
 
@@ -270,7 +271,11 @@ class Supervisor:
         resume_point, newest = cursor.resume_point, cursor.newest
         connection = await self._transports.open(config, resume_point, cursor.position, prefer=prefer)
         self.connects += 1
-        moment = await self._moment(config, is_first=resume_point is None)
+        try:
+            moment = await self._moment(config, is_first=resume_point is None)
+        except BaseException:
+            await connection.close(ClientClose.NORMAL)
+            raise
         cursor.connected(moment)
         self._left = cursor
         self._checkpointer.connected()
@@ -282,9 +287,10 @@ class Supervisor:
         resumption = None
         if resume_point is not None or polling:
             kept = left.kept(moment.server_unix or self._channels.clock.now())
+            from_start = resume_point in (None, START_OF_HISTORY)
             lost_unix = self._lost_unix
             resumption = Resumption(
-                Opening(cursor, left, kept, moment, newest, cursor.numbering),
+                Opening(cursor, left, kept, from_start, moment, newest, cursor.numbering),
                 self._announce,
                 reconnect=reconnect and resume_point is not None,
                 offline_s=None if lost_unix is None else self._channels.clock.now() - lost_unix,
