@@ -14,6 +14,10 @@ settings.load_profile("suite")
 # then makes one that nobody closes, which is a ResourceWarning in some later test.
 asyncio.set_event_loop(None)
 
+# How fast a machine makes up examples, and goes through them, is no property of what is tested.
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let no test show a secret."""
