@@ -269,7 +269,7 @@ class PortalError(PullError):
 class TokenExpired(PortalError):  # noqa: N818
     """The access token has expired (protocol §2: refresh once, repeat the call once)."""
 
-    codes = ("expired_token", "invalid_token")
+    codes: ClassVar[tuple[str, ...]] = ("expired_token", "invalid_token")
     advice = "Pass a fresh access token, or use OAuth(...) with a refresh token, which renews it by itself."
 
 
@@ -286,21 +286,21 @@ class AuthError(PortalError):
 class CallNotConfirmed(AuthError):  # noqa: N818
     """The portal wants an administrator to confirm such calls, and none has yet, or one has refused."""
 
-    codes = ("method_confirm_waiting", "method_confirm_denied")
+    codes: ClassVar[tuple[str, ...]] = ("method_confirm_waiting", "method_confirm_denied")
     advice = "An administrator must confirm the call on the portal; then repeat it."
 
 
 class NoAuth(AuthError):  # noqa: N818
     """The portal saw no authorisation, or does not know the one it was given."""
 
-    codes = ("no_auth_found",)
+    codes: ClassVar[tuple[str, ...]] = ("no_auth_found",)
     advice = "Check the token or the webhook address: it may have been deleted or mistyped."
 
 
 class WrongAuthType(AuthError):  # noqa: N818
     """The method does not take this kind of credentials."""
 
-    codes = ("wrong_auth_type",)
+    codes: ClassVar[tuple[str, ...]] = ("wrong_auth_type",)
     advice = (
         "Application mode needs the access token of an installed application (OAuth or AccessToken); "
         'an inbound webhook works only with mode="user".'
@@ -310,7 +310,7 @@ class WrongAuthType(AuthError):  # noqa: N818
 class InsufficientScope(AuthError):  # noqa: N818
     """The application or webhook lacks a permission."""
 
-    codes = ("insufficient_scope", "invalid_scope")
+    codes: ClassVar[tuple[str, ...]] = ("insufficient_scope", "invalid_scope")
     advice = (
         'Grant the scope "pull" to the application, or "pull_channel" to the webhook, and install it again.'
     )
@@ -319,70 +319,70 @@ class InsufficientScope(AuthError):  # noqa: N818
 class InvalidCredentials(AuthError):  # noqa: N818
     """The portal does not accept the credentials."""
 
-    codes = ("invalid_credentials",)
+    codes: ClassVar[tuple[str, ...]] = ("invalid_credentials",)
     advice = "Check the webhook address or authorise the application again."
 
 
 class AccessDenied(AuthError):  # noqa: N818
     """The user behind the credentials has no right to do this."""
 
-    codes = ("access_denied", "user_access_error", "access_error")
+    codes: ClassVar[tuple[str, ...]] = ("access_denied", "user_access_error", "access_error")
     advice = "Ask a portal administrator for access, or use an administrator's credentials."
 
 
 class EmployeesOnly(AuthError):  # noqa: N818
     """The user behind the credentials is a guest of the portal, or an extranet user."""
 
-    codes = ("authorize_error", "allowed_only_intranet_user")
+    codes: ClassVar[tuple[str, ...]] = ("authorize_error", "allowed_only_intranet_user")
     advice = "Use the credentials of an employee."
 
 
 class WrongLicense(AuthError):  # noqa: N818
     """The portal's plan does not include what was asked for."""
 
-    codes = ("wrong_license",)
+    codes: ClassVar[tuple[str, ...]] = ("wrong_license",)
     advice = "Do without it, or extend the portal's plan."
 
 
 class GrantRefused(AuthError):  # noqa: N818
     """The OAuth server refused to refresh the token."""
 
-    codes = ("invalid_grant", "invalid_client", "wrong_client", "not_installed")
+    codes: ClassVar[tuple[str, ...]] = ("invalid_grant", "invalid_client", "wrong_client", "not_installed")
     advice = "Authorise the application on the portal again and store the new tokens."
 
 
 class NotConfigured(PortalError):  # noqa: N818
     """Push & Pull is not configured on this portal."""
 
-    codes = ("server_error",)
+    codes: ClassVar[tuple[str, ...]] = ("server_error",)
     advice = "An administrator must enable the Push & Pull server in the portal's settings."
 
 
 class PaymentRequired(PortalError):  # noqa: N818
     """The portal's plan does not include REST, or has run out."""
 
-    codes = ("payment_required",)
+    codes: ClassVar[tuple[str, ...]] = ("payment_required",)
     advice = "The portal's owner must renew or extend the plan."
 
 
 class PortalDeleted(PortalError):  # noqa: N818
     """The portal no longer exists."""
 
-    codes = ("portal_deleted",)
+    codes: ClassVar[tuple[str, ...]] = ("portal_deleted",)
     advice = "Remove this portal from your configuration."
 
 
 class PortalOverloaded(PortalError):  # noqa: N818
     """The portal has blocked REST because of too high a load."""
 
-    codes = ("overload_limit",)
+    codes: ClassVar[tuple[str, ...]] = ("overload_limit",)
     advice = "Ask Bitrix24 support to lift the block; repeating the call does not help."
 
 
 class HttpsRequired(PortalError):  # noqa: N818
     """The portal takes REST calls over https only."""
 
-    codes = ("invalid_request",)
+    codes: ClassVar[tuple[str, ...]] = ("invalid_request",)
     advice = "Use the portal's https:// address."
 
 
@@ -406,14 +406,14 @@ class NotAPortal(PortalError):  # noqa: N818
 class MethodNotFound(PortalError):  # noqa: N818
     """The portal does not know the method."""
 
-    codes = ("error_method_not_found",)
+    codes: ClassVar[tuple[str, ...]] = ("error_method_not_found",)
     advice = "The portal may lack the Push & Pull module, or the credentials lack its scope."
 
 
 class EventNotFound(PortalError):  # noqa: N818
     """The portal does not know the event, or the application may not bind it."""
 
-    codes = ("error_event_not_found",)
+    codes: ClassVar[tuple[str, ...]] = ("error_event_not_found",)
     advice = (
         "Check its name: `bitrix-pull events` lists those that this application may bind. "
         'Others need a scope, such as "crm".'
@@ -430,7 +430,7 @@ class RateLimited(PortalError):  # noqa: N818
         retry_after_s: Seconds until the portal takes the call again; None where it did not say.
     """
 
-    codes = ("query_limit_exceeded",)
+    codes: ClassVar[tuple[str, ...]] = ("query_limit_exceeded",)
     retryable = True
     advice = (
         'Call less often, publish much by route="endpoint" with users=[…], '
@@ -446,7 +446,7 @@ class OperationTimeLimit(RateLimited):
         reset_at: Unix time from which the portal takes the call again, or None.
     """
 
-    codes = ("operation_time_limit",)
+    codes: ClassVar[tuple[str, ...]] = ("operation_time_limit",)
     advice = "Wait until the portal's time for this method is reset."
     reset_at: float | None = None
 
@@ -454,7 +454,7 @@ class OperationTimeLimit(RateLimited):
 class PortalUnavailable(PortalError):  # noqa: N818
     """The portal, or a proxy before it, could not answer just now."""
 
-    codes = ("internal_server_error", "error_unexpected_answer")
+    codes: ClassVar[tuple[str, ...]] = ("internal_server_error", "error_unexpected_answer")
     retryable = True
     advice = "This passes as a rule; if it lasts, look at the portal's state."
 
@@ -462,56 +462,56 @@ class PortalUnavailable(PortalError):  # noqa: N818
 class CommandError(PortalError):
     """The portal refused the command's name."""
 
-    codes = ("command_error",)
+    codes: ClassVar[tuple[str, ...]] = ("command_error",)
     advice = "A command may hold letters, digits and _ : | . - only."
 
 
 class ModuleIdError(PortalError):
     """The portal refused the module id."""
 
-    codes = ("module_id_error",)
+    codes: ClassVar[tuple[str, ...]] = ("module_id_error",)
     advice = "A module id may hold lower-case letters, digits, dots and underscores only."
 
 
 class ParamsError(PortalError):
     """The portal refused the params."""
 
-    codes = ("params_error",)
+    codes: ClassVar[tuple[str, ...]] = ("params_error",)
     advice = "Params must be a JSON object."
 
 
 class UserAccessError(PortalError):
     """Only an administrator may address other users."""
 
-    codes = ("user_id_access_error",)
+    codes: ClassVar[tuple[str, ...]] = ("user_id_access_error",)
     advice = "Use an administrator's credentials, or publish to yourself or to the shared channel."
 
 
 class UserIdError(PortalError):
     """The portal refused the user ids."""
 
-    codes = ("user_id_error",)
+    codes: ClassVar[tuple[str, ...]] = ("user_id_error",)
     advice = "Name users by ids that exist on this portal."
 
 
 class TextError(PortalError):
     """The portal refused the text of a notification."""
 
-    codes = ("text_error",)
+    codes: ClassVar[tuple[str, ...]] = ("text_error",)
     advice = "A notification needs a text that is not empty."
 
 
 class EmptyAppName(PortalError):  # noqa: N818
     """The application has no name, so nobody could see who notifies."""
 
-    codes = ("empty_app_name",)
+    codes: ClassVar[tuple[str, ...]] = ("empty_app_name",)
     advice = "Give the application a name in its settings on the portal."
 
 
 class InvalidFormat(PortalError):  # noqa: N818
     """The portal could not read the parameters of a call."""
 
-    codes = ("invalid_format",)
+    codes: ClassVar[tuple[str, ...]] = ("invalid_format",)
     advice = "If the portal is a genuine one, report the method named here as a bug."
 
 
@@ -613,67 +613,67 @@ class PublishRefused(PublishError):  # noqa: N818
 class PublicChannelRequired(PublishRefused):
     """The publisher has no channel with a public part, or its signature is wrong."""
 
-    codes = (4012,)
+    codes: ClassVar[tuple[int, ...]] = (4012,)
     advice = "The portal is asked for another channel before the next publish; if this lasts, report a bug."
 
 
 class WrongRequest(PublishRefused):
     """The push server could not read the request."""
 
-    codes = (4013,)
+    codes: ClassVar[tuple[int, ...]] = (4013,)
     advice = "If the push server is a genuine one of version 4, report this as a bug."
 
 
 class CommandNotAllowed(PublishRefused):
     """The push server does not take this kind of request from clients."""
 
-    codes = (4014,)
+    codes: ClassVar[tuple[int, ...]] = (4014,)
 
 
 class WrongCommand(PublishRefused):
     """The push server does not know this kind of request."""
 
-    codes = (4015,)
+    codes: ClassVar[tuple[int, ...]] = (4015,)
 
 
 class TooManyMessages(PublishRefused):
     """More messages in a request than the push server takes."""
 
-    codes = (4016,)
+    codes: ClassVar[tuple[int, ...]] = (4016,)
     advice = "The push server is set to less than the usual 100 messages: publish fewer at a time."
 
 
 class NoReceivers(PublishRefused):
     """A message without receivers."""
 
-    codes = (4017,)
+    codes: ClassVar[tuple[int, ...]] = (4017,)
 
 
 class TooManyReceivers(PublishRefused):
     """More receivers of a message than the push server takes."""
 
-    codes = (4018,)
+    codes: ClassVar[tuple[int, ...]] = (4018,)
     advice = "The push server is set to less than the usual 100 receivers: name fewer at a time."
 
 
 class InvalidReceiver(PublishRefused):
     """A receiver's channel is none of the push server's."""
 
-    codes = (4019,)
+    codes: ClassVar[tuple[int, ...]] = (4019,)
     advice = "Check the channels: 32 hex digits, a dot and the signature."
 
 
 class PrivateReceiver(PublishRefused):
     """A receiver's channel is a private one, which clients may not publish to."""
 
-    codes = (4020,)
+    codes: ClassVar[tuple[int, ...]] = (4020,)
     advice = "Name public channels."
 
 
 class InvalidSignature(PublishRefused):
     """A receiver's channel has a wrong signature, or is no public one of this push server."""
 
-    codes = (4021,)
+    codes: ClassVar[tuple[int, ...]] = (4021,)
     advice = "Take the channel and its signature from the portal anew."
 
 

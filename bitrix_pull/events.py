@@ -130,8 +130,8 @@ class Origin:
 
     def __init__(self, portal: str = "", client: "PullClient | None" = None) -> None:
         """Describe a client."""
-        self.portal = portal
-        self.client = client
+        self.portal: str = portal
+        self.client: PullClient | None = client
 
     def __deepcopy__(self, memo: object) -> Self:
         return self

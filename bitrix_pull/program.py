@@ -6,13 +6,13 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Final, Protocol
 
 from bitrix_pull.errors import InvalidArgument, PullError
 from bitrix_pull.exits import exit_code
 from bitrix_pull.redaction import get_logger
 
-logger = get_logger("program")
+logger: Final = get_logger("program")
 
 _FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 

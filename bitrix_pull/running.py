@@ -118,10 +118,10 @@ class Run:
             announce=notices.post,
         )
         public_channels = PublicChannels(rest, mode, config=self._channels.current, now=rest.http.clock.now)
-        self.presence = PresenceLookup(
+        self.presence: PresenceLookup = PresenceLookup(
             self._supervisor, config=self._channels.current, public_channels=public_channels, rest=rest
         )
-        self.publisher = Publisher(
+        self.publisher: Publisher = Publisher(
             rest=rest,
             mode=mode,
             config=self._channels.current,
@@ -132,7 +132,7 @@ class Run:
             call=self._supervisor.call,
             options=options,
         )
-        self.companions = TaskSet()
+        self.companions: TaskSet = TaskSet()
         """Tasks of the user's contexts, such as a watch, which end with the run."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._serving: asyncio.Task[None] | None = None

@@ -18,7 +18,7 @@ from bitrix_pull.cli import streams
 from bitrix_pull.exits import Exit
 from bitrix_pull.redaction import HIDDEN
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="bitrix-pull",
     help="The realtime stream of Bitrix24: listen to it, publish to it, try it without an account.",
     add_completion=False,

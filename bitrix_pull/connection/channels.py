@@ -4,7 +4,7 @@ import asyncio
 import math
 import random
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -20,7 +20,7 @@ from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.channel_ids import channel_key
 from bitrix_pull.wire.messages import is_object
 
-logger = get_logger("connection")
+logger: Final = get_logger("connection")
 
 LEAD_S = 120.0
 """How long before the earliest end to ask for new channels."""

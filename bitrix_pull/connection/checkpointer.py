@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from bitrix_pull.connection.cursors import Cursors
 from bitrix_pull.connection.resume_point import ResumePoint
@@ -18,7 +18,7 @@ from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.urls import START_OF_HISTORY
 
-logger = get_logger("connection")
+logger: Final = get_logger("connection")
 
 Start = Literal["resume", "latest", "earliest"]
 T = TypeVar("T")
@@ -83,7 +83,7 @@ class Checkpointer:
         self._whole_after = 0
         self._dirty = asyncio.Event()
         self._stopping = False
-        self.health = StoreHealth()
+        self.health: StoreHealth = StoreHealth()
         """How the store is doing."""
 
     @property

@@ -68,9 +68,9 @@ class Tally:
         self._found_left = self._found_kept = self._passed_kept = False
         self._found_other = self._found_older = False
         self._wanted_count = self._wanted_bytes = 0
-        self.seen = 0
+        self.seen: int = 0
         """Messages that were looked at."""
-        self.known = 0
+        self.known: int = 0
         """Messages that were known, each counted once."""
 
     @property
@@ -158,7 +158,7 @@ class Resumption:
         self.opening = opening
         self._announce = announce
         self._offline_s = offline_s
-        self.judged = not reconnect
+        self.judged: bool = not reconnect
         """True once the verdict was given."""
 
     def judge(self, recovered: Recovered, *, replayed: int, duplicates: int, more: bool) -> None:

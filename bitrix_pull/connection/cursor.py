@@ -102,9 +102,9 @@ class Cursor:
         self._unsettled = unsettled
         self._overlap_s = overlap_s
         self._known_mids = known_mids
-        self.server = server
+        self.server: str = server
         """``HOST:PORT`` of the push server that it is about; "" where that is not known yet."""
-        self.numbering = 0
+        self.numbering: int = 0
         """How often it has begun anew, as the server's counter had gone back."""
         self.position: Position | None = None
         """Where a server without mids stands (version 2 or older)."""
@@ -144,7 +144,7 @@ class Cursor:
         """Have seen nothing, with these mids."""
         self._known = KnownMids(self._known_mids)
         self._forgotten_up_to = ""
-        self.forgotten = 0
+        self.forgotten: int = 0
         """How many messages that are settled will be handled again after a restart: more than are
         remembered were settled after one that is not."""
         self._newest = ""

@@ -30,7 +30,7 @@ class Cursors:
         self._known_mids = known_mids
         self._unsettled = unsettled
         self._others: dict[str, Cursor] = {}
-        self.current = Cursor(known_mids=known_mids, resume=resume, unsettled=unsettled)
+        self.current: Cursor = Cursor(known_mids=known_mids, resume=resume, unsettled=unsettled)
         """That of the server to which the client is connected, or was last."""
 
     def at(self, server: str) -> Cursor:

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -17,7 +17,7 @@ from bitrix_pull.files import sync_folder
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.messages import is_object
 
-logger = get_logger("connection")
+logger: Final = get_logger("connection")
 
 _MAX_BYTES = 64 * 1024 * 1024
 _FORMAT = "bitrix_pull resume points"

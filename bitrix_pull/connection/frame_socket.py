@@ -89,7 +89,7 @@ class FrameSocket(ClientConnection):
         self._held = False
         self._discarding = False
         self._heartbeat: Heartbeat | None = None
-        self.silent = False
+        self.silent: bool = False
         """True if it was given up because the server did not answer a ping."""
 
     def watch(self, *, interval_s: float, timeout_s: float) -> None:

@@ -33,7 +33,7 @@ class Heartbeat:
         self._timer: asyncio.TimerHandle | None = None
         self._pinged_at: float | None = None
         self._is_paused = False
-        self.heard_at = self._loop.time()
+        self.heard_at: float = self._loop.time()
         self._look_again_at(self.heard_at + self._interval_s)
 
     def pause(self) -> None:

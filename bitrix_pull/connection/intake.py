@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from bitrix_pull.connection.cursor import Cursor
 from bitrix_pull.connection.stamps import sent_unix, stamp_of, stamps_of
@@ -11,7 +11,7 @@ from bitrix_pull.events import MessageDropped, Notice, PullEvent
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.messages import Control, Incoming, Malformed, Position
 
-logger = get_logger("connection")
+logger: Final = get_logger("connection")
 
 KEPT_MAX_S = 86_400
 """Longest time for which the server keeps a message, whatever its expiry says (protocol §6)."""
@@ -50,11 +50,11 @@ class Intake:
         self._sink = sink
         self._announce = announce
         self._settled = settled
-        self.received = 0
+        self.received: int = 0
         """Events handed on."""
-        self.duplicates = 0
+        self.duplicates: int = 0
         """Messages that were known already."""
-        self.malformed = 0
+        self.malformed: int = 0
         """Messages that could not be read."""
 
     @property

@@ -36,7 +36,7 @@ class JsonRpcConnection:
     def __init__(self, websocket: WebSocketConnection) -> None:
         """Speak JSON-RPC over an open WebSocket."""
         self._websocket = websocket
-        self.server_unix = websocket.server_unix
+        self.server_unix: float | None = websocket.server_unix
         self._ids = itertools.count(1)
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._ping_timer: asyncio.TimerHandle | None = None

@@ -1,13 +1,13 @@
 """Which modules' events go on to handlers, and a word about those that an application may not expect."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Any, Final
 
 from bitrix_pull.connection.intake import Sink
 from bitrix_pull.events import PullEvent
 from bitrix_pull.redaction import get_logger
 
-logger = get_logger("connection")
+logger: Final = get_logger("connection")
 
 PORTAL_MODULES = frozenset(
     {
@@ -50,7 +50,7 @@ class ModuleFilter:
         self._settled = settled
         self._sent_by_user = sent_by_user
         self._told = False
-        self.ignored = 0
+        self.ignored: int = 0
         """Events that were left out."""
 
     @property

@@ -39,7 +39,7 @@ class ProtobufConnection:
     def __init__(self, websocket: WebSocketConnection) -> None:
         """Speak protobuf over an open WebSocket."""
         self._websocket = websocket
-        self.server_unix = websocket.server_unix
+        self.server_unix: float | None = websocket.server_unix
         self._questions: list[_Question] = []
 
     async def receive(self) -> list[Incoming]:

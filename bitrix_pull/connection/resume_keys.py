@@ -1,5 +1,7 @@
 """Under which key a client's resume point is kept: by what stays the same from run to run."""
 
+from typing import Final
+
 from bitrix_pull.errors import PortalError, RateLimited, TokenExpired
 from bitrix_pull.portal.auth import Mode
 from bitrix_pull.portal.models import PullConfig
@@ -7,7 +9,7 @@ from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.messages import is_object
 
-logger = get_logger("connection")
+logger: Final = get_logger("connection")
 
 _WHO_AM_I = ("profile", "user.current")
 """Methods that name the user who calls. The first one needs no scope."""

@@ -21,7 +21,7 @@ from bitrix_pull.wire.close_codes import ClientClose
 from bitrix_pull.wire.messages import Control, Incoming, Malformed
 from bitrix_pull.wire.urls import START_OF_HISTORY
 
-logger = get_logger("connection")
+logger: Final = get_logger("connection")
 
 AUDIT_AFTER_S = 4.0
 """How long after a connect the server is asked for what it may have left out."""
@@ -123,7 +123,7 @@ class Stream:
                 self._do(self._expect_no_replay(_NO_REPLAY_S), "replay")
             elif repeats:
                 self._do(self._expect_no_replay(_NO_REPLAY_POLL_S), "replay")
-        self.reader = asyncio.create_task(self._read(), name="bitrix_pull reader")
+        self.reader: asyncio.Task[Ended] = asyncio.create_task(self._read(), name="bitrix_pull reader")
 
     @property
     def age_s(self) -> float:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from bitrix_pull.connection.channels import ChannelManager
 from bitrix_pull.connection.checkpointer import Checkpointer
@@ -38,7 +38,7 @@ from bitrix_pull.wire.close_codes import ClientClose
 from bitrix_pull.wire.messages import Control
 from bitrix_pull.wire.urls import START_OF_HISTORY
 
-logger = get_logger("connection")
+logger: Final = get_logger("connection")
 
 RENEWAL_S = 10.0
 """How long the portal may take to tell new channels before a stream of ended ones counts as lost."""
@@ -80,7 +80,7 @@ class Supervisor:
         self._lost_unix: float | None = None
         self._channel_ids: tuple[str, ...] = ()
         self._limiter: ConnectionLimiter | None = None
-        self.connects = 0
+        self.connects: int = 0
         """Connections opened so far."""
 
     async def run(self) -> NoReturn:

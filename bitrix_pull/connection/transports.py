@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Final
 
 from bitrix_pull.connection.connector import Connection
 from bitrix_pull.connection.disconnects import Ended, Sign, refused_by
@@ -26,7 +27,7 @@ from bitrix_pull.wire.formats import READERS, WireFormat, format_of
 from bitrix_pull.wire.messages import Incoming, Position
 from bitrix_pull.wire.urls import subscription_url
 
-logger = get_logger("connection")
+logger: Final = get_logger("connection")
 
 BLOCKED_AFTER = 2
 """Handshakes in a row that did not succeed, none ever having worked, beside which polling is tried.

@@ -52,7 +52,7 @@ class WebSocketConnection:
         self._sent = SentFrames(socket, _ended, write_timeout_s=options.ping_timeout_s)
         socket.watch(interval_s=options.ping_interval_s, timeout_s=options.ping_timeout_s)
         response = socket.response
-        self.server_unix = None if response is None else date_of(response.headers)
+        self.server_unix: float | None = None if response is None else date_of(response.headers)
 
     @classmethod
     async def open(

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 from bitrix_pull.redaction import get_logger
 
@@ -12,7 +12,7 @@ BLOCKED_S = 1.0
 
 _TOLD_EVERY_S = 60.0
 
-logger = get_logger("dispatch")
+logger: Final = get_logger("dispatch")
 
 
 class BlockingWatch:

@@ -4,13 +4,13 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from types import CoroutineType
-from typing import Any
+from typing import Any, Final
 
 from bitrix_pull.dispatch.registry import Handler
 from bitrix_pull.events import Event, HandlerFailed
 from bitrix_pull.redaction import get_logger
 
-logger = get_logger("dispatch")
+logger: Final = get_logger("dispatch")
 
 
 async def call(callback: Callable[..., Awaitable[object] | object], *arguments: Any) -> Exception | None:

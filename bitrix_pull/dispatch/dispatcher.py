@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from bitrix_pull.dispatch.binding import Bound, bind
 from bitrix_pull.dispatch.blocking import BlockingWatch
@@ -23,7 +23,7 @@ _LINGER_S = 30.0
 """How long what a failed consumer leaves behind stays unsettled: longer than a program takes
 to end because of it, so that its next run gets it again."""
 
-logger = get_logger("dispatch")
+logger: Final = get_logger("dispatch")
 
 _ROUTES_MAX = 1_000
 """The server chooses the commands, so what is remembered of them must have an end."""

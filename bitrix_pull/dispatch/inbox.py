@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from operator import attrgetter
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from bitrix_pull.events import Event
 from bitrix_pull.options import Overflow
 from bitrix_pull.redaction import get_logger
 
-logger = get_logger("dispatch")
+logger: Final = get_logger("dispatch")
 
 E = TypeVar("E", bound=Event)
 
@@ -45,7 +45,7 @@ class Inbox(Generic[E]):
                 it is None, they count as settled as the others do.
         """
         self.overflow = overflow
-        self.dropped = 0
+        self.dropped: int = 0
         """Events that were dropped because it was full."""
         self._max_events = max_events
         self._max_bytes = max_bytes

@@ -4,11 +4,12 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from typing import Final
 
 from bitrix_pull.events import Continuity, Gap, Notice, State, StateChanged
 from bitrix_pull.redaction import get_logger
 
-logger = get_logger("client")
+logger: Final = get_logger("client")
 
 _BACKLOG_MAX = 1_000
 """Notices kept for a listener that does not read; the oldest are dropped."""

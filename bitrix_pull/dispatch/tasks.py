@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from bitrix_pull.redaction import get_logger
 
@@ -11,7 +11,7 @@ GRACE_S = 0.5
 
 T = TypeVar("T")
 
-logger = get_logger("dispatch")
+logger: Final = get_logger("dispatch")
 
 
 class TaskSet:

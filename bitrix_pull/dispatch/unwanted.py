@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from difflib import get_close_matches
+from typing import Final
 
 from bitrix_pull.redaction import get_logger
 
@@ -13,7 +14,7 @@ _NAMES_MAX = 100
 _LONGEST_NAME = 100
 _CLOSE = 0.8
 
-logger = get_logger("dispatch")
+logger: Final = get_logger("dispatch")
 
 
 class Unwanted:

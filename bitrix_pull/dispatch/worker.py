@@ -13,6 +13,7 @@ from bitrix_pull.dispatch.binding import Bound
 from bitrix_pull.dispatch.blocking import BlockingWatch
 from bitrix_pull.dispatch.calls import as_failure, cancellation, failure
 from bitrix_pull.dispatch.inbox import Inbox
+from bitrix_pull.dispatch.patterns import Pattern
 from bitrix_pull.dispatch.registry import Handler
 from bitrix_pull.events import Event, Notice
 
@@ -37,10 +38,10 @@ class Worker(Generic[E]):
         self, bound: Bound[E], inbox: Inbox[E], announce: Callable[[Notice], None], blocking: BlockingWatch
     ) -> None:
         """Create a worker; ``run`` must be started by its owner."""
-        self.pattern = bound.handler.pattern
+        self.pattern: Pattern = bound.handler.pattern
         self.bound = bound
         """What is called. It may be put in place anew: what comes after that goes there."""
-        self.retired = False
+        self.retired: bool = False
         """True once it takes no more events."""
         self._inbox = inbox
         self._announce = announce

@@ -188,7 +188,7 @@ class ChannelBook:
     ) -> None:
         self.life_s = life_s
         self.rotation: Rotation = "at_expiry"
-        self.rotation_lead_s = 3_600.0
+        self.rotation_lead_s: float = 3_600.0
         self._key = security_key
         self._clock = clock
         self._on_replaced = on_replaced

@@ -11,7 +11,7 @@ class AdjustableClock:
     """
 
     def __init__(self) -> None:
-        self.ahead_s = 0.0
+        self.ahead_s: float = 0.0
 
     def __call__(self) -> float:
         """Return unix time."""

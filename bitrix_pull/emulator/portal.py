@@ -116,41 +116,41 @@ class Portal:
         channel_life_s: float = CHANNEL_LIFE_S,
         journal: Journal | None = None,
     ) -> None:
-        self.admins = {1}
-        self.inactive = set[int]()
+        self.admins: set[int] = {1}
+        self.inactive: set[int] = set[int]()
         self.last_active: dict[int, float] = {}
-        self.application_scope = {"crm", "pull", "task", "telephony", "user"}
-        self.webhook_scope = {"pull", "pull_channel"}
+        self.application_scope: set[str] = {"crm", "pull", "task", "telephony", "user"}
+        self.webhook_scope: set[str] = {"pull", "pull_channel"}
         self.application_name = "Emulated application"
         self.push_configured = True
         self.server_time_in_config = False
-        self.public_channels_in_config = push.mode == "personal"
-        self.clock_offset_s = 0.0
+        self.public_channels_in_config: bool = push.mode == "personal"
+        self.clock_offset_s: float = 0.0
         self.is_older = False
-        self.limits = RestLimits(self.now)
-        self.faults = PortalFaults()
-        self.client_id = f"local.{derive(security_key, 'client id')[:8].hex()}"
-        self.client_secret = derive(security_key, "client secret").hex()
-        self.member_id = derive(security_key, "member id")[:16].hex()
+        self.limits: RestLimits = RestLimits(self.now)
+        self.faults: PortalFaults = PortalFaults()
+        self.client_id: str = f"local.{derive(security_key, 'client id')[:8].hex()}"
+        self.client_secret: str = derive(security_key, "client secret").hex()
+        self.member_id: str = derive(security_key, "member id")[:16].hex()
         self.address = ""
         self.scheme: Scheme = "http"
-        self.push_address = ""
-        self.config_timestamp = 1_774_886_062
-        self.channels = ChannelBook(
+        self.push_address: str = ""
+        self.config_timestamp: int = 1_774_886_062
+        self.channels: ChannelBook = ChannelBook(
             security_key, self.now, self._announce, life_s=channel_life_s, version=push.version
         )
-        self.tokens = Tokens(security_key, self.now)
+        self.tokens: Tokens = Tokens(security_key, self.now)
         self.token_life_s = TOKEN_LIFE_S
         self.token_requests: list[TokenRequest] = []
         self.notifications: list[Notification] = []
-        self.features = {"rest_offline_extended": "Y", "rest_auth_connector": "Y"}
-        self.offline = OfflineQueue(self.now)
-        self.deals = Deals(self._deal_changed, lambda: self.atom(self.now()))
+        self.features: dict[str, str] = {"rest_offline_extended": "Y", "rest_auth_connector": "Y"}
+        self.offline: OfflineQueue = OfflineQueue(self.now)
+        self.deals: Deals = Deals(self._deal_changed, lambda: self.atom(self.now()))
         self._actor: tuple[int, str | None] | None = None
         self._queued = Counter[str]()
         self.static: dict[str, Any] = {}
-        self.journal = journal or Journal(clock)
-        self.calls = Counter[str]()
+        self.journal: Journal = journal or Journal(clock)
+        self.calls: Counter[str] = Counter[str]()
         self._push = push
         self._clock = clock
         self._key = security_key

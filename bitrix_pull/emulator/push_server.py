@@ -93,22 +93,22 @@ class PushServer:
             raise ValueError("in shared mode the version is always 4")
         self.version = version
         self.mode: Mode = mode
-        self.client_id = derive(security_key, "push client id")[:16].hex() if mode == "shared" else ""
-        self.poll_timeout_s = 40.0
-        self.ping_interval_s = 40.0 if version == 2 else 120.0
-        self.rpc_ping_interval_s = 15.0
+        self.client_id: str = derive(security_key, "push client id")[:16].hex() if mode == "shared" else ""
+        self.poll_timeout_s: float = 40.0
+        self.ping_interval_s: float = 40.0 if version == 2 else 120.0
+        self.rpc_ping_interval_s: float = 15.0
         self.dates_handshakes = False
-        self.gather_s = 0.4
+        self.gather_s: float = 0.4
         self.max_connections_per_channel = 100
-        self.limits = Limits()
-        self.counters = Counters()
+        self.limits: Limits = Limits()
+        self.counters: Counters = Counters()
         self.acknowledged: dict[str, float] = {}
-        self.faults = PushFaults()
-        self.journal = journal or Journal(clock)
-        self.signer = Signer(security_key)
-        self.jwt = JwtSigner(security_key)
+        self.faults: PushFaults = PushFaults()
+        self.journal: Journal = journal or Journal(clock)
+        self.signer: Signer = Signer(security_key)
+        self.jwt: JwtSigner = JwtSigner(security_key)
         self._clock = clock
-        self.presence = Presence(clock)
+        self.presence: Presence = Presence(clock)
         self._history = History(clock, epoch)
         self._registry = Registry()
         self._evictions: set[asyncio.Task[None]] = set()

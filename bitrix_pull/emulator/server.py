@@ -12,6 +12,7 @@ from typing import Self
 from aiohttp import web
 
 from bitrix_pull.emulator.channels import CHANNEL_LIFE_S
+from bitrix_pull.emulator.journal import Journal
 from bitrix_pull.emulator.portal import Portal
 from bitrix_pull.emulator.publish_api import PublishApi
 from bitrix_pull.emulator.push_server import (
@@ -77,12 +78,15 @@ class Emulator:
             ValueError: There is no such version, or not in shared mode.
         """
         key = secrets.token_hex(16) if security_key is None else security_key
+        self.push: PushServer
         self.push = self._first = PushServer(key, clock, version=version, mode=mode, epoch=epoch)
-        self.journal = self.push.journal
-        self.portal = Portal(self.push, key, clock, channel_life_s=channel_life_s, journal=self.push.journal)
+        self.journal: Journal = self.push.journal
+        self.portal: Portal = Portal(
+            self.push, key, clock, channel_life_s=channel_life_s, journal=self.push.journal
+        )
         self.portal.scheme = "http" if tls is None else "https"
-        self.token = self.portal.issue_token()
-        self.refresh_token = self.portal.tokens.issue("refresh", 1)
+        self.token: str = self.portal.issue_token()
+        self.refresh_token: str = self.portal.tokens.issue("refresh", 1)
         self._key = key
         self._clock = clock
         self._new_site = partial(Site, tls=tls, latency_s=latency_s)

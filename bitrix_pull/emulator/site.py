@@ -44,7 +44,7 @@ class Site:
         latency_s: float = 0.0,
     ) -> None:
         self.host = host
-        self.port = port
+        self.port: int = port
         self._prepare = prepare
         self._routes = routes
         self._tls = tls

@@ -75,9 +75,9 @@ class Stand:
 
     def __init__(self, setup: Setup) -> None:
         self.emulators: Sequence[Emulator] = ()
-        self.clock = AdjustableClock()
-        self.authority = ""
-        self.control_url = ""
+        self.clock: AdjustableClock = AdjustableClock()
+        self.authority: str = ""
+        self.control_url: str = ""
         self._setup = setup
         self._stack = AsyncExitStack()
 

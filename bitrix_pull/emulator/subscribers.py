@@ -62,7 +62,7 @@ class WebSocketSubscriber(Subscriber):
     goes out in one frame at their end (protocol §4).
     """
 
-    transport = "websocket"
+    transport: Literal["websocket", "poll"] = "websocket"
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ class PushStreamSubscriber(WebSocketSubscriber):
 class PollSubscriber(Subscriber):
     """A request that hangs until there is something to answer."""
 
-    transport = "poll"
+    transport: Literal["websocket", "poll"] = "poll"
 
     def __init__(
         self,

@@ -99,9 +99,10 @@ class Webhook(Credentials):
         InvalidArgument: The address is no webhook's. The text never repeats it.
     """
 
-    mode = "user"
+    mode: ClassVar[Mode] = "user"
 
     def __init__(self, url: str) -> None:
+        self.endpoint: str
         self.endpoint, self._code = webhook_endpoint(url)
 
     async def owner(self) -> Owner:
@@ -130,7 +131,7 @@ class AccessToken(Credentials):
     """
 
     def __init__(self, portal: str, token: str) -> None:
-        self.endpoint = rest_endpoint(portal)
+        self.endpoint: str = rest_endpoint(portal)
         self._token = require_token("the access token", token)
 
     @property

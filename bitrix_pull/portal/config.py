@@ -26,7 +26,7 @@ class ConfigFetcher:
 
     def __init__(self, rest: RestClient, mode: Mode = "application") -> None:
         self.mode: Mode = mode
-        self.version = 0
+        self.version: int = 0
         self._rest = rest
         self._method = CONFIG_METHODS[mode]
 

@@ -81,14 +81,14 @@ class HttpSession:
         given: aiohttp.ClientSession | None = None,
         destinations: Destinations | None = None,
     ) -> None:
-        self.destinations = destinations or Destinations(options)
+        self.destinations: Destinations = destinations or Destinations(options)
         self._options = options
         self._given = given
         self._own: aiohttp.ClientSession | None = None
         self._ending: AsyncGenerator[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.tls = options.ssl or _default_tls()
-        self.clock = PortalClock()
+        self.tls: ssl.SSLContext = options.ssl or _default_tls()
+        self.clock: PortalClock = PortalClock()
         goes_along = options.proxy is not None or options.transport == "long_polling"
         if given is not None and not goes_along and _has_own_way(given):
             _log.warning(

@@ -8,7 +8,7 @@ here. Every field may be missing, and unknown ones are ignored.
 import re
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -78,7 +78,7 @@ Time = Annotated[AwareDatetime | None, BeforeValidator(_php_time)]
 
 class _PortalModel(BaseModel):
     # Inputs hold channel ids and signatures, so pydantic's own errors must not show them.
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         frozen=True,
         extra="ignore",
         coerce_numbers_to_str=True,

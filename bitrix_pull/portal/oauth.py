@@ -93,7 +93,7 @@ class OAuth(Credentials):
         oauth_url: str | None = None,
         on_token: OnToken | None = None,
     ) -> None:
-        self.endpoint = rest_endpoint(portal)
+        self.endpoint: str = rest_endpoint(portal)
         self._client_id = require_token("client_id", client_id)
         self._client_secret = require_token("client_secret", client_secret)
         self._oauth_url = None if oauth_url is None else oauth_address(oauth_url)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from bitrix_pull.errors import (
     AuthError,
@@ -24,7 +24,7 @@ from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.channel_ids import PublicChannel
 
-logger = get_logger("portal")
+logger: Final = get_logger("portal")
 
 METHOD = "pull.channel.public.list"
 

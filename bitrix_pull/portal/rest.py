@@ -104,7 +104,7 @@ class RestClient:
                 advice="Pass OAuth, AccessToken, Webhook or an object with async call(method, params).",
             )
         self._auth = auth
-        self.http = HttpSession(self._options, http, _destinations(auth, self._options))
+        self.http: HttpSession = HttpSession(self._options, http, _destinations(auth, self._options))
 
     @property
     def default_mode(self) -> Mode:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from bitrix_pull.errors import EventNotFound, PortalError, PullError, WrongAuthType, WrongLicense
 from bitrix_pull.portal.auth import Mode
@@ -13,7 +13,7 @@ from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.messages import is_object
 
-logger = get_logger("portal_events")
+logger: Final = get_logger("portal_events")
 
 _ALREADY_BOUND = "already binded"
 
@@ -158,7 +158,7 @@ class BindingFetcher(ConfigFetcher):
         super().__init__(rest, mode)
         self._bindings = bindings
         self._wanted = wanted
-        self.fetched = asyncio.Event()
+        self.fetched: asyncio.Event = asyncio.Event()
         """Set once there was a configuration, so that everything is bound."""
 
     async def fetch(self, *, cache: bool = True) -> PullConfig:

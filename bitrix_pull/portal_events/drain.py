@@ -5,7 +5,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from bitrix_pull.dispatch.dispatcher import Dispatcher
 from bitrix_pull.errors import PullError, WrongLicense
@@ -18,7 +18,7 @@ from bitrix_pull.portal_events.roll_call import RollCall
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.messages import is_object
 
-logger = get_logger("portal_events")
+logger: Final = get_logger("portal_events")
 
 IN_HAND_MAX = 500
 """Events with handlers from which on no more are taken."""

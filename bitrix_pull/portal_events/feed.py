@@ -50,10 +50,12 @@ class Feed:
         self, registry: Registry, options: PullOptions, announce: Callable[[Notice], None], origin: Origin
     ) -> None:
         """Serve the handlers of a registry, of the client that the events come by."""
-        self.inbox = Inbox[PortalEvent[Any]](
+        self.inbox: Inbox[PortalEvent[Any]] = Inbox[PortalEvent[Any]](
             max_events=options.inbox_max_events, max_bytes=options.inbox_max_bytes
         )
-        self.dispatcher = Dispatcher(PortalEvent, registry, self.inbox, announce, origin)
+        self.dispatcher: Dispatcher[PortalEvent[Any]] = Dispatcher(
+            PortalEvent, registry, self.inbox, announce, origin
+        )
         self.drain: Drain | None = None
         """Takes events in the present run."""
         self._registry = registry

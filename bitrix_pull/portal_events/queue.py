@@ -23,7 +23,7 @@ there was a change. So the times of failed records are looked at as well.
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from bitrix_pull.errors import NotAPortal, PortalError
 from bitrix_pull.portal.answers import RestAnswer
@@ -33,7 +33,7 @@ from bitrix_pull.portal_events.records import Record, read_record
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.messages import is_object
 
-logger = get_logger("portal_events")
+logger: Final = get_logger("portal_events")
 
 SLACK_S = 0.5
 """How long after the end of a second the portal may still write a change with its time: between
@@ -191,7 +191,7 @@ class TakenOut:
         """Begin with nothing."""
         self.gone: list[Record] = []
         self.left: list[Record] = []
-        self.changed = False
+        self.changed: bool = False
         self.strays: list[Record] = []
         self.error: PortalError | None = None
 

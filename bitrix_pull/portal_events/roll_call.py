@@ -19,14 +19,14 @@ import hashlib
 import secrets
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from bitrix_pull.events import PullEvent
 from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.messages import is_object
 
-logger = get_logger("portal_events")
+logger: Final = get_logger("portal_events")
 
 MODULE = "bitrix_pull"
 COMMAND = "reservations"

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Final
 
 from bitrix_pull.dispatch.dispatcher import Dispatcher
 from bitrix_pull.dispatch.notices import NoticeBoard
@@ -21,7 +21,7 @@ from bitrix_pull.portal_events.queue import OfflineQueue
 from bitrix_pull.portal_events.roll_call import RollCall
 from bitrix_pull.redaction import get_logger
 
-logger = get_logger("portal_events")
+logger: Final = get_logger("portal_events")
 
 AFTER_FAULT_S = 5.0
 """How long to wait after a fault of our own."""
@@ -56,7 +56,7 @@ class PortalEventService:
             is_live: Tells how it is at present.
         """
         bindings = Bindings(rest, mode, options.connector)
-        self.fetcher = BindingFetcher(rest, mode, bindings, feed.wanted)
+        self.fetcher: BindingFetcher = BindingFetcher(rest, mode, bindings, feed.wanted)
         """Fetches the configuration once everything is bound."""
         self._feed = feed
         self._stream = stream

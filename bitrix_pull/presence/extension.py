@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from typing import Final
 
 from bitrix_pull.errors import InvalidArgument, PullError
 from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.presence.watch import Spawn
 from bitrix_pull.redaction import get_logger
 
-logger = get_logger("presence")
+logger: Final = get_logger("presence")
 
 EXTEND_EVERY_S = 29 * 60.0
 """The portal drops a watch after 30 minutes."""

@@ -5,7 +5,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from bitrix_pull.errors import MalformedFrame, PresenceUnavailable, PullError, RouteUnavailable
 from bitrix_pull.portal.models import PullConfig
@@ -16,7 +16,7 @@ from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.channel_ids import PublicChannel
 from bitrix_pull.wire.messages import is_object
 
-logger = get_logger("presence")
+logger: Final = get_logger("presence")
 
 CALLS_AT_ONCE = 100
 """So many calls are on their way at once: one after the other they would take long, as the

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import MappingProxyType
-from typing import Any, Self, cast
+from typing import Any, Final, Self, cast
 
 from bitrix_pull.errors import NotRunning, PullError
 from bitrix_pull.events import PullEvent
@@ -14,7 +14,7 @@ from bitrix_pull.presence.status import PresenceChanged
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.messages import is_object
 
-logger = get_logger("presence")
+logger: Final = get_logger("presence")
 
 CHANGE_MODULE, CHANGE_COMMAND = "online", "userStatusChange"
 """The event by which version 5 tells that a user has come or gone."""

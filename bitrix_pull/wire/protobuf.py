@@ -40,8 +40,8 @@ class Publication:
         after = _expiry(expiry_s)
         length = len(before) + len(body) + len(after)
         header = _MESSAGE + _varint(length)
-        self.pieces = (header, before, body, after)
-        self.size = len(header) + length
+        self.pieces: tuple[bytes, bytes, bytes, bytes] = (header, before, body, after)
+        self.size: int = len(header) + length
 
 
 def read(frame: bytes) -> Iterator[Incoming]:

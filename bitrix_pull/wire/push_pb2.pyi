@@ -3,7 +3,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import Any as _Any, ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -20,7 +20,7 @@ class ResponseBatch(_message.Message):
     __slots__ = ("responses",)
     RESPONSES_FIELD_NUMBER: _ClassVar[int]
     responses: _containers.RepeatedCompositeFieldContainer[Response]
-    def __init__(self, responses: _Optional[_Iterable[_Union[Response, _Mapping]]] = ...) -> None: ...
+    def __init__(self, responses: _Optional[_Iterable[_Union[Response, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class Response(_message.Message):
     __slots__ = ("outgoingMessages", "channelStats", "serverStats", "json")
@@ -32,13 +32,13 @@ class Response(_message.Message):
     channelStats: ChannelStatsResponse
     serverStats: JsonResponse
     json: bytes
-    def __init__(self, outgoingMessages: _Optional[_Union[OutgoingMessagesResponse, _Mapping]] = ..., channelStats: _Optional[_Union[ChannelStatsResponse, _Mapping]] = ..., serverStats: _Optional[_Union[JsonResponse, _Mapping]] = ..., json: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, outgoingMessages: _Optional[_Union[OutgoingMessagesResponse, _Mapping[str, _Any]]] = ..., channelStats: _Optional[_Union[ChannelStatsResponse, _Mapping[str, _Any]]] = ..., serverStats: _Optional[_Union[JsonResponse, _Mapping[str, _Any]]] = ..., json: _Optional[bytes] = ...) -> None: ...
 
 class OutgoingMessagesResponse(_message.Message):
     __slots__ = ("messages",)
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     messages: _containers.RepeatedCompositeFieldContainer[OutgoingMessage]
-    def __init__(self, messages: _Optional[_Iterable[_Union[OutgoingMessage, _Mapping]]] = ...) -> None: ...
+    def __init__(self, messages: _Optional[_Iterable[_Union[OutgoingMessage, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class OutgoingMessage(_message.Message):
     __slots__ = ("id", "body", "expiry", "created", "sender")
@@ -52,13 +52,13 @@ class OutgoingMessage(_message.Message):
     expiry: int
     created: int
     sender: Sender
-    def __init__(self, id: _Optional[bytes] = ..., body: _Optional[bytes] = ..., expiry: _Optional[int] = ..., created: _Optional[int] = ..., sender: _Optional[_Union[Sender, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[bytes] = ..., body: _Optional[bytes] = ..., expiry: _Optional[int] = ..., created: _Optional[int] = ..., sender: _Optional[_Union[Sender, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class ChannelStatsResponse(_message.Message):
     __slots__ = ("channels",)
     CHANNELS_FIELD_NUMBER: _ClassVar[int]
     channels: _containers.RepeatedCompositeFieldContainer[ChannelStats]
-    def __init__(self, channels: _Optional[_Iterable[_Union[ChannelStats, _Mapping]]] = ...) -> None: ...
+    def __init__(self, channels: _Optional[_Iterable[_Union[ChannelStats, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class ChannelStats(_message.Message):
     __slots__ = ("id", "isPrivate", "isOnline")
@@ -80,7 +80,7 @@ class Received(_message.Message):
     __slots__ = ("responses",)
     RESPONSES_FIELD_NUMBER: _ClassVar[int]
     responses: ReceivedResponse
-    def __init__(self, responses: _Optional[_Union[ReceivedResponse, _Mapping]] = ...) -> None: ...
+    def __init__(self, responses: _Optional[_Union[ReceivedResponse, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class ReceivedResponse(_message.Message):
     __slots__ = ("outgoingMessages", "channelStats")
@@ -88,13 +88,13 @@ class ReceivedResponse(_message.Message):
     CHANNELSTATS_FIELD_NUMBER: _ClassVar[int]
     outgoingMessages: ReceivedMessages
     channelStats: ChannelStatsResponse
-    def __init__(self, outgoingMessages: _Optional[_Union[ReceivedMessages, _Mapping]] = ..., channelStats: _Optional[_Union[ChannelStatsResponse, _Mapping]] = ...) -> None: ...
+    def __init__(self, outgoingMessages: _Optional[_Union[ReceivedMessages, _Mapping[str, _Any]]] = ..., channelStats: _Optional[_Union[ChannelStatsResponse, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class ReceivedMessages(_message.Message):
     __slots__ = ("messages",)
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     messages: _containers.RepeatedCompositeFieldContainer[ReceivedMessage]
-    def __init__(self, messages: _Optional[_Iterable[_Union[ReceivedMessage, _Mapping]]] = ...) -> None: ...
+    def __init__(self, messages: _Optional[_Iterable[_Union[ReceivedMessage, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class ReceivedMessage(_message.Message):
     __slots__ = ("id", "body", "expiry", "created", "sender")
@@ -114,7 +114,7 @@ class RequestBatch(_message.Message):
     __slots__ = ("requests",)
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     requests: _containers.RepeatedCompositeFieldContainer[Request]
-    def __init__(self, requests: _Optional[_Iterable[_Union[Request, _Mapping]]] = ...) -> None: ...
+    def __init__(self, requests: _Optional[_Iterable[_Union[Request, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class Request(_message.Message):
     __slots__ = ("incomingMessages", "channelStats", "serverStats", "registration")
@@ -126,13 +126,13 @@ class Request(_message.Message):
     channelStats: ChannelStatsRequest
     serverStats: ServerStatsRequest
     registration: RegisterRequest
-    def __init__(self, incomingMessages: _Optional[_Union[IncomingMessagesRequest, _Mapping]] = ..., channelStats: _Optional[_Union[ChannelStatsRequest, _Mapping]] = ..., serverStats: _Optional[_Union[ServerStatsRequest, _Mapping]] = ..., registration: _Optional[_Union[RegisterRequest, _Mapping]] = ...) -> None: ...
+    def __init__(self, incomingMessages: _Optional[_Union[IncomingMessagesRequest, _Mapping[str, _Any]]] = ..., channelStats: _Optional[_Union[ChannelStatsRequest, _Mapping[str, _Any]]] = ..., serverStats: _Optional[_Union[ServerStatsRequest, _Mapping[str, _Any]]] = ..., registration: _Optional[_Union[RegisterRequest, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class IncomingMessagesRequest(_message.Message):
     __slots__ = ("messages",)
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     messages: _containers.RepeatedCompositeFieldContainer[IncomingMessage]
-    def __init__(self, messages: _Optional[_Iterable[_Union[IncomingMessage, _Mapping]]] = ...) -> None: ...
+    def __init__(self, messages: _Optional[_Iterable[_Union[IncomingMessage, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class IncomingMessage(_message.Message):
     __slots__ = ("receivers", "sender", "body", "expiry", "type")
@@ -146,13 +146,13 @@ class IncomingMessage(_message.Message):
     body: bytes
     expiry: int
     type: str
-    def __init__(self, receivers: _Optional[_Iterable[_Union[Receiver, _Mapping]]] = ..., sender: _Optional[_Union[Sender, _Mapping]] = ..., body: _Optional[bytes] = ..., expiry: _Optional[int] = ..., type: _Optional[str] = ...) -> None: ...
+    def __init__(self, receivers: _Optional[_Iterable[_Union[Receiver, _Mapping[str, _Any]]]] = ..., sender: _Optional[_Union[Sender, _Mapping[str, _Any]]] = ..., body: _Optional[bytes] = ..., expiry: _Optional[int] = ..., type: _Optional[str] = ...) -> None: ...
 
 class ChannelStatsRequest(_message.Message):
     __slots__ = ("channels",)
     CHANNELS_FIELD_NUMBER: _ClassVar[int]
     channels: _containers.RepeatedCompositeFieldContainer[ChannelId]
-    def __init__(self, channels: _Optional[_Iterable[_Union[ChannelId, _Mapping]]] = ...) -> None: ...
+    def __init__(self, channels: _Optional[_Iterable[_Union[ChannelId, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class ServerStatsRequest(_message.Message):
     __slots__ = ()

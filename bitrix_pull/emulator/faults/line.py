@@ -24,7 +24,7 @@ class Line(asyncio.Transport):
 
     def __init__(self, transport: asyncio.Transport, latency_s: float = 0.0) -> None:
         super().__init__()
-        self.faults = ConnectionFaults()
+        self.faults: ConnectionFaults = ConnectionFaults()
         self._transport = transport
         self._waiting = bytearray()
         self._timer: asyncio.TimerHandle | None = None
