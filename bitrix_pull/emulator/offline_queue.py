@@ -176,7 +176,7 @@ class OfflineQueue:
         self.bindings: list[tuple[str, str]] = []
         self._clock = clock
         self._rows: dict[_Key, Record] = {}
-        self.created = 0
+        self.created: int = 0
 
     @property
     def records(self) -> list[Record]:
