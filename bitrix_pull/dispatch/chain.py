@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from inspect import CORO_CREATED, getcoroutinestate, isawaitable
 from types import CoroutineType
-from typing import Any
+from typing import Any, Final
 
 from bitrix_pull.dispatch.dependencies import Arguments
 from bitrix_pull.dispatch.policy import is_async
@@ -12,7 +12,7 @@ from bitrix_pull.dispatch.registry import AnyCallback, Context, Middleware
 from bitrix_pull.events import Event
 from bitrix_pull.redaction import get_logger
 
-logger = get_logger("dispatch")
+logger: Final = get_logger("dispatch")
 
 
 def chained(
