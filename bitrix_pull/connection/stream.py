@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from itertools import count
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from bitrix_pull.connection.connector import Connection
 from bitrix_pull.connection.continuity import Recovered, Resumption, Tally
