@@ -260,6 +260,7 @@ class Transports:
             read,
             self._options,
             replay=mid is not None or position is not None,
+            answers_pings=config.server.version >= 3,
         )
         match wire_format:
             case WireFormat.JSONRPC:

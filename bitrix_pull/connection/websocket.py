@@ -28,6 +28,10 @@ _logger = quiet_logger("connection.websockets")
 
 _TOO_BIG = 1009
 
+OWN_PINGS_S = 90.0
+"""Longest silence after a ping of ours of a server that answers none: it sends its own every
+40 s (protocol §4.1), and one of them may be late."""
+
 _ASKED_AFTER_S = 2.0
 """How long the server may take to read its history, where it has none to send."""
 
@@ -42,7 +46,9 @@ class _Connect(connect):
 class WebSocketConnection:
     """An open WebSocket to the push server."""
 
-    def __init__(self, socket: FrameSocket, read: Read, options: PullOptions) -> None:
+    def __init__(
+        self, socket: FrameSocket, read: Read, options: PullOptions, *, answers_pings: bool = True
+    ) -> None:
         """Wrap a socket whose handshake is done; use ``open`` instead."""
         self._socket = socket
         self._reader = FrameReader(read)
@@ -50,13 +56,21 @@ class WebSocketConnection:
         self._malformed: MalformedFrame | None = None
         self._options = options
         self._sent = SentFrames(socket, _ended, write_timeout_s=options.ping_timeout_s)
-        socket.watch(interval_s=options.ping_interval_s, timeout_s=options.ping_timeout_s)
+        timeout_s = options.ping_timeout_s if answers_pings else max(options.ping_timeout_s, OWN_PINGS_S)
+        socket.watch(interval_s=options.ping_interval_s, timeout_s=timeout_s)
         response = socket.response
         self.server_unix: float | None = None if response is None else date_of(response.headers)
 
     @classmethod
     async def open(
-        cls, http: HttpSession, url: str, read: Read, options: PullOptions, *, replay: bool = False
+        cls,
+        http: HttpSession,
+        url: str,
+        read: Read,
+        options: PullOptions,
+        *,
+        replay: bool = False,
+        answers_pings: bool = True,
     ) -> "WebSocketConnection":
         """Connect and shake hands, within ``options.connect_timeout_s``.
 
@@ -66,6 +80,7 @@ class WebSocketConnection:
             read: Reads the frames.
             options: Deadlines and limits.
             replay: True if the first frame may hold all that was missed.
+            answers_pings: False for a server that does not: only its own pings show that it lives.
 
         Raises:
             Ended: The server refused, or nothing answered.
@@ -112,7 +127,7 @@ class WebSocketConnection:
         assert isinstance(socket, FrameSocket)
         if socket.response is not None:
             http.note_date(url, socket.response.headers)
-        return cls(socket, read, options)
+        return cls(socket, read, options, answers_pings=answers_pings)
 
     async def receive(self) -> list[Incoming]:
         """Return what has come, a turn's worth at most; see ``Connection.receive``."""
