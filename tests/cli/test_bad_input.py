@@ -175,7 +175,7 @@ ANSWERS: dict[str, tuple[Answer, int, str]] = {
         1,
         "502",
     ),
-    "no channels": (lambda: web.json_response({"result": {"server": {"version": 4}}}), 3, "channel"),
+    "no channels": (lambda: web.json_response({"result": {"server": {"version": 4}}}), 1, "channel"),
     "expired token": (lambda: web.json_response({"error": "expired_token"}, status=401), 3, "token"),
     "no scope": (lambda: web.json_response({"error": "insufficient_scope"}, status=403), 3, "scope"),
     "not configured": (lambda: web.json_response({"error": "SERVER_ERROR"}, status=500), 3, "enable"),
