@@ -133,9 +133,10 @@ class Answers:
 
 @pytest.mark.parametrize("result", [{}, [], {"server": {"version": 4}, "channels": []}])
 async def test_a_config_without_channels(result: Any) -> None:
-    with pytest.raises(InvalidConfig, match="no channel"):
-        async with PullClient(Answers(result)):
+    with pytest.raises(StartTimeout, match="no channel") as caught:
+        async with PullClient(Answers(result), options=PullOptions(start_timeout_s=0.5)):
             pass
+    assert isinstance(caught.value.__cause__, InvalidConfig)
 
 
 async def test_an_expired_token_without_refresh() -> None:
