@@ -218,7 +218,7 @@ class Unreachable(PullError, ConnectionError):  # noqa: N818
 class AnswerTooLarge(PullError):  # noqa: N818
     """An HTTP answer is larger than the limit; the rest of it was not read."""
 
-    advice = "If it is a genuine one, raise max_rest_bytes or max_replay_bytes in PullOptions."
+    advice = "If it is a genuine one, raise max_rest_bytes in PullOptions."
 
 
 class TokenStoreFailed(PullError):  # noqa: N818

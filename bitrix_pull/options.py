@@ -54,7 +54,9 @@ class PullOptions:
         connect_timeout_s: Deadline for name, TCP, TLS and WebSocket handshake together.
         ping_interval_s: Seconds between our pings on a WebSocket.
         ping_timeout_s: Seconds within which the server must answer a ping.
-        poll_timeout_s: Deadline of one long poll; the server answers after 40 s at the latest.
+        poll_timeout_s: Seconds within which a long poll must begin to be answered; the server
+            does so after 40 s at the latest. The answer may then take as long as it takes, but
+            not be silent for ``ping_interval_s + ping_timeout_s``.
         catch_up_s: Seconds after a reconnect in which what arrives counts as replayed history.
         close_timeout_s: Deadline for closing a connection politely.
         close_drain_s: How long ``close()``, and leaving ``async with``, wait for handlers to
@@ -78,10 +80,10 @@ class PullOptions:
             user: ``ignore_modules={"im", "tasks", "crm"}``. What the client itself goes by
             ("pull", "online", "rest") cannot be ignored.
         known_mids: How many message ids are remembered to drop duplicates.
-        max_frame_bytes: Largest WebSocket frame that is accepted.
-        max_replay_bytes: Largest frame that is accepted instead where it may hold all that was
-            missed, which the server sends at once: the first one after a reconnect, and the
-            answer to a poll.
+        max_message_bytes: Largest message that is accepted, as it is written on the wire; the
+            server's own limit is 1 MiB. A larger one is left out, and a ``MessageDropped``
+            notice says so. How many messages come at once is no matter: what is held in
+            memory of them is the inbox and one message.
         max_rest_bytes: Largest REST answer that is accepted.
         allow_http_hosts: Hosts to which credentials may go over plain http, beside
             loopback addresses, for which it is always allowed.
@@ -115,8 +117,7 @@ class PullOptions:
     portal_events_interval_s: float = 300.0
     ignore_modules: Collection[str] = ()
     known_mids: int = 10_000
-    max_frame_bytes: int = 1024 * 1024 + 64 * 1024
-    max_replay_bytes: int = 16 * 1024 * 1024
+    max_message_bytes: int = 1024 * 1024 + 64 * 1024
     max_rest_bytes: int = 2 * 1024 * 1024
     allow_http_hosts: Collection[str] = ()
     allow_private_hosts: Collection[str] = ()

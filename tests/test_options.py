@@ -25,7 +25,7 @@ def test_the_defaults_are_valid() -> None:
 
 
 def test_there_are_numbers_to_check() -> None:
-    assert {"ping_interval_s", "inbox_max_events", "max_frame_bytes"} <= set(NUMBERS)
+    assert {"ping_interval_s", "inbox_max_events", "max_message_bytes"} <= set(NUMBERS)
 
 
 @pytest.mark.parametrize("name", NUMBERS)

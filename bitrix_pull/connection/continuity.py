@@ -79,6 +79,13 @@ class Tally:
         return self._wanted_count >= _TALLY_MAX_MESSAGES or self._wanted_bytes >= _TALLY_MAX_BYTES
 
     @property
+    def is_decided(self) -> bool:
+        """True if what is still to come will hardly change the verdict: what is known comes first."""
+        opening = self._opening
+        found = opening.moved or opening.kept is None or self._found_kept or self._passed_kept
+        return self._found_other or (found and self._wanted_count > 0)
+
+    @property
     def is_replay(self) -> bool:
         """True if it is none of what came after the connection was opened."""
         return self.known > 0 or self._found_left or self._found_kept or self._found_older
@@ -146,7 +153,6 @@ class Resumption:
         *,
         reconnect: bool,
         offline_s: float | None,
-        in_reach: bool = True,
     ) -> None:
         """Begin to resume.
 
@@ -155,13 +161,10 @@ class Resumption:
             announce: Gets the verdict.
             reconnect: False if there was no time without a connection: then there is none to give.
             offline_s: Seconds without a connection, if known.
-            in_reach: False if it was listened on a channel before that is not any more.
         """
         self.opening = opening
         self._announce = announce
         self._offline_s = offline_s
-        # Whatever the server still holds, it is not all of it.
-        self._is_partial = not in_reach or (offline_s or 0.0) > KEPT_MAX_S
         self.judged: bool = not reconnect
         """True once the verdict was given."""
 
@@ -176,7 +179,8 @@ class Resumption:
         """
         if not self.judged:
             self.judged = True
-            if self._is_partial:
+            if (self._offline_s or 0.0) > KEPT_MAX_S:
+                # Whatever it still holds, it is not all of it.
                 recovered = "no"
             kind = Gap if recovered == "no" else Continuity
             self._announce(kind(recovered, replayed, duplicates, self._offline_s, more))

@@ -1,11 +1,14 @@
-"""Reads frames: a large one in parts, and other tasks get their turn in between."""
+"""Reads frames: a large one while it comes, and other tasks get their turn in between."""
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.events import PullEvent
-from bitrix_pull.wire.formats import Read
+from bitrix_pull.wire.formats import PART_READERS, READERS, WireFormat
 from bitrix_pull.wire.messages import Incoming
+from bitrix_pull.wire.parts import PartReader
 
 TURN_BYTES = 128 * 1024
 """How much to read before other tasks get their turn. Little enough that what was read is
@@ -15,19 +18,39 @@ _MESSAGE_BYTES = 1024
 """What a message, or a frame, counts for beside its size."""
 
 
+@dataclass(slots=True, frozen=True)
+class Part:
+    """Some of a frame."""
+
+    content: bytes
+    is_last: bool
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+
 class FrameReader:
     """Turns the frames of one connection into messages."""
 
-    def __init__(self, read: Read) -> None:
-        """Read frames of one format."""
-        self._read = read
+    def __init__(self, wire_format: WireFormat, max_message_bytes: int) -> None:
+        """Read frames of one format, whose messages may be so large."""
+        self._read = READERS[wire_format]
+        self._new_parts = PART_READERS[wire_format]
+        self._max_message_bytes = max_message_bytes
+        self._parts: PartReader | None = None
         self._rest: Iterator[Incoming] | None = None
+        self._malformed: MalformedFrame | None = None
         self._read_bytes = 0
 
     @property
     def amid_frame(self) -> bool:
         """True if there is, or may be, more of the frame that was begun."""
-        return self._rest is not None
+        return self.has_rest or self._parts is not None
+
+    @property
+    def has_rest(self) -> bool:
+        """True if there is, or may be, more in what was taken of the frame."""
+        return self._rest is not None or self._malformed is not None
 
     @property
     def is_due(self) -> bool:
@@ -39,35 +62,63 @@ class FrameReader:
         self._read_bytes = 0
         await asyncio.sleep(0)
 
-    def begin(self, frame: bytes) -> list[Incoming]:
-        """Return what a frame holds, or the first part of it.
+    def take(self, frame: bytes | Part) -> list[Incoming]:
+        """Return what a small frame holds, or some of what a part of a large one has made whole.
 
         Raises:
             MalformedFrame: It cannot be read.
         """
-        if len(frame) <= TURN_BYTES:
+        if type(frame) is bytes:
             messages = list(self._read(frame))
             self._read_bytes += len(frame) + _MESSAGE_BYTES * (1 + len(messages))
             return messages
-        self._rest = iter(self._read(frame))
+        assert isinstance(frame, Part)
+        parts = self._parts or self._new_parts(self._max_message_bytes)
+        self._parts = None if frame.is_last else parts
+        self._rest = _messages(parts, frame)
         return self.go_on()
 
+    def take_more(self, messages: list[Incoming], frame: bytes | Part) -> None:
+        """Add the same to messages that were read before; that it cannot be read is said later."""
+        try:
+            messages += self.take(frame)
+        except MalformedFrame as error:
+            # What came before it is sound.
+            self._malformed = error
+
+    def give_up(self) -> None:
+        """Expect no more of the frame that was begun."""
+        self._parts = self._rest = None
+
     def go_on(self) -> list[Incoming]:
-        """Return the next part of the frame that was begun; the last one may be empty.
+        """Return more of what was taken; the last part may be empty.
 
         Raises:
             MalformedFrame: The rest cannot be read.
         """
+        if self._malformed is not None:
+            raise self._malformed
         assert self._rest is not None
-        self._read_bytes = 0
         part: list[Incoming] = []
-        for message in self._rest:
-            part.append(message)
-            self._read_bytes += _MESSAGE_BYTES
-            if isinstance(message, PullEvent):
-                self._read_bytes += message.size
-            if self._read_bytes >= TURN_BYTES:
-                return part
+        try:
+            for message in self._rest:
+                part.append(message)
+                self._read_bytes += _MESSAGE_BYTES
+                if isinstance(message, PullEvent):
+                    self._read_bytes += message.size
+                if self._read_bytes >= TURN_BYTES:
+                    return part
+        except MalformedFrame as error:
+            if not part:
+                raise
+            # What came before it is sound.
+            self._malformed = error
+            return part
         self._rest = None
-        self._read_bytes = TURN_BYTES
         return part
+
+
+def _messages(parts: PartReader, part: Part) -> Iterator[Incoming]:
+    yield from parts.feed(part.content)
+    if part.is_last:
+        yield from parts.end()

@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Event, State
 
+from bitrix_pull.connection.frame_reader import TURN_BYTES, Part
 from bitrix_pull.connection.heartbeat import Heartbeat
 
 try:
@@ -23,7 +24,7 @@ except ImportError:  # pragma: no cover
     from websockets.utils import apply_mask
 
 _UNREAD_MAX_BYTES = 256 * 1024
-"""From how many bytes of unread frames on the reading stops. A single frame may be larger."""
+"""From how many bytes of unread frames on the reading stops."""
 
 _UNREAD_MIN_BYTES = 64 * 1024
 """How few must be left before it goes on."""
@@ -54,37 +55,43 @@ _EMPTY_PING, _PONG = b"\x89\x80", 0x8A
 """A ping without content up to its masking bytes, and how its answer begins."""
 
 _TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
+_FIN = 0x80
+_LENGTH_LIMIT = 1 << 63
+"""No frame may be so large (RFC 6455 §5.2)."""
 
 
 class FrameSocket(ClientConnection):
     """The library's connection, read by ``next_frame`` instead of ``recv``.
 
-    Whatever one read of the socket brings is parsed at once and wakes the reader once. A frame
-    that holds a whole message, and has come as a whole, is taken here. The library gets all
-    else: handshake, messages in pieces, what steers the connection, and what is wrong.
+    Whatever one read of the socket brings is parsed at once and wakes the reader once. Messages
+    are taken here: a small one that has come as a whole as it is, any other part by part as it
+    comes, however large it is. The library gets all else: handshake, the heads of messages in
+    parts, what steers the connection, and what is wrong.
     """
 
-    def __init__(self, protocol: ClientProtocol, *, max_bytes: int, **settings: Any) -> None:
+    def __init__(self, protocol: ClientProtocol, *, max_whole_bytes: int, **settings: Any) -> None:
         """Create a connection; ``connect`` does it.
 
         Args:
-            protocol: The library's own part; its limit counts for the first message.
-            max_bytes: The largest message after that one.
+            protocol: The library's own part.
+            max_whole_bytes: The largest message to give as a whole.
             settings: What the library wants to know.
         """
         super().__init__(protocol, **settings)
-        self._max_bytes = max_bytes
-        self._unread: deque[bytes] = deque()
+        self._max_whole_bytes = min(max_whole_bytes, TURN_BYTES)
+        self._unread: deque[bytes | Part] = deque()
         self._unread_bytes = 0
-        self._fragments = bytearray()
         self._amid_message = False
         self._events = 0
         self._unparsed = b""
         self._partial_head = b""
         # How much has come since the heartbeat was told of anything.
         self._silent_bytes = 0
-        # How much is still to come of a frame that the library reads.
+        # How much is still to come of a frame that the library reads, and of one read here.
         self._library_bytes = 0
+        self._content_bytes = 0
+        # What has come of a small message.
+        self._begun: bytearray | None = None
         self._awaited: asyncio.Future[None] | None = None
         self._held = False
         self._discarding = False
@@ -115,8 +122,8 @@ class FrameSocket(ClientConnection):
         """True if there are messages that nobody has taken."""
         return bool(self._unread)
 
-    async def next_frame(self) -> bytes:
-        """Return the next text or binary message. Cancelling it loses nothing.
+    async def next_frame(self) -> bytes | Part:
+        """Return the next text or binary message, or part of one. Cancelling it loses nothing.
 
         Raises:
             ConnectionClosed: None is left, and none will come.
@@ -131,8 +138,8 @@ class FrameSocket(ClientConnection):
                 self._awaited = None
         return frame
 
-    def take_frame(self) -> bytes | None:
-        """Return the next message if it has come already."""
+    def take_frame(self) -> bytes | Part | None:
+        """Return the same if it has come already."""
         if not self._unread:
             return None
         frame = self._unread.popleft()
@@ -175,24 +182,14 @@ class FrameSocket(ClientConnection):
     # -- what the transport and the library call --------------------------------------
 
     def process_event(self, event: Event) -> None:
-        """Queue the frames that hold data; the library deals with the others."""
+        """Take note of the heads of messages; the library deals with the other frames."""
         self._events += 1
         if not isinstance(event, Frame):
             super().process_event(event)
             return
-        opcode = event.opcode
-        if opcode is _BINARY or opcode is _TEXT:
-            if event.fin:
-                self._put(bytes(event.data))
-            else:
-                self._amid_message = True
-                self._fragments += event.data
-        elif opcode is _CONT:
-            self._fragments += event.data
-            if event.fin:
-                self._amid_message = False
-                self._put(bytes(self._fragments))
-                self._fragments = bytearray()
+        if event.opcode in (_BINARY, _TEXT, _CONT):
+            # Only the head: what the message holds is taken here.
+            self._amid_message = not event.fin
         else:
             super().process_event(event)
 
@@ -225,8 +222,10 @@ class FrameSocket(ClientConnection):
             at = min(self._library_bytes, end)
             self._library_bytes -= at
             super().data_received(data[:at])
+        at = self._take_content(data, at) if self._content_bytes else at
         while at < end and self._events < _CROWD:
-            if self.protocol.state is not State.OPEN or self._discarding:
+            state = self.protocol.state
+            if state is State.CONNECTING or state is State.CLOSED:
                 at = self._hand_on(data, at)
                 continue
             start = at + 2
@@ -245,17 +244,48 @@ class FrameSocket(ClientConnection):
                 self._partial_head = data[at:]
                 return end
             stop = start + length
-            if stop <= end and length <= self._max_bytes and data[at] in _WHOLE and not self._amid_message:
+            is_small = length <= self._max_whole_bytes and data[at] in _WHOLE and not self._amid_message
+            if is_small and stop <= end:
                 self._events += 1
                 self._put(data[start:stop])
-            elif length == 0 and data[at] == _PONG:
-                # The answer to one of the heartbeat's: to be heard is all that it is for.
-                self._events += 1
+                at = stop
+            elif is_small:
+                self._content_bytes, self._begun = length, bytearray()
+                at = self._take_content(data, start)
             else:
-                self._library_bytes = max(stop - end, 0)
-                super().data_received(data[at : min(stop, end)])
-            at = min(stop, end)
+                at = self._take_other(data, at, start, length)
         return at
+
+    def _take_other(self, data: bytes, at: int, start: int, length: int) -> int:
+        """Take a frame that is no small message; return up to where."""
+        self._events += 1
+        stop = min(start + length, len(data))
+        if data[at] & 0x0F <= _BINARY and length < _LENGTH_LIMIT:
+            # Whether it may stand here is for the library to say.
+            super().data_received(bytes((data[at], 0)))
+            self._content_bytes = length
+            return self._take_content(data, start)
+        if length == 0 and data[at] == _PONG:
+            return stop  # The answer to one of the heartbeat's: to be heard is all that it is for.
+        self._library_bytes = start + length - stop
+        super().data_received(data[at:stop])
+        return stop
+
+    def _take_content(self, data: bytes, at: int) -> int:
+        """Take what has come of a message; return up to where."""
+        stop = min(at + self._content_bytes, len(data))
+        self._content_bytes -= stop - at
+        if self._begun is not None:
+            self._begun += data[at:stop]
+            if not self._content_bytes:
+                self._events += 1
+                self._put(bytes(self._begun))
+                self._begun = None
+            return stop
+        is_last = not (self._content_bytes or self._amid_message)
+        if is_last or stop > at:
+            self._put(Part(data[at:stop], is_last))
+        return stop
 
     def _hand_on(self, data: bytes, at: int) -> int:
         """Let the library have what does not belong to an open connection; return up to where.
@@ -292,9 +322,8 @@ class FrameSocket(ClientConnection):
 
     # ---------------------------------------------------------------------------------
 
-    def _put(self, frame: bytes) -> None:
-        self.protocol.max_message_size = self._max_bytes
-        if not self._discarding:
+    def _put(self, frame: bytes | Part) -> None:
+        if self.protocol.state is State.OPEN and not self._discarding:
             self._unread.append(frame)
             self._unread_bytes += len(frame) + _FRAME_BYTES
 

@@ -1,18 +1,19 @@
 """The long-polling transport (protocol §4.4): one HTTP request after the other."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from bitrix_pull.connection.cursor import latest_mid
 from bitrix_pull.connection.disconnects import Ended, Sign, ended_by_close, ended_by_status
-from bitrix_pull.connection.frame_reader import FrameReader
+from bitrix_pull.connection.frame_reader import FrameReader, Part
 from bitrix_pull.errors import AnswerTooLarge, RouteUnavailable, Unreachable
 from bitrix_pull.events import PullEvent
 from bitrix_pull.options import PullOptions
-from bitrix_pull.portal.http import HttpAnswer, HttpSession
+from bitrix_pull.portal.http import HttpAnswer, HttpSession, HttpStream
 from bitrix_pull.portal.portal_clock import date_of
 from bitrix_pull.wire.close_codes import read_refusal
-from bitrix_pull.wire.formats import Read
+from bitrix_pull.wire.formats import WireFormat
 from bitrix_pull.wire.messages import Control, Incoming, Malformed, Position
 from bitrix_pull.wire.urls import START_OF_HISTORY
 
@@ -33,7 +34,7 @@ class LongPollConnection:
         url: Callable[[str | None, Position | None], str],
         mid: str | None,
         position: Position | None,
-        read: Read,
+        wire_format: WireFormat,
         options: PullOptions,
         server_unix: float | None,
     ) -> None:
@@ -42,8 +43,14 @@ class LongPollConnection:
         self._url = url
         self._mid = mid
         self._position = position
-        self._reader = FrameReader(read)
+        self._reader = FrameReader(wire_format, options.max_message_bytes)
         self._options = options
+        self._body: HttpStream | None = None
+        # True if the next body goes on where one has broken off.
+        self._goes_on = False
+        self._has_ended = False
+        # From where the poll was asked for that is being answered.
+        self._asked: tuple[str | None, Position | None] = (mid, position)
         self.server_unix = server_unix
 
     @classmethod
@@ -53,7 +60,7 @@ class LongPollConnection:
         url: Callable[[str | None, Position | None], str],
         mid: str | None,
         position: Position | None,
-        read: Read,
+        wire_format: WireFormat,
         options: PullOptions,
     ) -> "LongPollConnection":
         """Prove that the server answers there, as a poll itself may stay silent for 40 s.
@@ -63,7 +70,7 @@ class LongPollConnection:
             url: Gives the address to poll, from where to resume.
             mid: The first resume point.
             position: The same for a server without mids.
-            read: Reads the bodies.
+            wire_format: What the bodies are written in.
             options: Deadlines and limits.
 
         Raises:
@@ -79,36 +86,77 @@ class LongPollConnection:
             # What is published before the first poll has arrived would be lost without one;
             # by the server's clock, what is too old can be told from it.
             mid = START_OF_HISTORY
-        return cls(http, url, mid, position, read, options, server_unix)
+        return cls(http, url, mid, position, wire_format, options, server_unix)
 
     async def receive(self) -> list[Incoming]:
         """Return what the next poll brings, or the next part of it; see ``Connection.receive``."""
-        if self._reader.amid_frame:
-            if self._reader.is_due:
-                await self._reader.turn()
-            return self._noted(self._reader.go_on())
-        while True:
+        if self._reader.is_due:
+            await self._reader.turn()
+        while self._body is None:
             answer = await self._poll()
             if answer.status == 200:
-                return self._noted(self._reader.begin(answer.body))
+                self._body = answer
+                break
             self._advance(answer.headers)
+            if self._goes_on:
+                self._goes_on = False
+                return []
+        try:
+            return self._noted(await self._read_on(self._body))
+        except Unreachable as error:
+            self._reader.give_up()
+            self._let_go()
+            if self._asked == (self._mid, self._position):
+                raise Ended(Sign.UNANSWERED, str(error)) from None
+            # What has come is not asked for again.
+            self._goes_on = True
+            return []
 
-    async def _poll(self) -> HttpAnswer:
+    async def _poll(self) -> HttpStream:
         """Return the answer to one poll: 200, or 304 where there was nothing.
 
         Raises:
             Ended: It was refused, or nothing answered.
         """
-        answer = await _request(
-            self._http,
-            "GET",
-            self._url(self._mid, self._position),
-            self._options.poll_timeout_s,
-            self._options.max_replay_bytes,
-        )
-        if answer.status not in (200, 304):
-            raise _refused(answer)
-        return answer
+        options, self._asked = self._options, (self._mid, self._position)
+        try:
+            answer = await self._http.open(
+                "GET",
+                self._url(self._mid, self._position),
+                timeout_s=options.poll_timeout_s,
+                silence_s=options.ping_interval_s + options.ping_timeout_s,
+            )
+            if answer.status == 200:
+                return answer
+            with contextlib.closing(answer):
+                if answer.status != 304:
+                    raise _refused(answer.status, await answer.read())
+                return answer
+        except Unreachable as error:
+            raise Ended(Sign.UNANSWERED, str(error)) from None
+
+    async def _read_on(self, body: HttpStream) -> list[Incoming]:
+        """Return some of what a body holds; the last part may be empty.
+
+        Raises:
+            Unreachable: It broke off.
+            MalformedFrame: It cannot be read.
+        """
+        if self._reader.has_rest:
+            messages = self._reader.go_on()
+        else:
+            content = await body.read()
+            self._has_ended = not content
+            messages = self._reader.take(Part(content, self._has_ended))
+        if self._has_ended and not self._reader.amid_frame:
+            self._goes_on = False
+            self._let_go()
+        return messages
+
+    def _let_go(self) -> None:
+        if self._body is not None:
+            self._body.close()
+            self._body = None
 
     async def replay(self) -> AsyncIterator[Sequence[Incoming]]:
         """Yield what one poll brings: what the history holds, or what came while it hung."""
@@ -117,18 +165,23 @@ class LongPollConnection:
             if answer.headers.get("Expires") != TRUSTED_EXPIRES:
                 raise Ended(Sign.GARBLED, "a poll was answered with 304 by another than the push server")
             return
-        part = self._reader.begin(answer.body)
-        if not part:
-            raise Ended(Sign.GARBLED, "a poll was answered with 200 and no message")
-        yield part
-        while self._reader.amid_frame:
+        self._body, is_empty = answer, True
+        while self._body is not None:
+            try:
+                part = await self._read_on(self._body)
+            except Unreachable as error:
+                raise Ended(Sign.UNANSWERED, str(error)) from None
+            if part:
+                is_empty = False
+                yield part
             await self._reader.turn()
-            yield self._reader.go_on()
+        if is_empty:
+            raise Ended(Sign.GARBLED, "a poll was answered with 200 and no message")
 
     async def answered(self) -> bool:
         """Wait as long as an answer that does not hang takes at most."""
         await asyncio.sleep(self._options.catch_up_s)
-        return not self._reader.amid_frame
+        return not self.amid_frame
 
     def resume_after(self, mid: str) -> None:
         """Let the next poll name this mid."""
@@ -137,7 +190,7 @@ class LongPollConnection:
     @property
     def amid_frame(self) -> bool:
         """True if there is more of the body; see ``Connection``."""
-        return self._reader.amid_frame
+        return self._reader.amid_frame or self._body is not None or self._goes_on
 
     def _noted(self, messages: list[Incoming]) -> list[Incoming]:
         """Note from where to poll next."""
@@ -168,7 +221,8 @@ class LongPollConnection:
         """Do nothing: the next poll's mid says what has arrived."""
 
     async def close(self, code: int) -> None:
-        """Do nothing: between two polls there is nothing open."""
+        """Let go of a body that is being read; between two polls there is nothing open."""
+        self._let_go()
 
 
 async def _request(http: HttpSession, verb: str, url: str, timeout_s: float, max_bytes: int) -> HttpAnswer:
@@ -180,8 +234,8 @@ async def _request(http: HttpSession, verb: str, url: str, timeout_s: float, max
         raise Ended(Sign.GARBLED, str(error)) from None
 
 
-def _refused(answer: HttpAnswer) -> Ended:
-    refusal = read_refusal(answer.body) if answer.status == 400 else None
+def _refused(status: int, body: bytes) -> Ended:
+    refusal = read_refusal(body) if status == 400 else None
     if refusal is not None:
         return ended_by_close(refusal)
-    return ended_by_status(answer.status, poll=True)
+    return ended_by_status(status, poll=True)

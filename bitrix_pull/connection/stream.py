@@ -44,6 +44,9 @@ _NO_REPLAY_S = 0.1
 _NO_REPLAY_POLL_S = 5.0
 """The same for a poll, which shows nothing while it hangs, where a replay must come."""
 
+HELD_BACK_S = 1.0
+"""How long what has come of a replay waits for the rest, so that the verdict counts all of it."""
+
 _MISSED_AT_ONCE = 500
 """Messages that were left out from which on they are delivered before more is read."""
 
@@ -203,15 +206,19 @@ class Stream:
         """Take the frame in which the server sends the whole replay, if there is any (protocol §6)."""
         connection, from_start = self.connection, resumption.opening.from_start
         tally = Tally(resumption.opening, from_start=from_start)
+        loop, begun_at = asyncio.get_running_loop(), 0.0
         wanted: list[Incoming] = []
         while True:
             await self._intake.room()
             # What is wanted is not known before the verdict: should the connection end here, it comes again.
             part, others = tally.look(await connection.receive())
-            self._first_frame_begun.set()
+            if not self._first_frame_begun.is_set():
+                self._first_frame_begun.set()
+                begun_at = loop.time()
             wanted += part
             self._take(others, from_start=from_start)
-            if tally.is_full or (tally.seen and not connection.amid_frame):
+            is_late = tally.is_decided and loop.time() - begun_at >= HELD_BACK_S
+            if tally.is_full or is_late or (tally.seen and not connection.amid_frame):
                 break
         is_replay, ended = tally.is_replay, not connection.amid_frame
         self._take(wanted, tally, from_start=from_start, ended=ended, replayed=is_replay)

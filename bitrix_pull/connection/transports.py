@@ -23,7 +23,7 @@ from bitrix_pull.portal.http import HttpSession
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.close_codes import ClientClose
-from bitrix_pull.wire.formats import READERS, WireFormat, format_of
+from bitrix_pull.wire.formats import WireFormat, format_of
 from bitrix_pull.wire.messages import Incoming, Position
 from bitrix_pull.wire.urls import subscription_url
 
@@ -243,7 +243,7 @@ class Transports:
         def url(mid: str | None, position: Position | None) -> str:
             return subscription_url(
                 base,
-                config.subscribed_ids,
+                config.channel_ids,
                 wire_format,
                 mid=mid,
                 position=position,
@@ -251,17 +251,9 @@ class Transports:
                 jwt=config.jwt,
             )
 
-        read = READERS[wire_format]
         if polling:
-            return await LongPollConnection.open(self._http, url, mid, position, read, self._options)
-        websocket = await WebSocketConnection.open(
-            self._http,
-            url(mid, position),
-            read,
-            self._options,
-            replay=mid is not None or position is not None,
-            answers_pings=config.server.version >= 3,
-        )
+            return await LongPollConnection.open(self._http, url, mid, position, wire_format, self._options)
+        websocket = await WebSocketConnection.open(self._http, url(mid, position), wire_format, self._options)
         match wire_format:
             case WireFormat.JSONRPC:
                 return JsonRpcConnection(websocket)

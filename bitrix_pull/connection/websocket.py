@@ -11,26 +11,19 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from bitrix_pull.connection.connector import Connection
 from bitrix_pull.connection.disconnects import Ended, Sign, ended_by_close, ended_by_status
-from bitrix_pull.connection.frame_reader import FrameReader
+from bitrix_pull.connection.frame_reader import FrameReader, Part
 from bitrix_pull.connection.frame_socket import FrameSocket
 from bitrix_pull.connection.sent_frames import SentFrames, require_open
-from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.destinations import AddressRefused, named_server
 from bitrix_pull.portal.http import HttpSession
 from bitrix_pull.portal.portal_clock import date_of
 from bitrix_pull.redaction import quiet_logger
-from bitrix_pull.wire.formats import Read
+from bitrix_pull.wire.formats import WireFormat
 from bitrix_pull.wire.messages import Incoming, Ping
 
 # The addresses in its requests hold channel ids.
 _logger = quiet_logger("connection.websockets")
-
-_TOO_BIG = 1009
-
-OWN_PINGS_S = 90.0
-"""Longest silence after a ping of ours of a server that answers none: it sends its own every
-40 s (protocol §4.1), and one of them may be late."""
 
 _ASKED_AFTER_S = 2.0
 """How long the server may take to read its history, where it has none to send."""
@@ -46,41 +39,28 @@ class _Connect(connect):
 class WebSocketConnection:
     """An open WebSocket to the push server."""
 
-    def __init__(
-        self, socket: FrameSocket, read: Read, options: PullOptions, *, answers_pings: bool = True
-    ) -> None:
+    def __init__(self, socket: FrameSocket, wire_format: WireFormat, options: PullOptions) -> None:
         """Wrap a socket whose handshake is done; use ``open`` instead."""
         self._socket = socket
-        self._reader = FrameReader(read)
+        self._reader = FrameReader(wire_format, options.max_message_bytes)
         self._awaits_first = True
-        self._malformed: MalformedFrame | None = None
         self._options = options
         self._sent = SentFrames(socket, _ended, write_timeout_s=options.ping_timeout_s)
-        timeout_s = options.ping_timeout_s if answers_pings else max(options.ping_timeout_s, OWN_PINGS_S)
-        socket.watch(interval_s=options.ping_interval_s, timeout_s=timeout_s)
+        socket.watch(interval_s=options.ping_interval_s, timeout_s=options.ping_timeout_s)
         response = socket.response
         self.server_unix: float | None = None if response is None else date_of(response.headers)
 
     @classmethod
     async def open(
-        cls,
-        http: HttpSession,
-        url: str,
-        read: Read,
-        options: PullOptions,
-        *,
-        replay: bool = False,
-        answers_pings: bool = True,
+        cls, http: HttpSession, url: str, wire_format: WireFormat, options: PullOptions
     ) -> "WebSocketConnection":
         """Connect and shake hands, within ``options.connect_timeout_s``.
 
         Args:
             http: Knows where connections may go, through which proxy, and what TLS trusts.
             url: A ``ws`` or ``wss`` address.
-            read: Reads the frames.
+            wire_format: What the frames are written in.
             options: Deadlines and limits.
-            replay: True if the first frame may hold all that was missed.
-            answers_pings: False for a server that does not: only its own pings show that it lives.
 
         Raises:
             Ended: The server refused, or nothing answered.
@@ -97,12 +77,15 @@ class WebSocketConnection:
                     ssl=http.tls if url.startswith("wss:") else None,
                     proxy=proxy,
                     compression=None,
-                    max_size=options.max_replay_bytes if replay else options.max_frame_bytes,
+                    # The library gets no more of a message than its head.
+                    max_size=options.max_message_bytes,
                     open_timeout=None,
                     close_timeout=options.close_timeout_s,
                     ping_interval=None,
                     logger=_logger,
-                    create_connection=cast(Any, partial(FrameSocket, max_bytes=options.max_frame_bytes)),
+                    create_connection=cast(
+                        Any, partial(FrameSocket, max_whole_bytes=options.max_message_bytes)
+                    ),
                     **tls_to_proxy,
                 )
         except InvalidStatus as error:
@@ -127,38 +110,33 @@ class WebSocketConnection:
         assert isinstance(socket, FrameSocket)
         if socket.response is not None:
             http.note_date(url, socket.response.headers)
-        return cls(socket, read, options, answers_pings=answers_pings)
+        return cls(socket, wire_format, options)
 
     async def receive(self) -> list[Incoming]:
         """Return what has come, a turn's worth at most; see ``Connection.receive``."""
         reader, socket = self._reader, self._socket
         if reader.is_due:
             await reader.turn()
-        if self._malformed is not None:
-            raise self._malformed
-        if reader.amid_frame:
+        if reader.has_rest:
             return reader.go_on()
-        try:
-            frame = socket.take_frame()
-            if frame is None:
-                frame = await socket.next_frame()
-        except ConnectionClosed as closed:
-            if socket.silent:
-                raise self.dead("the push server did not answer a ping") from None
-            raise _ended(closed) from None
-        messages = reader.begin(frame)
+        is_alone = self._awaits_first or reader.amid_frame
+        frame = socket.take_frame()
+        messages = reader.take(await self._next_frame() if frame is None else frame)
         if self._awaits_first:
             # A server of version 5 may ask whether we are there before it replays.
-            self._awaits_first = all(type(message) is Ping for message in messages)
-            return messages
-        while not reader.is_due and (frame := socket.take_frame()) is not None:
-            try:
-                messages += reader.begin(frame)
-            except MalformedFrame as error:
-                # What came before it is sound.
-                self._malformed = error
-                break
+            self._awaits_first = not reader.amid_frame and all(type(message) is Ping for message in messages)
+        if not is_alone:
+            while not (reader.is_due or reader.amid_frame) and (frame := socket.take_frame()) is not None:
+                reader.take_more(messages, frame)
         return messages
+
+    async def _next_frame(self) -> bytes | Part:
+        try:
+            return await self._socket.next_frame()
+        except ConnectionClosed as closed:
+            if self._socket.silent:
+                raise self.dead("the push server did not answer a ping") from None
+            raise _ended(closed) from None
 
     async def answered(self) -> bool:
         """Ping the server, and wait for its answer; see ``Connection.answered``."""
@@ -280,14 +258,9 @@ async def first_frame(connection: Connection) -> AsyncIterator[Sequence[Incoming
 
 def _ended(closed: ConnectionClosed) -> Ended:
     if closed.sent is not None and closed.rcvd is None:
-        # The library found a protocol error or a frame over the limit, and said so.
-        code = closed.sent.code
-        what = (
-            "a frame over the limit (max_frame_bytes, max_replay_bytes)"
-            if code == _TOO_BIG
-            else f"unusable data (close code {code})"
-        )
-        return Ended(Sign.GARBLED, f"{what} from the push server")
+        # The library found a protocol error, and said so.
+        text = f"unusable data (close code {closed.sent.code}) from the push server"
+        return Ended(Sign.GARBLED, text)
     if closed.rcvd is None:
         return ended_by_close(None)
     return ended_by_close(closed.rcvd.code, closed.rcvd.reason)

@@ -7,8 +7,8 @@ from types import CoroutineType
 from typing import Any, Final
 
 from bitrix_pull.dispatch.dependencies import Arguments
-from bitrix_pull.dispatch.policy import full_name_of, is_async
-from bitrix_pull.dispatch.registry import AnyCallback, Context, Handler, Middleware
+from bitrix_pull.dispatch.policy import is_async
+from bitrix_pull.dispatch.registry import AnyCallback, Context, Middleware
 from bitrix_pull.events import Event
 from bitrix_pull.redaction import get_logger
 
@@ -20,28 +20,26 @@ def chained(
     callback: AnyCallback,
     arguments: Arguments,
     base: Mapping[str, Any],
-    handler: Handler,
+    handler: str,
 ) -> Callable[[Any], Awaitable[object]]:
     """Return what calls a handler within its middleware.
 
     Args:
         middleware: From the outermost to the innermost.
-        callback: What is called in the end.
+        callback: The handler's function.
         arguments: Where its arguments come from.
         base: What the context of each event begins as.
-        handler: The handler that it is for.
+        handler: The handler's name.
     """
     # Many events go through here: each costs a coroutine for this, one for each middleware and
     # that of the handler, and one call between them.
     callbacks: list[Any] = [item.callback for item in middleware]
     first, last, depth = callbacks[0], len(callbacks) - 1, len(callbacks)
     begin = _beginning(callback, arguments)
-    full_name = full_name_of(handler.callback)
     told: set[int] = set()
 
     async def run(event: Any) -> object:
-        context = Context(base)
-        context.handler = full_name
+        context = dict(base)
         # The coroutines that call_next has made, from that of the outermost middleware on.
         begun: list[Any] = []
         result = await first(event, partial(go_on, 0, event, context, begun), context)
@@ -51,7 +49,7 @@ def chained(
         stopper = _stopper(middleware, begun)
         if stopper not in told:
             told.add(stopper)
-            _tell_stopped(middleware[stopper].name, event, handler.name)
+            _tell_stopped(middleware[stopper].name, event, handler)
         return result
 
     def go_on(place: int, came: Event, context: Context, begun: list[Any], event: Any) -> object:

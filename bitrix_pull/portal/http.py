@@ -43,6 +43,42 @@ class HttpAnswer:
     body: bytes = field(repr=False)
 
 
+class HttpStream:
+    """An HTTP answer that is read as it comes.
+
+    Attributes:
+        status: Its status.
+        headers: Its headers.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, host: str, silence_s: float) -> None:
+        """Read an answer that has begun; ``HttpSession.open`` makes it."""
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self._response = response
+        self._host = host
+        self._silence_s = silence_s
+
+    async def read(self) -> bytes:
+        """Return what has come, and wait if that is nothing; b"" at the end. Cancelling it loses nothing.
+
+        Raises:
+            Unreachable: It broke off, or fell silent.
+        """
+        try:
+            async with asyncio.timeout(self._silence_s):
+                return await self._response.content.readany()
+        except TimeoutError:
+            what = f"nothing more came for {self._silence_s:g} s"
+        except (aiohttp.ClientError, OSError):
+            what = "the connection broke"
+        raise Unreachable(f"{self._host} did not answer to the end: {what}") from None
+
+    def close(self) -> None:
+        """Let go of it; the connection is used again if it was read to the end."""
+        self._response.release()
+
+
 async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
     """Keep aiohttp from repeating a GET whose connection broke.
 
@@ -171,44 +207,82 @@ class HttpSession:
             Unreachable: No complete HTTP answer came in time.
             AnswerTooLarge: The body is larger than ``max_bytes``.
         """
-        host = named_server(url)
-        session, proxy = await self._session(), self.proxy_for(url)
-        proxy_address, proxy_headers = _told_apart(proxy)
-        through_tunnel = url.startswith("https:")
+        timeout = aiohttp.ClientTimeout(total=timeout_s, connect=self._options.connect_timeout_s)
         try:
-            if self._given is not None and proxy is None and not _has_own_way(self._given, url):
-                await self._check_ahead(url)
-            async with session.request(
-                verb,
-                url,
-                data=body,
-                params=query,
-                headers={
-                    "User-Agent": "bitrix_pull",
-                    **(headers or {}),
-                    **({} if through_tunnel else proxy_headers),
-                },
-                allow_redirects=False,
-                raise_for_status=False,
-                proxy=proxy_address,
-                proxy_headers=proxy_headers if through_tunnel else None,
-                # A given session has a context of its own, which True leaves in force.
-                ssl=True if self._given is not None and self._options.ssl is None else self.tls,
-                middlewares=(_once,) if verb == "GET" else None,
-                timeout=aiohttp.ClientTimeout(total=timeout_s, connect=self._options.connect_timeout_s),
-            ) as response:
+            async with await self._send(verb, url, timeout, body, query, headers) as response:
                 content = bytearray()
                 async for chunk in response.content.iter_any():
                     content += chunk
                     if len(content) > max_bytes:
-                        raise AnswerTooLarge(f"the answer of {host} is larger than {max_bytes} bytes")
-                self.note_date(url, response.headers)
+                        raise AnswerTooLarge(
+                            f"the answer of {named_server(url)} is larger than {max_bytes} bytes"
+                        )
                 return HttpAnswer(response.status, response.headers, bytes(content))
         except (aiohttp.ClientError, OSError) as error:
-            # aiohttp's errors can hold the address with its query: keep a cause of our own.
-            raise Unreachable(
-                f"{host} did not answer: {self._cause(error, timeout_s)}", unsent=isinstance(error, _UNSENT)
-            ) from None
+            raise self._unreachable(url, error, timeout_s) from None
+
+    async def open(self, verb: str, url: str, *, timeout_s: float, silence_s: float) -> "HttpStream":
+        """Send one request, once, and return the answer when it begins. Redirects are not followed.
+
+        Args:
+            verb: "GET" or the like.
+            url: Where to. Error texts name its host only.
+            timeout_s: Deadline for the answer to begin.
+            silence_s: The longest time without any of it after that.
+
+        Raises:
+            Unreachable: No HTTP answer began in time.
+        """
+        timeout = aiohttp.ClientTimeout(total=None, connect=self._options.connect_timeout_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await self._send(verb, url, timeout)
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._unreachable(url, error, timeout_s) from None
+        return HttpStream(response, named_server(url), silence_s)
+
+    async def _send(
+        self,
+        verb: str,
+        url: str,
+        timeout: aiohttp.ClientTimeout,
+        body: bytes | None = None,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> aiohttp.ClientResponse:
+        session, proxy = await self._session(), self.proxy_for(url)
+        proxy_address, proxy_headers = _told_apart(proxy)
+        through_tunnel = url.startswith("https:")
+        if self._given is not None and proxy is None and not _has_own_way(self._given, url):
+            await self._check_ahead(url)
+        response = await session.request(
+            verb,
+            url,
+            data=body,
+            params=query,
+            headers={
+                "User-Agent": "bitrix_pull",
+                **(headers or {}),
+                **({} if through_tunnel else proxy_headers),
+            },
+            allow_redirects=False,
+            raise_for_status=False,
+            proxy=proxy_address,
+            proxy_headers=proxy_headers if through_tunnel else None,
+            # A given session has a context of its own, which True leaves in force.
+            ssl=True if self._given is not None and self._options.ssl is None else self.tls,
+            middlewares=(_once,) if verb == "GET" else None,
+            timeout=timeout,
+        )
+        self.note_date(url, response.headers)
+        return response
+
+    def _unreachable(self, url: str, error: Exception, timeout_s: float) -> Unreachable:
+        """Say why nothing answered: aiohttp's errors can hold the address with its query."""
+        return Unreachable(
+            f"{named_server(url)} did not answer: {self._cause(error, timeout_s)}",
+            unsent=isinstance(error, _UNSENT),
+        )
 
     def note_date(self, url: str, headers: Mapping[str, str]) -> None:
         """Let the clock hear what an answer says of the time."""

@@ -5,6 +5,8 @@ from enum import Enum
 
 from bitrix_pull.wire import jsonrpc, protobuf, text
 from bitrix_pull.wire.messages import Incoming
+from bitrix_pull.wire.parts import PartReader, jsonrpc_parts, text_parts
+from bitrix_pull.wire.protobuf_parts import ProtobufParts
 
 
 class WireFormat(Enum):
@@ -40,3 +42,11 @@ READERS: dict[WireFormat, Read] = {
     WireFormat.PROTOBUF: protobuf.read,
     WireFormat.JSONRPC: jsonrpc.read,
 }
+
+PART_READERS: dict[WireFormat, Callable[[int], PartReader]] = {
+    WireFormat.TEXT: text_parts,
+    WireFormat.JSON: text_parts,
+    WireFormat.PROTOBUF: ProtobufParts,
+    WireFormat.JSONRPC: jsonrpc_parts,
+}
+"""Makes what reads a frame while it comes, whose messages may have so many bytes."""

@@ -30,7 +30,7 @@ BODY_GROWTH = 12
 FRAME_GROWTH = 16
 """The same for a frame of many messages, whose keys are always the same and so cost less."""
 
-_MESSAGE_BYTES_MIN = 48
+MESSAGE_BYTES_MIN = 48
 """Bytes of the shortest protobuf message that says anything: an id, a module, a command."""
 
 
@@ -75,7 +75,7 @@ def refuse_crowded(batch: bytes) -> None:
     Raises:
         MalformedFrame: It is one, or it is not even a ``ResponseBatch``.
     """
-    limit = left = len(batch) // _MESSAGE_BYTES_MIN
+    limit = left = len(batch) // MESSAGE_BYTES_MIN
     # Each response, message and status begins with this byte: few of it, few of them. The
     # next one is found far sooner than all are counted.
     at = batch.find(b"\x0a")

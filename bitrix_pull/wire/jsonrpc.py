@@ -1,7 +1,7 @@
 """JSON-RPC 2.0 over WebSocket text frames, version 5 and up (protocol §4.3)."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import orjson
@@ -34,7 +34,7 @@ METHOD_NOT_FOUND = -32601
 REQUESTS_MAX = 100
 """Requests in one frame that this client does not know and yet answers."""
 
-_HEAD = re.compile(
+HEAD = re.compile(
     rb'\[?\{"jsonrpc":\s*"2\.0",\s*"method":\s*"incoming\.message",\s*"params":\s*\{"mid":\s*"(\d{26})"'
 )
 """How the server begins a message."""
@@ -43,6 +43,7 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 
 _SECOND = b',{"jsonrpc":'
 """How the second message of an array begins."""
+BETWEEN = re.compile(re.escape(_SECOND))
 
 
 def read(frame: bytes) -> Iterator[Incoming]:
@@ -56,25 +57,38 @@ def read(frame: bytes) -> Iterator[Incoming]:
     if len(frame) <= len(PING) and frame in _BARE:
         yield from _BARE[frame]
         return
-    is_array = frame.startswith(b"[")
-    if len(frame) > LIGHT_BYTES and is_dense(frame, FRAME_GROWTH if is_array else BODY_GROWTH):
-        # Where one message ends and the next begins could only be told by reading it all.
-        head = _HEAD.match(frame)
-        if head is None:
-            raise MalformedFrame(f"a frame of {len(frame)} bytes is far too dense")
-        yield Malformed(head[1].decode(), TOO_DENSE)
-        return
-    second = frame.find(_SECOND) if is_array else -1
-    parse = parser_for(frame, second if second > 0 else len(frame))
     try:
-        content: Any = orjson.loads(frame) if parse is orjson.loads else _parse_leniently(frame)
+        messages = parse(frame)
     except ValueError:
         # The parser's own error holds the frame.
         raise MalformedFrame(f"a frame of {len(frame)} bytes is no usable JSON") from None
+    yield from messages
+
+
+def parse(frame: bytes) -> Iterable[Incoming]:
+    """Read requests and replies, singly or in an array.
+
+    Raises:
+        ValueError: The bytes are no JSON.
+        MalformedFrame: They are far too dense.
+    """
+    is_array = frame.startswith(b"[")
+    if len(frame) > LIGHT_BYTES and is_dense(frame, FRAME_GROWTH if is_array else BODY_GROWTH):
+        # Where one message ends and the next begins could only be told by reading it all.
+        head = HEAD.match(frame)
+        if head is None:
+            raise MalformedFrame(f"a frame of {len(frame)} bytes is far too dense")
+        return [Malformed(head[1].decode(), TOO_DENSE)]
+    second = frame.find(_SECOND) if is_array else -1
+    parse = parser_for(frame, second if second > 0 else len(frame))
+    content: Any = orjson.loads(frame) if parse is orjson.loads else _parse_leniently(frame)
     items: list[dict[str, Any]] = content
     if type(content) is not list:
         items = [content]
-    size = len(frame) // max(len(items), 1)
+    return _read_items(items, len(frame) // max(len(items), 1))
+
+
+def _read_items(items: list[dict[str, Any]], size: int) -> Iterator[Incoming]:
     unknown = 0
     for item in items:
         params: dict[str, Any] | None = item.get("params") if type(item) is dict else None

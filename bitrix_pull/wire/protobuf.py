@@ -75,6 +75,20 @@ def read(frame: bytes) -> Iterator[Incoming]:
         )
 
 
+def wrapped(fields: bytes | bytearray, depth: int) -> bytes:
+    """Return a ``ResponseBatch`` of what stands so deep in one: 1 in a response, 2 among its messages."""
+    batch = bytes(fields)
+    for _ in range(depth):
+        batch = b"".join([_LAYER, _varint(len(batch)), batch])
+    return batch
+
+
+MID_BYTES = 13
+"""A message's id."""
+
+_LAYER = b"\x0a"
+"""The tag of ``ResponseBatch.responses``, and of ``Response.outgoingMessages``."""
+
 _SENDERS = {push_pb2.Sender(type=push_pb2.BACKEND).SerializeToString(): BACKEND_SENDER, b"": UNKNOWN_SENDER}
 """Senders that can be told by their bytes: nearly all of them."""
 

@@ -43,11 +43,11 @@ _TO_CLOSING = re.compile(
     re.DOTALL,
 )
 _BOUNDARY = re.compile(CLOSING + rb"\s*(?=" + OPENING + rb")")
-_HEAD = re.compile(rb'\{"id":\d+,"mid":"(\d{26})"')
+HEAD = re.compile(rb'\{"id":\d+,"mid":"(\d{26})"')
 """How the server begins an envelope; legible also where a body that is no JSON spoilt the rest."""
 _SECOND = b',{"id":'
 """How the second message of an array begins."""
-_BETWEEN = re.compile(rb',(?=\{"id":\d+,"mid":"\d{26}")')
+BETWEEN = re.compile(rb',(?=\{"id":\d+,"mid":"\d{26}")')
 
 
 def read(frame: bytes) -> Iterable[Incoming]:
@@ -64,26 +64,35 @@ def read(frame: bytes) -> Iterable[Incoming]:
     return _read_envelopes(_envelopes(frame, start))
 
 
+def parse_array(frame: bytes) -> Iterable[Incoming]:
+    """Read an array of messages none of which is spoilt.
+
+    Raises:
+        ValueError: The bytes are no JSON.
+        MalformedFrame: They are far too dense.
+    """
+    if is_dense(frame, FRAME_GROWTH) and (head := HEAD.match(frame, 1)):
+        # Where one message ends and the next begins could only be told by reading it all.
+        return [Malformed(head[1].decode(), TOO_DENSE)]
+    refuse_dense(frame)
+    second = frame.find(_SECOND)
+    envelopes: list[object] = parser_for(frame, second if second > 0 else len(frame))(frame)
+    # The share of the frame is close enough for what a message weighs in the inbox.
+    size = len(frame) // max(len(envelopes), 1)
+    return _read_envelopes(zip(envelopes, repeat(size)))
+
+
 def _read_array(frame: bytes) -> Iterator[Incoming]:
     """Read an array of messages.
 
     Raises:
         MalformedFrame: The bytes are none.
     """
-    if is_dense(frame, FRAME_GROWTH) and (head := _HEAD.match(frame, 1)):
-        # Where one message ends and the next begins could only be told by reading it all.
-        yield Malformed(head[1].decode(), TOO_DENSE)
-        return
-    refuse_dense(frame)
     try:
-        second = frame.find(_SECOND)
-        envelopes: list[object] = parser_for(frame, second if second > 0 else len(frame))(frame)
+        messages = parse_array(frame)
     except ValueError:
-        yield from _read_envelopes(_pieces(frame))
-        return
-    # The share of the frame is close enough for what a message weighs in the inbox.
-    size = len(frame) // max(len(envelopes), 1)
-    yield from _read_envelopes(zip(envelopes, repeat(size)))
+        messages = _read_envelopes(_pieces(frame))
+    yield from messages
 
 
 def _envelopes(frame: bytes, start: int) -> Iterator[tuple[object, int]]:
@@ -144,11 +153,11 @@ def _pieces(frame: bytes) -> Iterator[tuple[object, int]]:
     Raises:
         MalformedFrame: This is no array of messages.
     """
-    if not (frame.startswith(b"[") and frame.endswith(b"]") and _HEAD.match(frame, 1)):
+    if not (frame.startswith(b"[") and frame.endswith(b"]") and HEAD.match(frame, 1)):
         # The parser's own error holds the frame.
         raise MalformedFrame(f"a frame of {len(frame)} bytes is no JSON") from None
     parse = _parser(frame, len(frame))
-    for piece in _BETWEEN.split(frame[1:-1]):
+    for piece in BETWEEN.split(frame[1:-1]):
         try:
             yield parse(piece), len(piece)
         except ValueError:
@@ -156,7 +165,7 @@ def _pieces(frame: bytes) -> Iterator[tuple[object, int]]:
 
 
 def _spoilt(frame: bytes, start: int) -> Malformed:
-    head = _HEAD.match(frame, start)
+    head = HEAD.match(frame, start)
     return Malformed(head[1].decode() if head else "", "a message of a text frame is no JSON")
 
 

@@ -18,12 +18,13 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
+from bitrix_pull.connection.frame_reader import Part
 from bitrix_pull.connection.frame_socket import FrameSocket
 from tests import virtual_time
 from tests.internet.stand import CERTIFICATE, proving
 
-MAX_BYTES = 70_000
-FIRST_MAX_BYTES = 90_000
+WHOLE_BYTES = 70_000
+LIBRARY_BYTES = 1_000
 
 
 class Link(asyncio.Transport):
@@ -68,8 +69,8 @@ class Opened:
 
     def __init__(self) -> None:
         self.server = ServerProtocol()
-        protocol = ClientProtocol(parse_uri("ws://127.0.0.1/"), max_size=FIRST_MAX_BYTES)
-        self.socket = FrameSocket(protocol, max_bytes=MAX_BYTES)
+        protocol = ClientProtocol(parse_uri("ws://127.0.0.1/"), max_size=LIBRARY_BYTES)
+        self.socket = FrameSocket(protocol, max_whole_bytes=WHOLE_BYTES)
         self.link = Link()
         self.socket.connection_made(self.link)
 
@@ -109,8 +110,17 @@ class Opened:
     def taken(self) -> list[bytes]:
         """Return the messages that have come."""
         messages: list[bytes] = []
-        while (message := self.socket.take_frame()) is not None:
-            messages.append(message)
+        begun = b""
+        while (taken := self.socket.take_frame()) is not None:
+            if isinstance(taken, Part):
+                begun += taken.content
+                if taken.is_last:
+                    messages.append(begun)
+                    begun = b""
+            else:
+                assert not begun
+                messages.append(taken)
+        assert not begun
         return messages
 
 
@@ -130,7 +140,8 @@ def message(content: bytes, *, text: bool, pieces: int) -> bytes:
 
 
 SIZES = st.one_of(
-    st.integers(0, 300), st.sampled_from([125, 126, 127, 128, 65_535, 65_536, 65_537, MAX_BYTES])
+    st.integers(0, 300),
+    st.sampled_from([125, 126, 127, 128, 65_535, 65_536, 65_537, WHOLE_BYTES, WHOLE_BYTES + 1, 300_000]),
 )
 MESSAGES = st.tuples(SIZES, st.booleans(), st.integers(1, 3))
 PINGS = st.sampled_from([Opcode.PING, Opcode.PONG])
@@ -168,8 +179,8 @@ async def test_every_message_comes_whole_and_in_order_however_the_bytes_are_cut(
     ("wrong", "code"),
     [
         pytest.param(Frame(Opcode.TEXT, b"masked").serialize(mask=True), 1002, id="masked"),
-        pytest.param(frame(Opcode.BINARY, b"x" * (MAX_BYTES + 1)), 1009, id="too large"),
-        pytest.param(message(b"x" * (MAX_BYTES + 1), text=True, pieces=2), 1009, id="too large in pieces"),
+        pytest.param(b"\x89\x7e\x00\x7e" + b"x" * 126, 1002, id="a long ping"),
+        pytest.param(b"\xc2\x01x", 1002, id="compressed"),
         pytest.param(
             frame(Opcode.TEXT, b"begun", fin=False) + frame(Opcode.TEXT, b"another"), 1002, id="in between"
         ),
@@ -185,21 +196,56 @@ async def test_what_is_wrong_ends_the_connection_with_its_code(wrong: bytes, cod
     await opened.handshake
     socket = opened.socket
     assert socket.take_frame() == b"good"
-    assert socket.take_frame() is None
+    begun = b""
+    while (part := socket.take_frame()) is not None:
+        assert isinstance(part, Part)
+        assert not part.is_last
+        begun += part.content
+    assert begun in (b"", b"begun")
     with pytest.raises(ConnectionClosed) as closed:
         await socket.next_frame()
     assert closed.value.sent is not None
     assert closed.value.sent.code == code
 
 
-async def test_only_the_first_message_may_be_as_large_as_a_replay() -> None:
+async def test_a_message_that_is_larger_than_everything_comes_part_by_part() -> None:
     opened = Opened()
-    first = b"x" * FIRST_MAX_BYTES
-    await opened.bring(await opened.shake_hands() + frame(Opcode.BINARY, first), [])
-    assert opened.socket.take_frame() == first
-    await opened.bring(frame(Opcode.BINARY, first), [])
-    with pytest.raises(ConnectionClosed):
-        await opened.socket.next_frame()
+    await opened.open()
+    content = bytes(range(256)) * 40_000
+    data = frame(Opcode.BINARY, content)
+    came = bytearray()
+    for at in range(0, len(data), 100_000):
+        opened.bring_at_once(data[at : at + 100_000])
+        assert not opened.link.is_paused
+        while (part := opened.socket.take_frame()) is not None:
+            assert isinstance(part, Part)
+            came += part.content
+            assert part.is_last == (len(came) == len(content))
+    assert came == content
+
+
+async def test_parts_that_nobody_reads_stop_the_reading() -> None:
+    opened = Opened()
+    await opened.open()
+    opened.bring_at_once(frame(Opcode.BINARY, b"x" * 1_000_000)[:400_000])
+    assert opened.link.is_paused
+    opened.socket.take_frame()
+    assert not opened.link.is_paused
+
+
+async def test_a_large_message_that_comes_during_the_closing_does_not_hold_it_up() -> None:
+    opened = Opened()
+    await opened.open()
+    large = frame(Opcode.BINARY, b"x" * 300_000)
+    opened.bring_at_once(large[:1_000])
+    closing = asyncio.create_task(opened.socket.close())
+    await asyncio.sleep(0)
+    opened.bring_at_once(large[1_000:] + large + frame(Opcode.CLOSE, b"\x03\xe8"))
+    opened.socket.eof_received()
+    opened.socket.connection_lost(None)
+    await closing
+    assert opened.socket.close_code == 1000
+    assert opened.socket.take_frame() is None
 
 
 async def test_what_comes_after_a_close_frame_is_no_message() -> None:
@@ -261,7 +307,7 @@ def test_a_large_frame_that_comes_slowly_is_a_sign_of_life() -> None:
         opened = Opened()
         await opened.open()
         opened.socket.watch(interval_s=10, timeout_s=5)
-        content = frame(Opcode.BINARY, b"x" * MAX_BYTES)
+        content = frame(Opcode.BINARY, b"x" * 70_000)
         for at in range(0, len(content), 8_000):
             opened.bring_at_once(content[at : at + 8_000])
             await asyncio.sleep(4)
@@ -284,7 +330,7 @@ async def test_a_burst_over_tls_comes_whole() -> None:
     trusting.check_hostname = False
     async with serve(burst, "127.0.0.1", 0, ssl=proving(), ping_interval=None) as server:
         port = next(iter(server.sockets)).getsockname()[1]
-        create: Any = partial(FrameSocket, max_bytes=MAX_BYTES)
+        create: Any = partial(FrameSocket, max_whole_bytes=WHOLE_BYTES)
         socket = await connect(
             f"wss://127.0.0.1:{port}", ssl=trusting, proxy=None, compression=None, create_connection=create
         )

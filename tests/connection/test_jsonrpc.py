@@ -16,7 +16,7 @@ from bitrix_pull.errors import CallRefused, CallTimeout
 from bitrix_pull.events import PullEvent
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.http import HttpSession
-from bitrix_pull.wire.jsonrpc import read
+from bitrix_pull.wire.formats import WireFormat
 from bitrix_pull.wire.messages import Incoming
 from tests import virtual_time
 
@@ -30,7 +30,7 @@ async def connection_to(play: Play) -> AsyncIterator[JsonRpcConnection]:
         port = next(iter(server.sockets)).getsockname()[1]
         options = PullOptions()
         websocket = await WebSocketConnection.open(
-            HttpSession(options), f"ws://127.0.0.1:{port}", read, options
+            HttpSession(options), f"ws://127.0.0.1:{port}", WireFormat.JSONRPC, options
         )
         connection = JsonRpcConnection(websocket)
         try:

@@ -287,3 +287,78 @@ def test_a_page_that_echoes_the_address_leaks_nothing(caplog: pytest.LogCaptureF
 
     virtual_time.run(main)
     assert CANARY not in caplog.text
+
+
+# -- bodies that take their time -------------------------------------------------------
+
+
+def trickling(*polls: tuple[bytes, float], stalls: bool = False) -> Callable[..., Any]:
+    """Return a server that answers each poll in turn with these bytes, in so many seconds."""
+    left = list(polls)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        if request.startswith(b"OPTIONS"):
+            writer.write(http_answer(200))
+            return
+        if not left:
+            await reader.read()
+            return
+        content, seconds = left.pop(0)
+        step = max(len(content) // 100, 1)
+        for at in range(0, len(content), step):
+            writer.write(content[at : at + step])
+            await writer.drain()
+            await asyncio.sleep(seconds / 100)
+        if stalls:
+            await reader.read()
+
+    return answer
+
+
+def run_trickle(server: Callable[..., Any], main: Callable[[Listener], Any], **options: Any) -> None:
+    async def trickle() -> None:
+        async with tcp_server(server) as address:
+            portal = StandInPortal(long_polling=f"http://{address}/sub/")
+            async with running(listener_of(portal, transport="long_polling", **options)) as listener:
+                await main(listener)
+
+    virtual_time.run(trickle)
+
+
+def test_a_body_may_take_minutes_and_what_has_come_of_it_is_delivered() -> None:
+    async def main(listener: Listener) -> None:
+        await asyncio.sleep(150)
+        assert 150 <= len(listener.events) <= 250
+        await listener.received(400)
+        assert listener.numbers == list(range(1, 401))
+        assert listener.health().connects == 1
+        assert State.BACKOFF not in listener.states
+
+    run_trickle(trickling((ok(*range(1, 401)), 300.0)), main)
+
+
+def test_a_body_that_breaks_off_is_gone_on_with() -> None:
+    polls = ScriptedPolls(ok(*range(1, 101))[:-3_000], ok(*range(60, 101)))
+
+    async def main(listener: Listener) -> None:
+        await listener.received(100)
+        assert sorted(set(listener.numbers)) == list(range(1, 101))
+        assert polls.mids[1] > mid(50)
+        assert listener.health().connects == 1
+        assert State.BACKOFF not in listener.states
+
+    run_trickle(polls, main)
+
+
+def test_a_body_that_falls_silent_is_given_up() -> None:
+    async def main(listener: Listener) -> None:
+        loop = asyncio.get_running_loop()
+        await listener.received(10)
+        silent_at = loop.time()
+        await listener.reached(State.BACKOFF)
+        # Once with what has come, once without anything new.
+        assert 15 <= loop.time() - silent_at <= 31
+
+    spoilt = ok(*range(1, 21))[:-600]
+    run_trickle(trickling((spoilt, 1.0), (spoilt[:300], 1.0), stalls=True), main)

@@ -14,8 +14,9 @@ from bitrix_pull.errors import CallTimeout, Unreachable
 from bitrix_pull.events import PullEvent
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.http import HttpSession
-from bitrix_pull.wire import protobuf, push_pb2
+from bitrix_pull.wire import push_pb2
 from bitrix_pull.wire.channel_ids import PublicChannel
+from bitrix_pull.wire.formats import WireFormat
 from bitrix_pull.wire.messages import Incoming
 from tests import virtual_time
 from tests.connection.stand_ins import protobuf_frame
@@ -56,7 +57,9 @@ async def connection_to(play: Play) -> AsyncIterator[tuple[ProtobufConnection, l
     received: list[Incoming] = []
     async with serve(play, "127.0.0.1", 0, ping_interval=None) as server:
         port = next(iter(server.sockets)).getsockname()[1]
-        websocket = await WebSocketConnection.open(http, f"ws://127.0.0.1:{port}", protobuf.read, options)
+        websocket = await WebSocketConnection.open(
+            http, f"ws://127.0.0.1:{port}", WireFormat.PROTOBUF, options
+        )
         connection = ProtobufConnection(websocket)
 
         async def read() -> None:

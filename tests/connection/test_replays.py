@@ -3,8 +3,7 @@
 import asyncio
 from typing import Any
 
-from bitrix_pull import Continuity, State
-from bitrix_pull.connection.disconnects import Ended, Sign
+from bitrix_pull import Continuity, Gap, MessageDropped
 from tests import virtual_time
 from tests.connection.listening import Listener, running
 from tests.connection.stand_ins import (
@@ -68,21 +67,49 @@ def test_a_large_replay_is_one_replay() -> None:
     virtual_time.run(main)
 
 
-def test_a_replay_may_be_larger_than_a_frame_and_what_follows_may_not() -> None:
-    server = Replaying(protobuf_frame(2, padding_bytes=2 * MIB), protobuf_frame(3, padding_bytes=2 * MIB))
+def test_frames_of_any_size_arrive_and_what_is_too_large_in_them_is_told() -> None:
+    too_large = protobuf_frame(40, padding_bytes=2 * MIB)
+    replay = protobuf_frame(*range(2, 40), padding_bytes=MIB // 2) + too_large + protobuf_frame(41)
+    live = protobuf_frame(*range(42, 52), padding_bytes=MIB // 2)
+    assert len(replay) > 20 * MIB
+    server = Replaying(replay, live)
 
     async def main() -> None:
         async with tcp_server(server.answer) as address, running(listener_on(address)) as listener:
-            await listener.received(2)
-            assert listener.state is State.LIVE
-            async with asyncio.timeout(60):
-                while not isinstance(error := _last_error(listener), Ended) or error.sign is not Sign.GARBLED:
-                    await asyncio.sleep(0.05)
-            assert listener.numbers == [1, 2]
+            await listener.received(50)
+            assert listener.numbers == [*range(1, 40), *range(41, 52)]
+            assert listener.health().connects == 2
+            (dropped,) = (notice for notice in listener.heard if isinstance(notice, MessageDropped))
+            assert dropped.mid.endswith("40")
 
     virtual_time.run(main)
 
 
-def _last_error(listener: Listener) -> Exception | None:
-    errors = [error for notice in listener.heard if (error := getattr(notice, "error", None)) is not None]
-    return errors[-1] if errors else None
+def test_a_replay_that_breaks_off_has_brought_what_came_of_it() -> None:
+    replay = protobuf_frame(*range(2, 40), padding_bytes=MIB // 4)
+
+    async def main() -> None:
+        async with tcp_server(answer) as address, running(listener_on(address)) as listener:
+            await listener.received(40)
+            assert sorted(listener.numbers) == [1, *range(2, 40), 50]
+            assert not any(isinstance(notice, Gap) for notice in listener.heard)
+
+    cut = Replaying(replay, b"")
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if cut.connections < 1:
+            return await cut.answer(reader, writer)
+        cut.connections += 1
+        peer = WebSocketPeer(reader, writer)
+        await peer.accept()
+        if cut.connections > 2:
+            peer.send(protobuf_frame(*range(20, 40), 50, padding_bytes=MIB // 4))
+            peer.flush()
+            return await peer.serve()
+        peer.send(protobuf_frame(1) + replay)
+        writer.write(peer.take_ready()[: len(replay) * 3 // 4])
+        await writer.drain()
+        await asyncio.sleep(2)
+        return writer.close()
+
+    virtual_time.run(main)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bitrix_pull import PullEvent, State, StateChanged
+from bitrix_pull import MessageDropped, PullEvent, State, StateChanged
 from bitrix_pull.connection.disconnects import Ended, Sign
 from bitrix_pull.emulator import Emulator
 from tests import virtual_time
@@ -251,16 +251,24 @@ def after_handshake(act: Callable[[WebSocketPeer], None]) -> Answer:
     return answer
 
 
-def test_a_frame_over_the_limit_ends_the_connection_and_says_so() -> None:
-    answer = after_handshake(lambda peer: peer.send(protobuf_frame(1, padding_bytes=20_000)))
+def test_a_message_over_the_limit_is_left_out_and_told_and_the_connection_stays() -> None:
+    def act(peer: WebSocketPeer) -> None:
+        peer.send(protobuf_frame(1, padding_bytes=20_000) + protobuf_frame(2))
+        peer.send(protobuf_frame(3, padding_bytes=20_000))
+        peer.send(protobuf_frame(4))
 
     async def main() -> None:
-        async with tcp_server(answer) as address, running(limited(address)) as listener:
-            assert "max_frame_bytes" in str(await first_failure(listener))
-            assert listener.events == []
+        async with tcp_server(after_handshake(act)) as address, running(limited(address)) as listener:
+            await listener.received(2)
+            assert listener.numbers == [2, 4]
+            dropped = [notice for notice in listener.heard if isinstance(notice, MessageDropped)]
+            assert [int(notice.mid[10:]) for notice in dropped] == [1, 3]
+            assert "max_message_bytes" in dropped[0].reason
+            assert listener.health().malformed == 2
+            assert listener.health().connects == 1
 
     def limited(address: str) -> Listener:
-        return listener_on(address, max_frame_bytes=10_000)
+        return listener_on(address, max_message_bytes=10_000)
 
     virtual_time.run(main)
 

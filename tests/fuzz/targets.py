@@ -36,7 +36,7 @@ from bitrix_pull.portal.token_files import read_tokens, write_tokens
 from bitrix_pull.portal.tokens import Tokens
 from bitrix_pull.wire.channel_ids import PublicChannel, channel_key
 from bitrix_pull.wire.close_codes import read_refusal
-from bitrix_pull.wire.formats import READERS, WireFormat
+from bitrix_pull.wire.formats import PART_READERS, READERS, WireFormat
 from bitrix_pull.wire.messages import Control, Incoming, Malformed, Position
 from bitrix_pull.wire.urls import publication_url, subscription_url
 from tests.fuzz import seeds
@@ -85,6 +85,33 @@ def _reader(wire_format: WireFormat) -> Callable[[bytes], object]:
         return messages
 
     return run
+
+
+def _part_reader(wire_format: WireFormat) -> Callable[[bytes], object]:
+    """Read a frame part by part; its first two bytes tell how large parts and messages may be."""
+
+    def run(content: bytes) -> object:
+        part_bytes, max_bytes = content[:1] or b"\x00", content[1:2] or b"\x00"
+        size, frame = part_bytes[0] + 1, content[2:]
+        reader = PART_READERS[wire_format](4 * max_bytes[0] + 1)
+        messages: list[Incoming] = []
+        try:
+            for at in range(0, len(frame), size):
+                messages += reader.feed(frame[at : at + size])
+            messages += reader.end()
+        except MalformedFrame as error:
+            _check(error)
+        cursor = Cursor()
+        cursor.connected(Beginning(1_800_000_000.0, None))
+        for message in messages:
+            _use(message, cursor)
+        return messages or None
+
+    return run
+
+
+def _in_parts(frames: Callable[[], list[bytes]]) -> Callable[[], list[bytes]]:
+    return lambda: [bytes((number * 37 % 256, 255)) + frame for number, frame in enumerate(frames())]
 
 
 def _use(message: Incoming, cursor: Cursor) -> None:
@@ -261,6 +288,10 @@ TARGETS: dict[str, Target] = {
     "text": Target(_reader(WireFormat.TEXT), seeds.text_frames),
     "json": Target(_reader(WireFormat.JSON), seeds.json_frames),
     "jsonrpc": Target(_reader(WireFormat.JSONRPC), seeds.jsonrpc_frames),
+    "protobuf-parts": Target(_part_reader(WireFormat.PROTOBUF), _in_parts(seeds.binary_frames)),
+    "text-parts": Target(_part_reader(WireFormat.TEXT), _in_parts(seeds.text_frames)),
+    "json-parts": Target(_part_reader(WireFormat.JSON), _in_parts(seeds.json_frames)),
+    "jsonrpc-parts": Target(_part_reader(WireFormat.JSONRPC), _in_parts(seeds.jsonrpc_frames)),
     "rest": Target(_rest, seeds.rest_answers),
     "config": Target(_config, seeds.configs),
     "public-channels": Target(_public_channels, seeds.public_channels),

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.targets import TARGETS
 
+_FORMATS = ["protobuf", "text", "json", "jsonrpc"]
 _TOKENS = [b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"\n", b"\x00", b"\xff", b"\x0a", b"\x12"]
 _TOKENS += [b"null", b"true", b"-1", b"1e999", b"9" * 40, b"\\ud800", b"\xed\xa0\x80", b"#!NGINXNMS!#", b"[]"]
 
@@ -28,7 +29,9 @@ def test_honest_examples_are_read(name: str) -> None:
     assert [TARGETS[name].run(content) for content in TARGETS[name].seeds()]
 
 
-@pytest.mark.parametrize("name", ["protobuf", "text", "json", "jsonrpc", "rest", "config", "tokens"])
+@pytest.mark.parametrize(
+    "name", [*(f"{name}{parts}" for name in _FORMATS for parts in ("", "-parts")), "rest", "config", "tokens"]
+)
 def test_honest_examples_lead_somewhere(name: str) -> None:
     assert any(TARGETS[name].run(content) is not None for content in TARGETS[name].seeds())
 

@@ -75,7 +75,7 @@ STRIKES: dict[str, Strike] = {
 }
 
 
-POLLING = {"poll_timeout_s": 1.0, "connect_timeout_s": 1.0, "max_replay_bytes": 2 * MIB}
+POLLING = {"poll_timeout_s": 1.0, "connect_timeout_s": 1.0, "max_message_bytes": 2 * MIB}
 
 
 async def test_a_bad_answer_costs_a_typed_error_or_one_attempt() -> None:
