@@ -19,8 +19,8 @@ from bitrix_pull.dispatch.dependencies import Supply, checked_context
 from bitrix_pull.dispatch.dispatcher import Dispatcher
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.notices import NoticeBoard
-from bitrix_pull.dispatch.patterns import PortalPattern, StreamPattern
-from bitrix_pull.dispatch.router import M, Router
+from bitrix_pull.dispatch.patterns import PortalPattern, wanted
+from bitrix_pull.dispatch.router import C, M, Router
 from bitrix_pull.dispatch.subscription import Subscription
 from bitrix_pull.errors import InvalidArgument, NotRunning
 from bitrix_pull.events import Notice, Origin, PullEvent, State
@@ -319,6 +319,8 @@ class PullClient(Router):
     # -- receiving ------------------------------------------------------------
 
     @overload
+    def subscribe(self, model: type[C], /) -> Subscription[C]: ...
+    @overload
     def subscribe(
         self, *commands: str | None, module: str | None = ..., model: type[M] | TypeAdapter[M]
     ) -> Subscription[M]: ...
@@ -327,7 +329,7 @@ class PullClient(Router):
         self, *commands: str | None, module: str | None = ..., model: None = ...
     ) -> Subscription[Any]: ...
     def subscribe(
-        self, *commands: str | None, module: str | None = None, model: object = None
+        self, *commands: object, module: str | None = None, model: object = None
     ) -> Subscription[Any]:
         """Return events as an async iterator; the arguments mean what they mean to ``on``.
 
@@ -336,7 +338,8 @@ class PullClient(Router):
                 async for event in events:
                     ...
         """
-        return Subscription(self._dispatcher, StreamPattern.of(commands, module, None), model)
+        pattern, model = wanted(commands, module, model, None)
+        return Subscription(self._dispatcher, pattern, model)
 
     @overload
     def portal_events(self, *names: str, model: type[M] | TypeAdapter[M]) -> PortalEvents[M]: ...

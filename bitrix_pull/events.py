@@ -60,8 +60,8 @@ def adapter_of(model: "type[M] | TypeAdapter[M]") -> "TypeAdapter[M]":
 
     if isinstance(model, TypeAdapter):
         return model
-    # It would take these for forward references, and for an object of the model's own kind.
-    if not (model is None or model is BaseModel or isinstance(model, str | BaseModel)):
+    # It would take a text for a forward reference, and an object for one of the model's own kind.
+    if model is not BaseModel and not isinstance(model, str | BaseModel | None):
         try:
             # Unions are equal in any order of their parts, which matters to pydantic.
             return cast("TypeAdapter[M]", _adapter_of(cast("Hashable", model), repr(model)))

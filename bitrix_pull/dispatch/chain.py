@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from inspect import CORO_CREATED, getcoroutinestate, isawaitable
 from types import CoroutineType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from bitrix_pull.dispatch.dependencies import Arguments
 from bitrix_pull.dispatch.policy import is_async
@@ -79,9 +79,9 @@ def _beginning(
         return callback(event, **arguments.later_ones(context)) if has_later else callback(event)
 
     async def begin_and_wait(event: Any, context: Context) -> object:
-        result = begin(event, context)
+        result: object = begin(event, context)
         if type(result) is CoroutineType or (result is not None and isawaitable(result)):
-            return await result
+            return await cast("Awaitable[object]", result)
         return result
 
     return begin if is_async(callback) else begin_and_wait

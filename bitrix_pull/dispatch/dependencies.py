@@ -217,7 +217,8 @@ def check_names(what: str, names: object) -> tuple[str, ...]:
     """
     if isinstance(names, str) or not isinstance(names, Collection):
         raise InvalidArgument(f"{what} must be a collection of names, not {names!r:.80}")
-    for name in names:
+    given = tuple(cast("Collection[str]", names))
+    for name in given:
         if not (isinstance(name, str) and name.isidentifier()):
             raise InvalidArgument(f"{what} must hold names that an argument can have, not {name!r:.80}")
-    return tuple(names)
+    return given

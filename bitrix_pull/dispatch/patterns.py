@@ -1,10 +1,14 @@
 """What events are wanted: by the names that they have, of the kind that they are."""
 
+import inspect
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
+from pydantic import BaseModel
+
+from bitrix_pull.catalogue.base import PortalModel
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.events import Event, PortalEvent, PullEvent
 
@@ -152,6 +156,30 @@ class PortalPattern:
     def names(self) -> Iterable[str]:
         """Return their names."""
         return sorted(self.events)
+
+
+def wanted(
+    commands: Sequence[object], module: object, model: object, default_module: str | None
+) -> tuple[StreamPattern, object]:
+    """Return the pattern and the model that the arguments of ``on`` and ``subscribe`` mean.
+
+    Raises:
+        InvalidArgument: They do not go together, or one of them is no name.
+    """
+    first = commands[0] if commands else None
+    if not (inspect.isclass(first) and issubclass(first, BaseModel)):
+        return StreamPattern.of(commands, module, default_module), model
+    if not (issubclass(first, PortalModel) and first.pull_commands):
+        raise InvalidArgument(
+            f"{first.__qualname__} does not say which commands it is of",
+            advice=f'Write on("…", model={first.__qualname__}), or derive it from catalogue.PortalModel.',
+        )
+    if commands[1:] or module is not None or model is not None:
+        raise InvalidArgument(
+            f"{first.__qualname__} says itself which commands of which module it is of",
+            advice="Give it alone, and register the function once more for others.",
+        )
+    return StreamPattern.of(first.pull_commands, first.pull_module, None), first
 
 
 def checked_name(what: str, value: object) -> str:

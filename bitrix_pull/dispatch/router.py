@@ -6,8 +6,9 @@ from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, overloa
 
 from pydantic import TypeAdapter
 
+from bitrix_pull.catalogue.base import PortalModel
 from bitrix_pull.dispatch.dependencies import check_names
-from bitrix_pull.dispatch.patterns import Pattern, PortalPattern, StreamPattern
+from bitrix_pull.dispatch.patterns import Pattern, PortalPattern, wanted
 from bitrix_pull.dispatch.policy import Ack, DeadLetter, Policy
 from bitrix_pull.dispatch.registry import (
     AnyCallback,
@@ -20,6 +21,7 @@ from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.events import PortalEvent, PullEvent, adapter_of
 
 M = TypeVar("M")
+C = TypeVar("C", bound=PortalModel)
 G = TypeVar("G")
 S = TypeVar("S")
 X = TypeVar("X", bound=Exception)
@@ -72,6 +74,21 @@ class Router:
     @overload
     def on(
         self,
+        model: type[C],
+        /,
+        *,
+        where: Callable[[PullEvent[C]], object] | None = ...,
+        ack: Ack = ...,
+        retries: int = ...,
+        retry_delay: float = ...,
+        timeout: float | None = ...,
+        on_dead_letter: DeadLetter | None = ...,
+        concurrency: int = ...,
+        key: Callable[[PullEvent[C]], Hashable] | None = ...,
+    ) -> Registrar[PullEvent[C]]: ...
+    @overload
+    def on(
+        self,
         *commands: str | None,
         module: str | None = ...,
         model: type[M] | TypeAdapter[M],
@@ -101,7 +118,7 @@ class Router:
     ) -> Callable[[CallbackT], CallbackT]: ...
     def on(
         self,
-        *commands: str | None,
+        *commands: object,
         module: str | None = None,
         model: object = None,
         where: Callable[[PullEvent[Any]], object] | None = None,
@@ -136,7 +153,8 @@ class Router:
 
         Args:
             commands: The commands to take; none, or None, for every one. One that ends in ``*``
-                stands for all that begin so: ``on("order_*")``.
+                stands for all that begin so: ``on("order_*")``. In their place a model of the
+                catalogue may stand, ``on(im.NewMessage)``, which says module and model too.
             module: The module to take; None means the router's own, or else
                 "application" if a command is given and every module if not.
             model: What ``event.params`` are turned into: a pydantic model, a dataclass, a
@@ -172,7 +190,7 @@ class Router:
             InvalidArgument: The function cannot be called with one event, or another
                 argument cannot work.
         """
-        pattern = StreamPattern.of(commands, module, self._module)
+        pattern, model = wanted(commands, module, model, self._module)
         policy = Policy(
             ack=ack,
             retries=retries,
@@ -418,4 +436,4 @@ _entity: Callable[[PortalEvent[Any]], Hashable] = attrgetter("entity")
 
 def registry_of(router: Router) -> Registry:
     """Return what is registered with a router."""
-    return router._registry
+    return router._registry  # pyright: ignore[reportPrivateUsage]  # It is this module's own.

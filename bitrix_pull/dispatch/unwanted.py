@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from difflib import get_close_matches
-from typing import Final
+from typing import Final, cast
 
 from bitrix_pull.redaction import get_logger
 
@@ -65,4 +65,4 @@ class Unwanted:
 
 def name_of_topic(topic: Hashable) -> str:
     """Return a topic as it is written: ``im.message``."""
-    return ".".join(map(str, topic)) if isinstance(topic, tuple) else str(topic)
+    return ".".join(cast("tuple[str, ...]", topic)) if isinstance(topic, tuple) else str(topic)
