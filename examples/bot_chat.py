@@ -1,11 +1,12 @@
-"""The part of the bot that answers questions."""
+"""The part of the bot that answers ``status NUMBER``."""
 
-from collections.abc import Awaitable, Callable
+import sqlite3
 
 from pydantic import BaseModel
 
-from bitrix_pull import PullEvent, Router
-from bot_orders import Orders
+from bitrix_pull import PullClient, PullEvent, Router
+
+router = Router(module="chat")
 
 
 class Message(BaseModel):
@@ -14,16 +15,14 @@ class Message(BaseModel):
     text: str
 
 
-def chat_router(orders: Orders, say: Callable[[str], Awaitable[None]]) -> Router:
-    """Return the router that answers ``status NUMBER``."""
-    router = Router(module="chat")
+@router.on("message", model=Message, where=lambda event: event.params.text.startswith("status"))
+async def asked(event: PullEvent[Message], db: sqlite3.Connection, pull: PullClient) -> None:
+    number = int(event.params.text.removeprefix("status"))
+    row = db.execute("SELECT status FROM orders WHERE id = ?", (number,)).fetchone()
+    text = f"order {number} is {row[0] if row else 'unknown'}"
+    await pull.publish("answer", {"text": text}, module="chat")
 
-    @router.on("message", model=Message)
-    async def asked(event: PullEvent[Message]) -> None:
-        match event.params.text.split():
-            case ["status", number] if number.isdecimal():
-                await say(f"order {number} is {orders.status(int(number))}")
-            case _:
-                await say("I understand: status NUMBER")
 
-    return router
+@router.on_error(ValueError)
+async def not_understood(event: PullEvent, error: ValueError, pull: PullClient) -> None:
+    await pull.publish("answer", {"text": "I understand: status NUMBER"}, module="chat")
