@@ -153,6 +153,7 @@ class Resumption:
         *,
         reconnect: bool,
         offline_s: float | None,
+        in_reach: bool = True,
     ) -> None:
         """Begin to resume.
 
@@ -161,10 +162,13 @@ class Resumption:
             announce: Gets the verdict.
             reconnect: False if there was no time without a connection: then there is none to give.
             offline_s: Seconds without a connection, if known.
+            in_reach: False if it was listened on a channel before that is not any more.
         """
         self.opening = opening
         self._announce = announce
         self._offline_s = offline_s
+        # Whatever the server still holds, it is not all of it.
+        self._is_partial = not in_reach or (offline_s or 0.0) > KEPT_MAX_S
         self.judged: bool = not reconnect
         """True once the verdict was given."""
 
@@ -179,8 +183,7 @@ class Resumption:
         """
         if not self.judged:
             self.judged = True
-            if (self._offline_s or 0.0) > KEPT_MAX_S:
-                # Whatever it still holds, it is not all of it.
+            if self._is_partial:
                 recovered = "no"
             kind = Gap if recovered == "no" else Continuity
             self._announce(kind(recovered, replayed, duplicates, self._offline_s, more))

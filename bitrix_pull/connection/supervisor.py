@@ -45,6 +45,9 @@ RENEWAL_S = 10.0
 
 _CHANNELS = "channels"
 
+_LEFT_MAX = 20
+"""Channels from before that are listened on once more: a server takes up to 100 in all."""
+
 _LIVE = {State.LIVE, State.RENEWING}
 
 _NOT_RUNNING = {State.IDLE, State.FAILED, State.CLOSING, State.CLOSED}
@@ -77,7 +80,9 @@ class Supervisor:
         self._cursors = Cursors()
         # That of the stream before, once there was one.
         self._left: Cursor | None = None
+        # Since when nothing can have been received, and by which channels until then.
         self._lost_unix: float | None = None
+        self._left_ids: tuple[str, ...] = ()
         self._channel_ids: tuple[str, ...] = ()
         self._limiter: ConnectionLimiter | None = None
         self.connects: int = 0
@@ -146,7 +151,7 @@ class Supervisor:
                 if transport is not None:
                     stream = self._stream = await self._replace(stream, transport)
             ended = self._transports.ended(stream.reader.result(), stream.age_s)
-            self._lose(for_s=self._channels.clock.away_s())
+            self._lose(stream.config, for_s=self._channels.clock.away_s())
             code = TABLE[ended.sign].close_code
             # What polling begins with says little: a poll that brings something is its success.
             opened = stream.brought or self._transports.current == "websocket"
@@ -204,22 +209,23 @@ class Supervisor:
         ended_for_s = channels.ended_for_s(stream.config)
         if ended_for_s < 0:
             self._recovery.was_live = True
-            self._lost_unix = None
+            self._lost_unix, self._left_ids = None, ()
             self._lifecycle.move(State.LIVE)
         elif ended_for_s < RENEWAL_S and channels.trouble is None and state in _LIVE:
             # As it should be: the portal tells new ones only when the old ones have ended.
             self._lifecycle.move(State.RENEWING)
         else:
-            self._lose(for_s=ended_for_s)
+            self._lose(stream.config, for_s=ended_for_s)
             if channels.trouble is None:
                 self._lifecycle.move(State.CONFIGURING)
             else:
                 self._lifecycle.move(State.BACKOFF, error=channels.trouble, retry_in_s=channels.due_in_s)
 
-    def _lose(self, *, for_s: float) -> None:
+    def _lose(self, config: PullConfig, *, for_s: float) -> None:
         """Take note since when nothing can have been received, if it could until then."""
         if self._lost_unix is None:
             self._lost_unix = self._channels.clock.now() - for_s
+        self._left_ids = tuple(dict.fromkeys((*config.channel_ids, *self._left_ids)))[:_LEFT_MAX]
 
     def _hold_place(self, config: PullConfig) -> None:
         """Hold the resume point while something may wait in channels that nobody listens on."""
@@ -269,6 +275,9 @@ class Supervisor:
         left = self._left or self._cursors.current
         cursor = self._cursors.at(config.push_server)
         resume_point, newest = cursor.resume_point, cursor.newest
+        if reconnect and not config.jwt and config.server.version >= 3:
+            # What was sent to other channels while these were not listened on.
+            config = config.with_former(self._left_ids)
         connection = await self._transports.open(config, resume_point, cursor.position, prefer=prefer)
         self.connects += 1
         try:
@@ -294,6 +303,7 @@ class Supervisor:
                 self._announce,
                 reconnect=reconnect and resume_point is not None,
                 offline_s=None if lost_unix is None else self._channels.clock.now() - lost_unix,
+                in_reach=config.reaches(self._left_ids),
             )
         return Stream(
             connection,
@@ -348,6 +358,9 @@ class Supervisor:
             PullError: The failure itself, if waiting does not help.
         """
         step = self._recovery.after(failure)
+        if isinstance(failure, Ended) and failure.sign is Sign.CHANNEL_REFUSED:
+            # Maybe because of those from before: without them, then.
+            self._left_ids = ()
         if step.new_config:
             self._channels.refuse()
         if step.delay_s:

@@ -243,7 +243,7 @@ class Transports:
         def url(mid: str | None, position: Position | None) -> str:
             return subscription_url(
                 base,
-                config.channel_ids,
+                config.subscribed_ids,
                 wire_format,
                 mid=mid,
                 position=position,

@@ -6,7 +6,7 @@ here. Every field may be missing, and unknown ones are ignored.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, TypeVar, cast
 from urllib.parse import urlsplit
@@ -18,12 +18,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     TypeAdapter,
     ValidationError,
     model_validator,
 )
 
 from bitrix_pull.errors import IncompleteConfig, InvalidConfig, NotConfigured
+from bitrix_pull.wire.channel_ids import channel_key
 from bitrix_pull.wire.messages import is_nothing, is_object
 
 
@@ -204,6 +206,7 @@ class PullConfig(_PortalModel):
     exp: Time = None
     api: ApiRevisions = ApiRevisions()
     server_time: Time = Field(default=None, validation_alias="serverTime")
+    _former_ids: tuple[str, ...] = PrivateAttr(default=())
 
     @property
     def websocket_url(self) -> str | None:
@@ -238,6 +241,25 @@ class PullConfig(_PortalModel):
     def channel_ids(self) -> tuple[str, ...]:
         """The ids to subscribe with, in the order that the push server expects."""
         return tuple(channel.id for channel in self._listened())
+
+    @property
+    def subscribed_ids(self) -> tuple[str, ...]:
+        """The ids to subscribe with: those of its channels, and the former ones that it was given."""
+        return (*self.channel_ids, *self._former_ids)
+
+    def with_former(self, ids: Iterable[str]) -> "PullConfig":
+        """Return it with channels from before, whose last messages were not received yet.
+
+        A connection may carry old and new ones at once (protocol §3).
+        """
+        own = {channel_key(own_id) for own_id in self.channel_ids}
+        config = self.model_copy()
+        config._former_ids = tuple(former for former in ids if channel_key(former) not in own)
+        return config
+
+    def reaches(self, ids: Iterable[str]) -> bool:
+        """True if these channels are among those to subscribe with."""
+        return {*map(channel_key, ids)} <= {*map(channel_key, self.subscribed_ids)}
 
     @property
     def complete(self) -> bool:
