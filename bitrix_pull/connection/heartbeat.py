@@ -6,6 +6,9 @@ from collections.abc import Callable
 _LATE_S = 1.0
 """A timer that is later than this was held up by the program, and so was the reading."""
 
+_ANSWER_S = 5.0
+"""How long to wait for an answer at least, however late the ping went out."""
+
 
 class Heartbeat:
     """One timer for the whole life of a link; what is heard only moves a number.
@@ -73,5 +76,7 @@ class Heartbeat:
             self._look_again_at(self.heard_at + self._interval_s)
             return
         self._pinged_at = now
-        self._look_again_at(now + self._timeout_s)
+        # Where the answer may be long in coming, it is what was heard last that counts.
+        silent_until = self.heard_at + self._interval_s + self._timeout_s
+        self._look_again_at(max(silent_until, now + min(self._timeout_s, _ANSWER_S)))
         self._ping()

@@ -253,7 +253,13 @@ class Transports:
 
         if polling:
             return await LongPollConnection.open(self._http, url, mid, position, wire_format, self._options)
-        websocket = await WebSocketConnection.open(self._http, url(mid, position), wire_format, self._options)
+        websocket = await WebSocketConnection.open(
+            self._http,
+            url(mid, position),
+            wire_format,
+            self._options,
+            answers_pings=config.server.version >= 3,
+        )
         match wire_format:
             case WireFormat.JSONRPC:
                 return JsonRpcConnection(websocket)

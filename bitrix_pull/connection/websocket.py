@@ -25,6 +25,10 @@ from bitrix_pull.wire.messages import Incoming, Ping
 # The addresses in its requests hold channel ids.
 _logger = quiet_logger("connection.websockets")
 
+OWN_PINGS_S = 90.0
+"""Longest silence after a ping of ours of a server that answers none: it sends its own every
+40 s (protocol §4.1), and one of them may be late."""
+
 _ASKED_AFTER_S = 2.0
 """How long the server may take to read its history, where it has none to send."""
 
@@ -39,20 +43,29 @@ class _Connect(connect):
 class WebSocketConnection:
     """An open WebSocket to the push server."""
 
-    def __init__(self, socket: FrameSocket, wire_format: WireFormat, options: PullOptions) -> None:
+    def __init__(
+        self, socket: FrameSocket, wire_format: WireFormat, options: PullOptions, *, answers_pings: bool = True
+    ) -> None:
         """Wrap a socket whose handshake is done; use ``open`` instead."""
         self._socket = socket
         self._reader = FrameReader(wire_format, options.max_message_bytes)
         self._awaits_first = True
         self._options = options
         self._sent = SentFrames(socket, _ended, write_timeout_s=options.ping_timeout_s)
-        socket.watch(interval_s=options.ping_interval_s, timeout_s=options.ping_timeout_s)
+        timeout_s = options.ping_timeout_s if answers_pings else max(options.ping_timeout_s, OWN_PINGS_S)
+        socket.watch(interval_s=options.ping_interval_s, timeout_s=timeout_s)
         response = socket.response
         self.server_unix: float | None = None if response is None else date_of(response.headers)
 
     @classmethod
     async def open(
-        cls, http: HttpSession, url: str, wire_format: WireFormat, options: PullOptions
+        cls,
+        http: HttpSession,
+        url: str,
+        wire_format: WireFormat,
+        options: PullOptions,
+        *,
+        answers_pings: bool = True,
     ) -> "WebSocketConnection":
         """Connect and shake hands, within ``options.connect_timeout_s``.
 
@@ -61,6 +74,7 @@ class WebSocketConnection:
             url: A ``ws`` or ``wss`` address.
             wire_format: What the frames are written in.
             options: Deadlines and limits.
+            answers_pings: False for a server that does not: only its own pings show that it lives.
 
         Raises:
             Ended: The server refused, or nothing answered.
@@ -110,7 +124,7 @@ class WebSocketConnection:
         assert isinstance(socket, FrameSocket)
         if socket.response is not None:
             http.note_date(url, socket.response.headers)
-        return cls(socket, wire_format, options)
+        return cls(socket, wire_format, options, answers_pings=answers_pings)
 
     async def receive(self) -> list[Incoming]:
         """Return what has come, a turn's worth at most; see ``Connection.receive``."""

@@ -66,6 +66,7 @@ class RestApi:
         started = time.perf_counter()
         try:
             if self._portal.faults.maintenance is not None:
+                self._portal.calls[_name(request)] += 1
                 raise RestError(*rest_errors.MAINTENANCE[self._portal.faults.maintenance])
             self._portal.limits.take(request.remote or "", _name(request))
             params = await _read_params(request)
