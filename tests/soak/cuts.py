@@ -3,12 +3,13 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from typing import Any
 
-from bitrix_pull import State
+from bitrix_pull import PullEvent, State
 from bitrix_pull.emulator.faults import ConnectionFaults
 from tests import virtual_time
 from tests.fault_proxy import Weather
-from tests.soak.outcome import Outcome
+from tests.soak.outcome import Outcome, percentile
 from tests.soak.stand import Stand, behind_proxy, compare, stand
 
 Cut = Callable[[Stand, random.Random], Awaitable[None]]
@@ -124,6 +125,47 @@ def cuts(*, seed: int = 1, seeds: int = 20, messages: int = 10_000, cuts: int = 
     for one in range(seed, seed + seeds):
         virtual_time.run(lambda one=one: _stream(outcome, random.Random(one), messages, cuts))  # type: ignore[misc]
     return outcome
+
+
+def short_cuts(*, seed: int = 1, seconds: float = 60.0, rate: int = 300) -> Outcome:
+    """Cuts every 0.5 to 2 s, 300 messages/s, 60 s: lost 0, doubled 0, late p50 <= 1.5 s, p99 <= 8 s."""
+    outcome = Outcome()
+    virtual_time.run(lambda: _short_cuts(outcome, random.Random(seed), seconds, rate))
+    return outcome
+
+
+async def _short_cuts(outcome: Outcome, rng: random.Random, seconds: float, rate: int) -> None:
+    clock = asyncio.get_running_loop().time
+    sent_at: list[float] = []
+    late: dict[int, float] = {}
+    async with stand() as here:
+
+        @here.listener.on("x")
+        def note(event: PullEvent[Any]) -> None:
+            late.setdefault(event.params["n"], clock() - sent_at[event.params["n"]])
+
+        await here.listener.reached(State.LIVE)
+
+        async def cut_now_and_then() -> None:
+            while True:
+                await asyncio.sleep(rng.uniform(0.5, 2))
+                await rng.choice((_end_of_file, _reset))(here, rng)
+
+        cutting = asyncio.create_task(cut_now_and_then())
+        began = clock()
+        while (passed_s := clock() - began) < seconds:
+            while len(sent_at) < passed_s * rate:
+                sent_at.append(clock())
+                here.emu.portal.send("x", {"n": len(sent_at) - 1}, users=rng.choice([None, [1]]))
+            await asyncio.sleep(0.05)
+        cutting.cancel()
+        await here.listener.received(len(sent_at))
+        await asyncio.sleep(10)
+        compare(outcome, range(len(sent_at)), here.listener)
+        outcome.note(connects=here.listener.health().connects)
+    outcome.at_most(1.5, late_p50_s=percentile(list(late.values()), 50))
+    outcome.at_most(8, late_p99_s=percentile(list(late.values()), 99))
+    outcome.note(late_max_s=max(late.values()))
 
 
 async def _stream(outcome: Outcome, rng: random.Random, messages: int, cuts: int) -> None:

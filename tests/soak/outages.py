@@ -5,7 +5,7 @@ import random
 from typing import Literal
 
 from bitrix_pull import State, StateChanged
-from bitrix_pull.connection.backoff import SOUND_AFTER_S, UNANSWERED_S
+from bitrix_pull.connection.backoff import LADDER_S, SOUND_AFTER_S, UNANSWERED_S
 from bitrix_pull.emulator import Emulator
 from tests import virtual_time
 from tests.connection.listening import Listener, emulator, running
@@ -78,6 +78,48 @@ def server_gone(*, seed: int = 1, times: int = 1) -> Outcome:
         for gone_s in GONE_S:
             virtual_time.run(lambda one=one, gone_s=gone_s: gone(gone_s, random.Random(one)))  # type: ignore[misc]
     outcome.at_most(35, live_after_s=max(waits))
+    outcome.at_most(0, faster_than_ladder_s=max(hurries))
+    return outcome
+
+
+def hour_of_502(*, seed: int = 1, times: int = 20) -> Outcome:
+    """An hour of 502, to the portal's callers and the push server's: live 75 s after it at most."""
+    outcome = Outcome()
+    waits: list[float] = []
+    hurries: list[float] = []
+
+    async def hour(rng: random.Random) -> None:
+        clock = asyncio.get_running_loop().time
+        async with emulator() as emu, running(Listener(emu)) as listener:
+            await listener.reached(State.LIVE)
+            emu.portal.send("x", {"n": 0})
+            await listener.received(1)
+            await asyncio.sleep(rng.uniform(1, 100))
+            faults = emu.push.faults
+            faults.websocket_refusal = faults.poll_refusal = 502
+            emu.portal.faults.fail_rest(100_000, 502)
+            await emu.push.disconnect_all(1012)
+            await asyncio.sleep(3_600 + rng.uniform(0, 60))
+            faults.websocket_refusal = faults.poll_refusal = None
+            emu.portal.faults.heal_rest()
+            over = clock()
+            emu.portal.send("x", {"n": 1})
+            await listener.wait_live()
+            waits.append(clock() - over)
+            await listener.received(2)
+            compare(outcome, range(2), listener)
+            delays = [
+                notice.retry_in_s or 0.0
+                for notice in listener.heard
+                if isinstance(notice, StateChanged) and notice.state is State.BACKOFF
+            ]
+            # After the cut, and then after each refusal.
+            rungs = [*LADDER_S, *[LADDER_S[-1]] * len(delays)]
+            hurries.extend(rung - delay for rung, delay in zip(rungs, delays, strict=False))
+
+    for one in range(seed, seed + times):
+        virtual_time.run(lambda one=one: hour(random.Random(one)))  # type: ignore[misc]
+    outcome.at_most(75, live_after_s=max(waits))
     outcome.at_most(0, faster_than_ladder_s=max(hurries))
     return outcome
 

@@ -3,25 +3,28 @@
 from collections.abc import Callable
 
 from tests.soak.audits import polls_blocked, slow_audit
+from tests.soak.blocked import blocked_websocket
 from tests.soak.closing import closing
 from tests.soak.crashes import sigkill
-from tests.soak.cuts import cuts
+from tests.soak.cuts import cuts, short_cuts
 from tests.soak.gaps import history_dropped
 from tests.soak.handlers import poison
 from tests.soak.liveness import busy_loop, half_open
 from tests.soak.load import growth, overload
 from tests.soak.loops import loops
-from tests.soak.outages import first_outage, live_again, server_gone
+from tests.soak.outages import first_outage, hour_of_502, live_again, server_gone
 from tests.soak.outcome import Outcome
 from tests.soak.portal_events import killed, latency, lost_announcements, poisoned, portal_events, two
 from tests.soak.publishing import publishing
 from tests.soak.races import overtaking, replay_race
 from tests.soak.servers import counter_goes_back, server_moves
+from tests.soak.sleeping import asleep
 from tests.soak.stores import damaged_stores, store_key, stuck_event
 from tests.soak.token_refreshes import token_race, token_sigkill
 
 SCENARIOS: dict[str, Callable[..., Outcome]] = {
     "cuts": cuts,
+    "short-cuts": short_cuts,
     "replay-race": replay_race,
     "overtaking": overtaking,
     "history-dropped": history_dropped,
@@ -38,7 +41,10 @@ SCENARIOS: dict[str, Callable[..., Outcome]] = {
     "busy-loop": busy_loop,
     "first-outage": first_outage,
     "server-gone": server_gone,
+    "hour-of-502": hour_of_502,
     "live-again": live_again,
+    "blocked-websocket": blocked_websocket,
+    "asleep": asleep,
     "loops": loops,
     "portal-events": portal_events,
     "portal-events-latency": latency,

@@ -8,21 +8,23 @@ from typing import Any
 import pytest
 
 from tests.soak.audits import polls_blocked, slow_audit
+from tests.soak.blocked import blocked_websocket
 from tests.soak.closing import closing
 from tests.soak.crashes import sigkill
-from tests.soak.cuts import cuts
+from tests.soak.cuts import cuts, short_cuts
 from tests.soak.gaps import history_dropped
 from tests.soak.handlers import poison
 from tests.soak.liveness import busy_loop, half_open
 from tests.soak.load import growth, overload
 from tests.soak.loops import loops
-from tests.soak.outages import first_outage, live_again, server_gone
+from tests.soak.outages import first_outage, hour_of_502, live_again, server_gone
 from tests.soak.outcome import Outcome
 from tests.soak.portal_events import killed, latency, lost_announcements, poisoned, portal_events, two
 from tests.soak.publishing import publishing
 from tests.soak.races import overtaking, replay_race
 from tests.soak.scenarios import SCENARIOS
 from tests.soak.servers import counter_goes_back, server_moves
+from tests.soak.sleeping import asleep
 from tests.soak.stores import damaged_stores, store_key, stuck_event
 from tests.soak.token_refreshes import token_race, token_sigkill
 
@@ -35,6 +37,10 @@ SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (overtaking, {"times": 40}),
     (first_outage, {"times": 10}),
     (server_gone, {}),
+    (short_cuts, {"seconds": 10.0, "rate": 100}),
+    (hour_of_502, {"times": 2}),
+    (blocked_websocket, {"events": 5}),
+    (asleep, {"hours": 30}),
     (live_again, {"cuts": 20, "live_s": 0.2}),
     (live_again, {"cuts": 20, "live_s": 0.2, "quiet": True}),
     (poison, {"messages": 500}),

@@ -64,6 +64,10 @@ class PortalFaults:
         failure = RestFailure(status, body, content_type, applied, headers or {})
         self._failures.extend([failure] * times)
 
+    def heal_rest(self) -> None:
+        """Let no further REST call fail."""
+        self._failures.clear()
+
     def fail_locks(self, times: int, *channels: ChannelKind) -> None:
         """Let the next configurations leave channels out, both of them if none are named."""
         self._locks.extend([frozenset(channels or ("private", "shared"))] * times)
