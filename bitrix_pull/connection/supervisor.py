@@ -215,7 +215,7 @@ class Supervisor:
             # As it should be: the portal tells new ones only when the old ones have ended.
             self._lifecycle.move(State.RENEWING)
         else:
-            self._lose(stream.config, for_s=ended_for_s)
+            self._lose(stream.config, for_s=max(ended_for_s, channels.clock.away_s()))
             if channels.trouble is None:
                 self._lifecycle.move(State.CONFIGURING)
             else:
