@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bitrix_pull.connection.resume_point import ResumePoint
     from bitrix_pull.connection.sqlite_store import SqliteStore
     from bitrix_pull.connection.stores import GrowingStore, MemoryStore, ResumeStore
+    from bitrix_pull.dispatch.once import Entry, Ledger, Once, SqlLedger
     from bitrix_pull.dispatch.registry import CallNext, Context
     from bitrix_pull.dispatch.router import Router
     from bitrix_pull.dispatch.subscription import Subscription
@@ -58,6 +59,7 @@ __all__ = [
     "CallNext",
     "Context",
     "Continuity",
+    "Entry",
     "Event",
     "EventsDropped",
     "Fate",
@@ -67,12 +69,14 @@ __all__ = [
     "GrowingStore",
     "HandlerFailed",
     "Health",
+    "Ledger",
     "MemoryStore",
     "MemoryTokenStore",
     "Message",
     "MessageDropped",
     "Notice",
     "OAuth",
+    "Once",
     "PortalEvent",
     "PortalEvents",
     "PortalTrouble",
@@ -90,6 +94,7 @@ __all__ = [
     "Router",
     "Sender",
     "SenderType",
+    "SqlLedger",
     "SqliteStore",
     "SqliteTokenStore",
     "State",
@@ -112,6 +117,7 @@ _HOMES = {
     "CallNext": "dispatch.registry",
     "Context": "dispatch.registry",
     "Continuity": "events",
+    "Entry": "dispatch.once",
     "Event": "events",
     "EventsDropped": "events",
     "Fate": "publish.receipt",
@@ -121,12 +127,14 @@ _HOMES = {
     "GrowingStore": "connection.stores",
     "HandlerFailed": "events",
     "Health": "health",
+    "Ledger": "dispatch.once",
     "MemoryStore": "connection.stores",
     "MemoryTokenStore": "portal.token_stores",
     "Message": "publish.message",
     "MessageDropped": "events",
     "Notice": "events",
     "OAuth": "portal.oauth",
+    "Once": "dispatch.once",
     "PortalEvent": "events",
     "PortalEvents": "portal_events.feed",
     "PortalTrouble": "events",
@@ -144,6 +152,7 @@ _HOMES = {
     "Router": "dispatch.router",
     "Sender": "events",
     "SenderType": "events",
+    "SqlLedger": "dispatch.once",
     "SqliteStore": "connection.sqlite_store",
     "SqliteTokenStore": "portal.token_database",
     "State": "events",

@@ -110,6 +110,7 @@ class Checkpointer:
         """
         keys = await self._keys(config)
         point: ResumePoint | None = None
+        key = keys[0]
         if self._start == "resume":
             for key in keys:
                 point = await self._told("load", self._store.load(key))
@@ -123,6 +124,10 @@ class Checkpointer:
             point = ResumePoint(START_OF_HISTORY)
         self._key = keys[0]
         self._cursors = Cursors(known_mids=self._known_mids, resume=point, unsettled=self._unsettled)
+        if point is not None and key == self._key and len(point.settled) > _WHOLE_AGAIN:
+            # The store has it, and it is large: each restart would write it anew.
+            self._saved = replace(point, settled=(), stamps=()), self._cursors.numbering
+            self._whole_after = 2 * len(point.settled)
         return self._cursors
 
     def settled(self, mid: str) -> None:

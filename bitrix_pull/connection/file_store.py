@@ -23,7 +23,8 @@ _MAX_BYTES = 64 * 1024 * 1024
 _FORMAT = "bitrix_pull resume points"
 _VERSION = 2
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # A pipe is not waited for.
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+_APPEND = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+_CREATE = _APPEND | os.O_CREAT | os.O_EXCL
 
 Lines = dict[str, list[bytes]]
 """By key: a whole record, and those that advance it, each a line."""
@@ -49,7 +50,9 @@ class FileStore(DiskStore):
 
     def _begin(self) -> None:
         self._remove_leftovers()
-        self._lines = self._read()
+        self._lines, is_whole = self._read()
+        if is_whole:
+            self._file = os.open(self._target, _APPEND)
 
     def _end(self) -> None:
         self._let_go_of_file()
@@ -126,8 +129,8 @@ class FileStore(DiskStore):
 
     # -- reading ----------------------------------------------------------------
 
-    def _read(self) -> Lines:
-        """Return the lines by key.
+    def _read(self) -> tuple[Lines, bool]:
+        """Return the lines by key, and whether more can be appended to them.
 
         Raises:
             ValueError: The file is no resume store, or is damaged.
@@ -138,13 +141,13 @@ class FileStore(DiskStore):
                     raise InvalidArgument(f"{self._name} is no regular file", advice="Name another file.")
                 text = file.read(_MAX_BYTES + 1)
         except FileNotFoundError:
-            return {}
+            return {}, False
         if len(text) > _MAX_BYTES:
             raise ValueError("it is too large to be one")
         header, *lines = text.split(b"\n")
         content = _json(header)
         if not is_object(content) or content.get("format") != _FORMAT:
-            return _read_first_format(text)
+            return _read_first_format(text), False
         if content.get("version") != _VERSION:
             raise InvalidArgument(
                 f"{self._name} was written by another version of this library", advice=START_ANEW
@@ -156,7 +159,7 @@ class FileStore(DiskStore):
             logger.warning(
                 "%s ends in half a record, as after a kill: what it said is handled again", self._name
             )
-        return _by_key(lines)
+        return _by_key(lines), not unfinished
 
 
 def _by_key(lines: Sequence[bytes]) -> Lines:

@@ -52,12 +52,13 @@ class ResumeStore(Protocol):
 class GrowingStore(ResumeStore, Protocol):
     """A store that takes what is new by itself, so that a save costs what is new.
 
-    ``save`` is called first, then ``advance`` with what has happened since, and ``save``
-    again now and then, so that what was added has an end, and after any of them has failed.
+    ``save`` is called first, but where ``load`` has returned a large point; then ``advance`` with
+    what has happened since, and ``save`` again now and then, so that what was added has an end,
+    and after any of them has failed.
     """
 
     async def advance(self, key: str, news: ResumePoint) -> None:
-        """Keep, durably, what is new since the last ``save`` or ``advance``.
+        """Keep, durably, what is new since the last ``load``, ``save`` or ``advance``.
 
         ``load`` then returns what ``ResumePoint.joined`` makes of the point that was saved and
         all news since.

@@ -71,7 +71,7 @@ def bind(handler: Handler, way: Sequence[Registry], supply: Supply, blocking: Bl
     if arguments.known:
         callback = partial(callback, **arguments.known)
     if middleware:
-        callback = chained(middleware, callback, arguments, supply.by_name, handler.name)
+        callback = chained(middleware, callback, arguments, supply.by_name, handler)
     return Bound(handler, callback, _shaper(handler), _recoverer(way, supply))
 
 

@@ -7,8 +7,8 @@ from types import CoroutineType
 from typing import Any, Final, cast
 
 from bitrix_pull.dispatch.dependencies import Arguments
-from bitrix_pull.dispatch.policy import is_async
-from bitrix_pull.dispatch.registry import AnyCallback, Context, Middleware
+from bitrix_pull.dispatch.policy import full_name_of, is_async
+from bitrix_pull.dispatch.registry import AnyCallback, Context, Handler, Middleware
 from bitrix_pull.events import Event
 from bitrix_pull.redaction import get_logger
 
@@ -20,26 +20,28 @@ def chained(
     callback: AnyCallback,
     arguments: Arguments,
     base: Mapping[str, Any],
-    handler: str,
+    handler: Handler,
 ) -> Callable[[Any], Awaitable[object]]:
     """Return what calls a handler within its middleware.
 
     Args:
         middleware: From the outermost to the innermost.
-        callback: The handler's function.
+        callback: What is called in the end.
         arguments: Where its arguments come from.
         base: What the context of each event begins as.
-        handler: The handler's name.
+        handler: The handler that it is for.
     """
     # Many events go through here: each costs a coroutine for this, one for each middleware and
     # that of the handler, and one call between them.
     callbacks: list[Any] = [item.callback for item in middleware]
     first, last, depth = callbacks[0], len(callbacks) - 1, len(callbacks)
     begin = _beginning(callback, arguments)
+    full_name = full_name_of(handler.callback)
     told: set[int] = set()
 
     async def run(event: Any) -> object:
-        context = dict(base)
+        context = Context(base)
+        context.handler = full_name
         # The coroutines that call_next has made, from that of the outermost middleware on.
         begun: list[Any] = []
         result = await first(event, partial(go_on, 0, event, context, begun), context)
@@ -49,7 +51,7 @@ def chained(
         stopper = _stopper(middleware, begun)
         if stopper not in told:
             told.add(stopper)
-            _tell_stopped(middleware[stopper].name, event, handler)
+            _tell_stopped(middleware[stopper].name, event, handler.name)
         return result
 
     def go_on(place: int, came: Event, context: Context, begun: list[Any], event: Any) -> object:

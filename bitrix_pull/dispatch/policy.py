@@ -66,6 +66,14 @@ def name_of(callback: object) -> str:
     return getattr(callback, "__qualname__", None) or type(callback).__qualname__
 
 
+def full_name_of(callback: object) -> str:
+    """Name a callable with its module: the same in every run of a program."""
+    while isinstance(callback, functools.partial):
+        callback = cast("functools.partial[object]", callback).func
+    module = getattr(callback, "__module__", None) or type(callback).__module__
+    return f"{module}.{name_of(callback)}"
+
+
 def is_async(callback: object) -> bool:
     """Tell whether calling a function makes a coroutine, as far as it shows."""
     return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(

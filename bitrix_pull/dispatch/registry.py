@@ -14,8 +14,17 @@ from bitrix_pull.errors import InvalidArgument
 
 AnyCallback = Callable[..., Awaitable[object] | object]
 
-Context = dict[str, Any]
-"""What middleware and handlers share while one event is handled, by name."""
+
+class Context(dict[str, Any]):
+    """What middleware and handlers share while one event is handled, by name.
+
+    Attributes:
+        handler: The module and name of the handler that it is for.
+    """
+
+    __slots__ = ("handler",)
+    handler: str
+
 
 CallNext = Callable[[Any], Awaitable[Any]]
 """Goes on to the next middleware or the handler, with the event; returns what that returns."""

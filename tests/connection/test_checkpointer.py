@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bitrix_pull import MemoryStore, PullEvent, ResumePoint, State
-from bitrix_pull.connection import cursor
+from bitrix_pull.connection import checkpointer, cursor
 from bitrix_pull.errors import InvalidArgument, ResumeStoreFailed
 from tests import virtual_time
 from tests.connection.listening import Listener, emulator, running
@@ -117,6 +117,28 @@ def test_a_store_that_grows_gets_each_settled_message_once() -> None:
                 saves = len(store.calls)
                 await asyncio.sleep(100)
                 assert len(store.calls) == saves, "there is nothing new to save"
+
+    virtual_time.run(main)
+
+
+def test_a_large_point_is_not_written_anew_at_each_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpointer, "_WHOLE_AGAIN", 100)
+
+    async def main() -> None:
+        async with emulator() as emu:
+            store = Growing()
+            for run in range(3):
+                async with running(Stuck(emu, resume=store)) as listener:
+                    await listener.reached(State.LIVE)
+                    if run == 0:
+                        emu.portal.send("stuck", {"n": -1})
+                    for n in range(60 * run, 60 * (run + 1)):
+                        emu.portal.send("x", {"n": n})
+                    await listener.received(61)
+                    await asyncio.sleep(10)
+                    assert listener.numbers == [-1, *range(60 * run, 60 * (run + 1))]
+            # The first two points were small.
+            assert store.calls.count("save") == 2
 
     virtual_time.run(main)
 

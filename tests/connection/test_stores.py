@@ -137,6 +137,24 @@ def _written() -> int:
 
 
 @both
+async def test_a_restart_goes_on_adding(kind: DiskStores, tmp_path: Path) -> None:
+    store = kind(tmp_path / "resume")
+    await store.open()
+    await store.save(KEY, ResumePoint(mid(0), tuple(map(mid, range(2, 30_000)))))
+    await store.close()
+    before = _written()
+    await store.open()
+    await store.advance(KEY, ResumePoint(mid(0), (mid(30_000),)))
+    await store.close()
+    assert _written() - before < 20_000
+    await store.open()
+    loaded = await store.load(KEY)
+    assert loaded is not None
+    assert loaded.settled == tuple(map(mid, range(2, 30_001)))
+    await store.close()
+
+
+@both
 async def test_what_is_lost_while_it_is_in_use_is_not_added_to(kind: DiskStores, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()

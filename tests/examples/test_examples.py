@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.postgres import postgres
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 PROGRAMS = {
     "publisher.py": "order 9: paid, and published by rest",
+    "once_sqlite.py": "first run: the balance is 42\nsecond run: the balance is 42",
     "bot.py": "bot: order 7 is sent",
     "crm_sync.py": "second run: 2 deals at the start\n   1 Chairs WON 900\n   3 Lamps NEW 0.00",
 }
@@ -19,13 +22,15 @@ SERVICES = ["aiohttp_service.py", "fastapi_service.py", "worker.py"]
 """They serve until they are terminated: test_services.py does so."""
 
 
-async def run(example: str) -> tuple[int | None, str, str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("BITRIX_PULL_")}
+async def run(example: str, **more: str) -> tuple[int | None, str, str]:
+    environment = more | {
+        name: value for name, value in os.environ.items() if not name.startswith("BITRIX_PULL_")
+    }
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-X", "dev", str(EXAMPLES / example)),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=environment,
+        env=environment | more,
     )
     out, err = await asyncio.wait_for(process.communicate(), 60)
     # The development mode also tells what took long, as anything may beside a busy core.
@@ -42,6 +47,15 @@ async def test_runs_without_an_account(example: str) -> None:
     assert PROGRAMS[example] in out
 
 
+async def test_one_needs_a_database() -> None:
+    code, _, err = await run("once_postgres.py")
+    assert (code, err) == (1, 'Set DATABASE to a database of PostgreSQL, as in "host=localhost dbname=test".')
+    with postgres() as conninfo:
+        code, out, err = await run("once_postgres.py", DATABASE=conninfo)
+    assert (code, err) == (0, "")
+    assert "first run: the balance is 42\nsecond run: the balance is 42" in out
+
+
 @pytest.mark.parametrize("service", SERVICES)
 async def test_a_service_without_an_account_says_what_it_needs(service: str) -> None:
     code, _, err = await run(service)
@@ -52,4 +66,4 @@ async def test_a_service_without_an_account_says_what_it_needs(service: str) -> 
 
 def test_every_program_among_the_examples_is_run() -> None:
     programs = {path.name for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text()}
-    assert programs == {*PROGRAMS, *SERVICES}
+    assert programs == {*PROGRAMS, *SERVICES, "once_postgres.py"}
