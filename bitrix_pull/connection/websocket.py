@@ -44,7 +44,12 @@ class WebSocketConnection:
     """An open WebSocket to the push server."""
 
     def __init__(
-        self, socket: FrameSocket, wire_format: WireFormat, options: PullOptions, *, answers_pings: bool = True
+        self,
+        socket: FrameSocket,
+        wire_format: WireFormat,
+        options: PullOptions,
+        *,
+        answers_pings: bool = True,
     ) -> None:
         """Wrap a socket whose handshake is done; use ``open`` instead."""
         self._socket = socket
