@@ -53,7 +53,7 @@ class HttpStream:
 
     def __init__(self, response: aiohttp.ClientResponse, host: str, silence_s: float) -> None:
         """Read an answer that has begun; ``HttpSession.open`` makes it."""
-        self.status = response.status
+        self.status: int = response.status
         self.headers: Mapping[str, str] = response.headers
         self._response = response
         self._host = host

@@ -169,7 +169,10 @@ def _form_fields(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _single(value: object) -> object:
     """Return the one value of a field whose values come as a list."""
-    return cast("list[object]", value)[0] if isinstance(value, list) and value else value
+    if not isinstance(value, list):
+        return value
+    values = cast("list[object]", value)
+    return values[0] if values else None
 
 
 def _number(value: object) -> float:

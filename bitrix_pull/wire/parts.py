@@ -152,7 +152,7 @@ class ArrayParts:
         self._is_doubtful = False
         self._last_doubt = -1
         self._nesting = Nesting()
-        self._followed = 0
+        self._followed: int = 0
 
     def feed(self, part: bytes) -> Iterator[Incoming]:
         """See ``PartReader``."""
@@ -274,8 +274,8 @@ class Nesting:
 
     def __init__(self) -> None:
         """Begin where a value does."""
-        self.depth = 0
-        self.in_string = False
+        self.depth: int = 0
+        self.in_string: bool = False
         self._is_escaped = False
 
     def follow(self, piece: bytes | bytearray) -> None:
