@@ -1,14 +1,17 @@
 """Up to where a client has come, as it is written down between two runs.
 
 Settled mids are written as ``{"what they have in common": ["the rest of each", …]}``: most of
-their 26 digits are the same for as long as a push server keeps its data (protocol §6).
+their 26 digits are the same for as long as a push server keeps its data (protocol §6). Their
+stamps are written in as few digits as tell them from the one before, and to the last bit.
 """
 
 import math
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import repeat
-from typing import Any, TypeGuard
+from itertools import accumulate, repeat
+from operator import xor
+from typing import Any, TypeGuard, cast
 
 from bitrix_pull.connection.known_mids import is_regular
 from bitrix_pull.connection.stamps import UNKNOWN
@@ -119,7 +122,7 @@ class ResumePoint:
         if self.stamp:
             content["stamp"] = self.stamp
         if any(self.stamps):
-            content["stamps"] = list(self.stamps)
+            content["stamps"] = _write_stamps(self.stamps)
         return content
 
     @classmethod
@@ -137,15 +140,15 @@ class ResumePoint:
         if not isinstance(server, str) or not server.isprintable():
             raise ValueError("the server of a resume point is none")
         settled = tuple(_read_mids(content.get("settled")))
-        stamp, *stamps = _read_numbers([content.get("stamp", UNKNOWN)]) + _read_numbers(
-            content.get("stamps") or [UNKNOWN] * len(settled)
-        )
+        stamp = content.get("stamp", UNKNOWN)
+        if not _is_number(stamp):
+            raise ValueError("the stamp of a resume point is no number")
         return cls(
             mid,
             settled,
             _read_beginning(content.get("began")),
             server,
-            tuple(stamps),
+            _read_stamps(content.get("stamps")),
             _read_kept(content.get("kept")),
             stamp,
         )
@@ -188,13 +191,22 @@ def _read_mids(settled: object) -> Iterable[str]:
             yield prefix + rest
 
 
-def _read_numbers(values: object) -> tuple[float, ...]:
-    if not _is_list(values):
-        raise ValueError("the stamps of a resume point are no list")
-    numbers = tuple(filter(_is_number, values))
-    if len(numbers) != len(values):
+def _write_stamps(stamps: Sequence[float]) -> list[int]:
+    """Write numbers by their 64 bits, each as what differs from the one before: that is little."""
+    bits = struct.unpack(f">{len(stamps)}Q", struct.pack(f">{len(stamps)}d", *stamps))
+    return [one ^ before for one, before in zip(bits, (0, *bits), strict=False)]
+
+
+def _read_stamps(written: object) -> tuple[float, ...]:
+    if written is None:
+        return ()
+    if not _is_list(written) or not all(isinstance(item, int) and 0 <= item < 2**64 for item in written):
+        raise ValueError("the stamps of a resume point are no list of 64 bits each")
+    bits = accumulate(cast("Sequence[int]", written), xor)
+    stamps = struct.unpack(f">{len(written)}d", struct.pack(f">{len(written)}Q", *bits))
+    if not all(map(math.isfinite, stamps)):
         raise ValueError("a stamp of a resume point is no number")
-    return numbers
+    return stamps
 
 
 def _read_beginning(began: object) -> Beginning | None:

@@ -181,7 +181,7 @@ async def _life(
     begun = os.stat(log).st_size
     async with victim(emu, store, log) as process:
         await until(partial(has_worked, log, begun, process))
-        await until(lambda: len(_numbers(_lines(log))) >= until_all_of, every_s=0.5, within_s=120)
+        await until(lambda: len(_numbers(_lines(log))) >= until_all_of, every_s=0.5, within_s=600)
         await asyncio.sleep(life_s)
         outcome.promise("each process can read the store and works", not ended(process))
         process.send_signal(signal.SIGSTOP)
