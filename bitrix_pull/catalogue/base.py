@@ -31,7 +31,7 @@ class Tolerant(BaseModel):
     is in ``model_extra``; it is no part of the repr, as it may be secret or personal.
     """
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         extra="allow",
         populate_by_name=True,
         protected_namespaces=(),
