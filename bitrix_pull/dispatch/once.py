@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from inspect import isawaitable
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from bitrix_pull.dispatch.registry import CallNext, Context
 from bitrix_pull.errors import InvalidArgument
@@ -17,7 +17,7 @@ from bitrix_pull.redaction import get_logger
 
 C = TypeVar("C")
 
-logger = get_logger("dispatch")
+logger: Final = get_logger("dispatch")
 
 _FORGET_EVERY_S = 3600.0
 
