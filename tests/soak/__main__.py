@@ -33,7 +33,7 @@ def main() -> int:
     name, wants_list = arguments.pop("name"), arguments.pop("list")
     if wants_list:
         for listed, scenario in SCENARIOS.items():
-            print(f"{listed:20}{(inspect.getdoc(scenario) or '').partition(chr(10))[0]}")  # noqa: T201
+            print(f"{listed:26}{(inspect.getdoc(scenario) or '').partition(chr(10))[0]}")  # noqa: T201
         return 0
     if name is None:
         parser.error("name a scenario, or ask for --list")
