@@ -10,7 +10,6 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, repeat
-from operator import xor
 from typing import Any, TypeGuard, cast
 
 from bitrix_pull.connection.known_mids import is_regular
@@ -202,7 +201,7 @@ def _read_stamps(written: object) -> tuple[float, ...]:
         return ()
     if not _is_list(written) or not all(isinstance(item, int) and 0 <= item < 2**64 for item in written):
         raise ValueError("the stamps of a resume point are no list of 64 bits each")
-    bits = accumulate(cast("Sequence[int]", written), xor)
+    bits = accumulate(cast("Sequence[int]", written), int.__xor__)
     stamps = struct.unpack(f">{len(written)}d", struct.pack(f">{len(written)}Q", *bits))
     if not all(map(math.isfinite, stamps)):
         raise ValueError("a stamp of a resume point is no number")
