@@ -41,8 +41,8 @@ IN_FLIGHT_S = 1.0
 _NO_REPLAY_S = 0.1
 """How long after a connect the server is asked for a sign that it has sent what it had to send."""
 
-_NO_REPLAY_POLL_S = 5.0
-"""The same for a poll, which shows nothing while it hangs, where a replay must come."""
+_KEPT_WITHIN_S = 8.0
+"""The same where a replay must come: a server that answers and sends none is not waited for longer."""
 
 HELD_BACK_S = 1.0
 """How long what has come of a replay waits for the rest, so that the verdict counts all of it."""
@@ -122,10 +122,8 @@ class Stream:
         else:
             self._hold(due=True)
             self._audit = self._do(self._heal(after_s=AUDIT_AFTER_S), "audit")
-            if resumption.opening.kept is None:
-                self._do(self._expect_no_replay(_NO_REPLAY_S), "replay")
-            elif repeats:
-                self._do(self._expect_no_replay(_NO_REPLAY_POLL_S), "replay")
+            is_expected = resumption.opening.kept is not None
+            self._do(self._expect_no_replay(_KEPT_WITHIN_S if is_expected else _NO_REPLAY_S), "replay")
         self.reader: asyncio.Task[Ended] = asyncio.create_task(self._read(), name="bitrix_pull reader")
 
     @property

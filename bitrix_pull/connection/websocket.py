@@ -29,8 +29,8 @@ OWN_PINGS_S = 90.0
 """Longest silence after a ping of ours of a server that answers none: it sends its own every
 40 s (protocol §4.1), and one of them may be late."""
 
-_ASKED_AFTER_S = 2.0
-"""How long the server may take to read its history, where it has none to send."""
+_READ_WITHIN_S = 12.0
+"""How long the server may take to read its history, before its silence says that there is none."""
 
 
 class _Connect(connect):
@@ -264,7 +264,7 @@ async def first_frame(connection: Connection) -> AsyncIterator[Sequence[Incoming
     """
     first = asyncio.ensure_future(connection.receive())
     try:
-        await asyncio.wait({first}, timeout=_ASKED_AFTER_S)
+        await asyncio.wait({first}, timeout=_READ_WITHIN_S)
         if not first.done() and await connection.answered() and not first.done():
             return
         yield await first

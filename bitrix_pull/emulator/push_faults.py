@@ -18,6 +18,7 @@ class ClosedAtOnce:
 
 
 WebSocketRefusal = int | ClosedAtOnce | Literal["reset", "black_hole"]
+PollRefusal = int | Literal["reset", "black_hole"]
 
 
 @dataclass(slots=True)
@@ -46,7 +47,7 @@ class PushFaults:
     """
 
     websocket_refusal: WebSocketRefusal | None = None
-    poll_refusal: int | Literal["reset", "black_hole"] | None = None
+    poll_refusal: PollRefusal | None = None
     refuse_channels: bool = False
     ignore_token_ends: bool = False
     replay_race: Callable[[Subscriber], object] | None = None

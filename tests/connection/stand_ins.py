@@ -176,13 +176,17 @@ class WebSocketPeer:
         """Make a close frame ready to be sent."""
         self._protocol.send_close(code, reason)
 
+    def hang_up(self) -> None:
+        """End the connection without a close frame."""
+        self._writer.close()
+
     async def serve(self) -> None:
         """Answer pings and the like at once until the client goes."""
         while await self.receive():
             self.flush()
 
 
-def protobuf_frame(*numbers: int, padding_bytes: int = 0) -> bytes:
+def protobuf_frame(*numbers: int, padding_bytes: int = 0, created: int = DATE_UNIX) -> bytes:
     """Return a frame of events ``x`` of the portal with these numbers."""
     batch = push_pb2.ResponseBatch()
     messages = batch.responses.add().outgoingMessages.messages
@@ -191,7 +195,7 @@ def protobuf_frame(*numbers: int, padding_bytes: int = 0) -> bytes:
         message.id = bytes.fromhex(f"1800000000{number:016}")
         content = {"module_id": "application", "command": "x", "params": {"n": number}}
         message.body = json.dumps({**content, "padding": "x" * padding_bytes}).encode()
-        message.created = DATE_UNIX
+        message.created = created
         message.expiry = 86_400
         message.sender.type = push_pb2.BACKEND
     return batch.SerializeToString()
