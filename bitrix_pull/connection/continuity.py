@@ -6,7 +6,7 @@ from typing import Literal
 
 from bitrix_pull.connection.cursor import Cursor
 from bitrix_pull.connection.resume_point import Beginning, Kept
-from bitrix_pull.connection.stamps import UNKNOWN, are_of_two, sent_unix, stamp_of
+from bitrix_pull.connection.stamps import are_of_two, sent_unix, stamp_of
 from bitrix_pull.events import Continuity, Gap, PullEvent
 from bitrix_pull.wire.messages import Control, Incoming, Malformed
 
@@ -111,7 +111,7 @@ class Tally:
             self._found_kept |= mid == kept.mid and not are_of_two(stamp, kept.stamp)
             self._passed_kept |= mid > kept.mid
         self._found_other |= opening.cursor.is_other(mid, stamp)
-        self._found_left |= stamp == opening.left.stamp(mid) != UNKNOWN
+        self._found_left |= opening.left.recognises(mid, stamp)
         if opening.cursor.knows(mid, stamp):
             # What is on two channels comes twice, one right after the other.
             self.known += mid != self._last_known

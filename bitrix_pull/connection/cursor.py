@@ -109,7 +109,7 @@ class Cursor:
         self.position: Position | None = None
         """Where a server without mids stands (version 2 or older)."""
         self._began: Beginning | None = None
-        self._connected = False
+        self._connected = self._connected_here = False
         self._latest = latest_mid(None)
         # What the server's clock shows at a moment of the portal's, to tell one time by the other.
         self._clocks = Beginning(None, None)
@@ -117,6 +117,7 @@ class Cursor:
         self._holds: dict[str, _Point] = {}
         # The newest message that the server has to keep: mid, stamp, until when.
         self._kept: tuple[str, float, float] | None = None
+        self._channels = ""
         self._start()
         if resume is not None:
             self._connected = True
@@ -131,11 +132,14 @@ class Cursor:
             self._known_up_to = max(resume.settled, default="")
             if resume.kept is not None:
                 self._kept = (resume.kept.mid, resume.kept.stamp, resume.kept.until_unix)
+                self._channels = resume.kept.channels
                 stamps += (resume.kept.stamp,)
             self._ascended = max(stamps, default=UNKNOWN, key=abs)
         elif left is not None:
-            reached = left.reached()
-            self._began = Beginning(None, reached.portal_unix) if reached is not None else None
+            # What came in this process must not come again; what came in one before it may have
+            # been another server's.
+            began = left.reached() if left._connected_here else left._began
+            self._began = Beginning(None, began.portal_unix) if began is not None else None
             self._connected = True
             self._before = left._known.upon(left._before)
             self._known_up_to = _BEYOND_ALL
@@ -175,6 +179,7 @@ class Cursor:
         """Take note of a new connection; the first one says what is too old to deliver."""
         self._latest = latest_mid(moment.server_unix or moment.portal_unix)
         self._clocks = moment
+        self._connected_here = True
         if not self._connected:
             self._connected = True
             self._began = moment
@@ -194,6 +199,10 @@ class Cursor:
         """Tell whether a message was known for sure when its mid was handed out before."""
         return self._before is not None and stamp != UNKNOWN and self._before.stamp(mid) == stamp
 
+    def recognises(self, mid: str, stamp: float) -> bool:
+        """Tell whether this very message is known, beyond doubt."""
+        return stamp != UNKNOWN and self._known.stamp(mid) == stamp
+
     def is_other(self, mid: str, stamp: float) -> bool:
         """Tell whether a mid is known as that of another message."""
         known = self._known.stamp(mid)
@@ -209,11 +218,17 @@ class Cursor:
         point, kept = self.resume_point, self._kept
         if point is None or kept is None or kept[0] <= point or kept[2] <= server_unix + CLOCK_SLACK_S:
             return None
-        return Kept(*kept)
+        return Kept(*kept, self._channels)
 
-    def channels_changed(self) -> None:
-        """Take note that what came so far may have come by channels that are gone now."""
-        self._kept = None
+    def listens_on(self, channels: str) -> None:
+        """Take note of the channels by which all comes from now on; others have another history.
+
+        Args:
+            channels: A digest of them.
+        """
+        if channels != self._channels:
+            self._channels = channels
+            self._kept = None
 
     def admit(self, mid: str, now: float, stamp: float = UNKNOWN) -> bool:
         """Return True if the message is new, and remember it.
@@ -345,7 +360,7 @@ class Cursor:
             point = _Point(_just_before(first), self._known.stamp(first) or UNKNOWN)
         if self._forgotten_up_to <= point.mid:
             self.forgotten = 0
-        kept = None if self._kept is None else Kept(*self._kept)
+        kept = None if self._kept is None else Kept(*self._kept, self._channels)
         return ResumePoint(point.mid, (), self._began, self.server, (), kept, point.stamp)
 
     def settled_beyond(self, mid: str, unsettled: Collection[str]) -> dict[str, float]:

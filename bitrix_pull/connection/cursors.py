@@ -33,14 +33,19 @@ class Cursors:
         self.current: Cursor = Cursor(known_mids=known_mids, resume=resume, unsettled=unsettled)
         """That of the server to which the client is connected, or was last."""
 
-    def at(self, server: str) -> Cursor:
+    def would_move(self, server: str) -> bool:
+        """Tell whether a server has another address than that of the current cursor."""
+        return self.current.connected_before and self.current.server not in ("", server)
+
+    def at(self, server: str, *, renamed: bool = False) -> Cursor:
         """Return the cursor of a server, which is the current one from now on.
 
         Args:
             server: Its ``HOST:PORT``.
+            renamed: True if it is the one of the current cursor, at another address.
         """
         left = self.current
-        if left.server in ("", server) or not left.connected_before:
+        if renamed or not self.would_move(server):
             left.server = server
             return left
         self._others[left.server] = left
@@ -67,13 +72,14 @@ class Cursors:
 
     def news(self, settled: Iterable[str], mid: str) -> dict[str, float]:
         """Return which of some settled messages come after one, with their stamps."""
-        known = {each: self.current.stamp(each) for each in settled if each > mid}
-        # What is not known any more is forgotten, or of another stream.
-        return {
-            each: UNKNOWN if stamp is None else stamp
-            for each, stamp in known.items()
-            if stamp is not None or not self._has_moved
-        }
+        stamps = {each: self.current.stamp(each) for each in settled if each > mid}
+        if self._has_moved:
+            # One of another stream may have the mid of one that is not settled.
+            unsettled = self._in_hand()
+            return {
+                each: stamp for each, stamp in stamps.items() if stamp is not None and each not in unsettled
+            }
+        return {each: UNKNOWN if stamp is None else stamp for each, stamp in stamps.items()}
 
     @property
     def _has_moved(self) -> bool:

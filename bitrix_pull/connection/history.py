@@ -3,11 +3,16 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from bitrix_pull.connection.connector import Connection
+from bitrix_pull.connection.cursor import Cursor
+from bitrix_pull.connection.stamps import stamp_of
 from bitrix_pull.errors import PullError, Unreachable
+from bitrix_pull.events import PullEvent
 from bitrix_pull.wire.close_codes import ClientClose
-from bitrix_pull.wire.messages import Incoming
+from bitrix_pull.wire.messages import Control, Incoming
+from bitrix_pull.wire.urls import START_OF_HISTORY
 
 PATIENCE_S = 3.0
 """How long to wait for an answer by one way before the next is tried beside it.
@@ -16,6 +21,13 @@ A poll is answered at once where the history holds anything, and hangs for 40 s 
 """
 
 Way = Callable[[], Awaitable[Connection]]
+
+History = Callable[[str], AbstractAsyncContextManager[AsyncIterator[Sequence[Incoming]]]]
+"""Asks the push server for what it has after a mid, and gives the answer part by part.
+
+Raises:
+    PullError: It cannot be asked, at the beginning or amid the answer.
+"""
 
 
 class Answer:
@@ -93,3 +105,23 @@ async def _ask(way: Way) -> Answer:
         await answer.close()
         raise
     return answer
+
+
+async def holds_known(history: History, cursor: Cursor) -> bool:
+    """Tell whether a server has what another one has sent already: then it is that one, renamed.
+
+    Nothing is sure where it does not answer at once.
+    """
+    try:
+        async with (
+            asyncio.timeout(PATIENCE_S),
+            history(cursor.resume_point or START_OF_HISTORY) as parts,
+        ):
+            part = await anext(parts, ())
+    except (PullError, TimeoutError):
+        return False
+    return any(
+        cursor.recognises(message.mid, stamp_of(message))
+        for message in part
+        if isinstance(message, PullEvent | Control)
+    )

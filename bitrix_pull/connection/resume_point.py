@@ -8,7 +8,7 @@ stamps are written in as few digits as tell them from the one before, and to the
 import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import accumulate, repeat
 from typing import Any, TypeGuard, cast
 
@@ -71,11 +71,13 @@ class Kept:
         mid: The message.
         stamp: What tells it from another one with the same mid; see ``ResumePoint.stamps``.
         until_unix: Until when it is kept, by the push server's clock.
+        channels: A digest of the channels by which it came, as others have another history.
     """
 
     mid: str
     stamp: float
     until_unix: float
+    channels: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -115,7 +117,7 @@ class ResumePoint:
         if self.server:
             content["server"] = self.server
         if self.kept is not None:
-            content["kept"] = [self.kept.mid, self.kept.stamp, self.kept.until_unix]
+            content["kept"] = list(astuple(self.kept))
         if self.settled:
             content["settled"] = _write_mids(self.settled)
         if self.stamp:
@@ -219,10 +221,15 @@ def _read_beginning(began: object) -> Beginning | None:
 def _read_kept(kept: object) -> Kept | None:
     if kept is None:
         return None
-    if _is_list(kept) and len(kept) == 3:
-        mid, stamp, until_unix = kept
-        if isinstance(mid, str) and _is_number(stamp) and _is_number(until_unix):
-            return Kept(mid, stamp, until_unix)
+    if _is_list(kept) and len(kept) == 4:
+        mid, stamp, until_unix, channels = kept
+        if (
+            isinstance(mid, str)
+            and isinstance(channels, str)
+            and _is_number(stamp)
+            and _is_number(until_unix)
+        ):
+            return Kept(mid, stamp, until_unix, channels)
     raise ValueError("a resume point does not tell what the server had to keep")
 
 

@@ -26,6 +26,9 @@ UNKNOWN = 0.0
 _DIGESTED_MAX_BYTES = 4096
 """The length of a body from which on it tells enough by itself."""
 
+_GOLDEN = 0.6180339887498949
+"""Lengths that differ by little are far from each other by it."""
+
 
 def stamps_of(events: Sequence[PullEvent[Any]]) -> list[float]:
     """Return the stamp of each event."""
@@ -40,7 +43,7 @@ def stamp_of(message: PullEvent[Any] | Control | Malformed) -> float:
     """Return the stamp of a message."""
     if isinstance(message, Malformed):
         return UNKNOWN
-    if not message.created_unix:
+    if message.created_unix is None:
         sent = sent_unix(message)
         return _digest(message) if sent is None else -sent
     try:
@@ -84,4 +87,4 @@ def _digest(message: PullEvent[Any] | Control) -> float:
             pass  # Integers and text that only a lenient parser reads.
         else:
             return (zlib.crc32(content) + 1) / (2**32 + 1)
-    return (size + 1) / 2**32
+    return (size * _GOLDEN) % 1

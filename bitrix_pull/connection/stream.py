@@ -2,8 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Coroutine, Sequence
 from itertools import count
 from typing import Any, Final, NoReturn
 
@@ -11,6 +10,7 @@ from bitrix_pull.connection.connector import Connection
 from bitrix_pull.connection.continuity import Recovered, Resumption, Tally
 from bitrix_pull.connection.cursor import Cursor
 from bitrix_pull.connection.disconnects import Ended, Sign
+from bitrix_pull.connection.history import History
 from bitrix_pull.connection.intake import Intake
 from bitrix_pull.connection.stamps import stamp_of
 from bitrix_pull.errors import MalformedFrame, PullError
@@ -53,13 +53,6 @@ _MISSED_AT_ONCE = 500
 _AUDIT = "audit"
 
 _audits = count()
-
-History = Callable[[str], AbstractAsyncContextManager[AsyncIterator[Sequence[Incoming]]]]
-"""Asks the server anew for what came after a mid, and gives the answer part by part.
-
-Raises:
-    PullError: It cannot be asked, at the beginning or amid the answer.
-"""
 
 
 class Stream:

@@ -14,6 +14,7 @@ from bitrix_pull.connection.continuity import Opening, Resumption
 from bitrix_pull.connection.cursor import Cursor
 from bitrix_pull.connection.cursors import Cursors
 from bitrix_pull.connection.disconnects import TABLE, Ended, Sign
+from bitrix_pull.connection.history import holds_known
 from bitrix_pull.connection.intake import Intake
 from bitrix_pull.connection.jsonrpc import JsonRpcConnection
 from bitrix_pull.connection.protobuf import ProtobufConnection
@@ -33,7 +34,7 @@ from bitrix_pull.events import Notice, State
 from bitrix_pull.options import PullOptions, Transport
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.redaction import get_logger
-from bitrix_pull.wire.channel_ids import PublicChannel
+from bitrix_pull.wire.channel_ids import PublicChannel, digest_of
 from bitrix_pull.wire.close_codes import ClientClose
 from bitrix_pull.wire.messages import Control
 from bitrix_pull.wire.urls import START_OF_HISTORY
@@ -83,7 +84,6 @@ class Supervisor:
         # Since when nothing can have been received, and by which channels until then.
         self._lost_unix: float | None = None
         self._left_ids: tuple[str, ...] = ()
-        self._channel_ids: tuple[str, ...] = ()
         self._limiter: ConnectionLimiter | None = None
         self.connects: int = 0
         """Connections opened so far."""
@@ -272,8 +272,11 @@ class Supervisor:
             prefer: See ``Transports.open``.
             reconnect: True if there was no connection until now: its continuity is judged.
         """
-        left = self._left or self._cursors.current
-        cursor = self._cursors.at(config.push_server)
+        left, server = self._left or self._cursors.current, config.push_server
+        renamed = self._cursors.would_move(server) and await holds_known(
+            partial(self._transports.history, config), self._cursors.current
+        )
+        cursor = self._cursors.at(server, renamed=renamed)
         resume_point, newest = cursor.resume_point, cursor.newest
         if reconnect and not config.jwt and config.server.version >= 3:
             # What was sent to other channels while these were not listened on.
@@ -289,13 +292,12 @@ class Supervisor:
         self._left = cursor
         self._checkpointer.connected()
         self._hold_place(config)
-        if config.channel_ids != self._channel_ids:
-            cursor.channels_changed()
-            self._channel_ids = config.channel_ids
+        cursor.listens_on(digest_of(config.channel_ids))
         polling = self._transports.current == "long_polling"
         resumption = None
         if resume_point is not None or polling:
-            kept = left.kept(moment.server_unix or self._channels.clock.now())
+            # What the one server had to keep, the other one never had.
+            kept = cursor.kept(moment.server_unix or self._channels.clock.now()) if left is cursor else None
             from_start = resume_point in (None, START_OF_HISTORY)
             lost_unix = self._lost_unix
             resumption = Resumption(

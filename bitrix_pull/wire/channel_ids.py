@@ -1,6 +1,8 @@
 """Channel ids as text and as bytes (protocol §3)."""
 
+import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bitrix_pull.errors import InvalidArgument
@@ -47,3 +49,8 @@ def channel_key(channel_id: str) -> str:
     A ``channel_expire`` names its channel without the public part and the signature.
     """
     return re.split(r"[.:]", channel_id, maxsplit=1)[0]
+
+
+def digest_of(channel_ids: Iterable[str]) -> str:
+    """Return what tells some channels from others, and does not tell them: ids are random enough for that."""
+    return hashlib.sha256("/".join(map(channel_key, channel_ids)).encode()).hexdigest()[:16]

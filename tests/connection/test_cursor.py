@@ -302,12 +302,15 @@ def test_a_restart_repeats_what_is_unsettled_and_nothing_else(
 
 def test_a_replay_is_expected_to_hold_what_the_server_must_keep() -> None:
     cursor = connected(overlap_s=OVERLAP_S)
+    cursor.listens_on("these")
     assert cursor.kept(1000.0) is None
     cursor.admit(mid(1), 0.0, 1900.25)
     cursor.keep(mid(1), 1900.25, 2000.0)
-    assert cursor.kept(1000.0) == Kept(mid(1), 1900.25, 2000.0)
+    assert cursor.kept(1000.0) == Kept(mid(1), 1900.25, 2000.0, "these")
     assert cursor.kept(2000.0 - CLOCK_SLACK_S) is None
-    cursor.channels_changed()
+    cursor.listens_on("these")
+    assert cursor.kept(1000.0) is not None
+    cursor.listens_on("others")
     assert cursor.kept(1000.0) is None
 
 

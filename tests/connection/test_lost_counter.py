@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bitrix_pull import Gap, MemoryStore, PullEvent, State
+from bitrix_pull import Gap, MemoryStore, State
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.options import Transport
 from tests import virtual_time
@@ -170,35 +170,5 @@ def test_a_server_that_hands_out_mids_again_and_again_is_followed() -> None:
             await listener.received(60)
             assert [each for each in story if each != "gap"] == list(range(60))
             assert story.count("gap") == 19
-
-    virtual_time.run(main)
-
-
-def test_of_two_messages_with_one_mid_each_is_settled_by_itself() -> None:
-    async def main() -> None:
-        async with emulator() as emu:
-            store, handled = MemoryStore(), list[int]()
-            listener = Listener(emu, resume=store)
-            stuck = asyncio.Event()
-
-            @listener.on("slow")
-            async def wait(event: PullEvent) -> None:
-                handled.append(event.params["n"])
-                await stuck.wait()
-
-            async with running(listener):
-                await listener.reached(State.LIVE)
-                emu.portal.send("slow", {"n": 0})
-                await listener.received(1)
-                emu.push.flush()
-                await asyncio.sleep(1)
-                emu.portal.send("x", {"n": 1})
-                await listener.received(2)
-                emu.portal.send("x", {"n": 2})
-                await listener.received(3)
-            async with running(Listener(emu, resume=store)) as again:
-                await again.reached(State.LIVE)
-                await asyncio.sleep(60)
-                assert again.numbers == []
 
     virtual_time.run(main)
