@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import astuple
 from itertools import repeat
 from typing import NamedTuple
 
@@ -115,8 +116,8 @@ class Cursor:
         self._clocks = Beginning(None, None)
         self._before: KnownMids | None = None
         self._holds: dict[str, _Point] = {}
-        # The newest message that the server has to keep: mid, stamp, until when.
-        self._kept: tuple[str, float, float] | None = None
+        # The newest message that the server has to keep: mid, stamp, until when, by which channels.
+        self._kept: tuple[str, float, float, str] | None = None
         self._channels = ""
         self._start()
         if resume is not None:
@@ -131,8 +132,7 @@ class Cursor:
             self._known = KnownMids(known_mids, zip(resume.settled, stamps, strict=True))
             self._known_up_to = max(resume.settled, default="")
             if resume.kept is not None:
-                self._kept = (resume.kept.mid, resume.kept.stamp, resume.kept.until_unix)
-                self._channels = resume.kept.channels
+                self._kept = astuple(resume.kept)
                 stamps += (resume.kept.stamp,)
             self._ascended = max(stamps, default=UNKNOWN, key=abs)
         elif left is not None:
@@ -211,24 +211,24 @@ class Cursor:
     def keep(self, mid: str, stamp: float, until_unix: float) -> None:
         """Take note of until when the server has to keep a message that was admitted."""
         if mid <= self._newest and (self._kept is None or mid >= self._kept[0]):
-            self._kept = mid, stamp, until_unix
+            self._kept = mid, stamp, until_unix, self._channels
 
     def kept(self, server_unix: float) -> Kept | None:
         """Return what a replay must hold if the history is whole, or None if nothing is sure to be there."""
         point, kept = self.resume_point, self._kept
         if point is None or kept is None or kept[0] <= point or kept[2] <= server_unix + CLOCK_SLACK_S:
             return None
-        return Kept(*kept, self._channels)
+        # By other channels comes another history.
+        came_by, listened = kept[3].split(), self._channels.split()
+        return Kept(*kept) if came_by and set(came_by) <= set(listened) else None
 
     def listens_on(self, channels: str) -> None:
-        """Take note of the channels by which all comes from now on; others have another history.
+        """Take note of the channels by which all comes from now on.
 
         Args:
-            channels: A digest of them.
+            channels: A digest of each; see ``Kept``.
         """
-        if channels != self._channels:
-            self._channels = channels
-            self._kept = None
+        self._channels = channels
 
     def admit(self, mid: str, now: float, stamp: float = UNKNOWN) -> bool:
         """Return True if the message is new, and remember it.
@@ -360,7 +360,7 @@ class Cursor:
             point = _Point(_just_before(first), self._known.stamp(first) or UNKNOWN)
         if self._forgotten_up_to <= point.mid:
             self.forgotten = 0
-        kept = None if self._kept is None else Kept(*self._kept, self._channels)
+        kept = None if self._kept is None else Kept(*self._kept)
         return ResumePoint(point.mid, (), self._began, self.server, (), kept, point.stamp)
 
     def settled_beyond(self, mid: str, unsettled: Collection[str]) -> dict[str, float]:

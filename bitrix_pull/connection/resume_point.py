@@ -71,7 +71,8 @@ class Kept:
         mid: The message.
         stamp: What tells it from another one with the same mid; see ``ResumePoint.stamps``.
         until_unix: Until when it is kept, by the push server's clock.
-        channels: A digest of the channels by which it came, as others have another history.
+        channels: A digest of each of the channels by which it may have come, separated by
+            spaces, as others have another history.
     """
 
     mid: str

@@ -34,7 +34,7 @@ from bitrix_pull.events import Notice, State
 from bitrix_pull.options import PullOptions, Transport
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.redaction import get_logger
-from bitrix_pull.wire.channel_ids import PublicChannel, digest_of
+from bitrix_pull.wire.channel_ids import PublicChannel, digests_of
 from bitrix_pull.wire.close_codes import ClientClose
 from bitrix_pull.wire.messages import Control
 from bitrix_pull.wire.urls import START_OF_HISTORY
@@ -292,7 +292,7 @@ class Supervisor:
         self._left = cursor
         self._checkpointer.connected()
         self._hold_place(config)
-        cursor.listens_on(digest_of(config.channel_ids))
+        cursor.listens_on(digests_of(config.subscribed_ids))
         polling = self._transports.current == "long_polling"
         resumption = None
         if resume_point is not None or polling:

@@ -51,6 +51,7 @@ def channel_key(channel_id: str) -> str:
     return re.split(r"[.:]", channel_id, maxsplit=1)[0]
 
 
-def digest_of(channel_ids: Iterable[str]) -> str:
-    """Return what tells some channels from others, and does not tell them: ids are random enough for that."""
-    return hashlib.sha256("/".join(map(channel_key, channel_ids)).encode()).hexdigest()[:16]
+def digests_of(channel_ids: Iterable[str]) -> str:
+    """Return a word for each channel that tells it from others, and does not betray it: ids are random."""
+    keys = sorted(map(channel_key, channel_ids))
+    return " ".join(hashlib.sha256(key.encode()).hexdigest()[:12] for key in keys)

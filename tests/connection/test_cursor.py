@@ -308,9 +308,9 @@ def test_a_replay_is_expected_to_hold_what_the_server_must_keep() -> None:
     cursor.keep(mid(1), 1900.25, 2000.0)
     assert cursor.kept(1000.0) == Kept(mid(1), 1900.25, 2000.0, "these")
     assert cursor.kept(2000.0 - CLOCK_SLACK_S) is None
-    cursor.listens_on("these")
+    cursor.listens_on("new these")
     assert cursor.kept(1000.0) is not None
-    cursor.listens_on("others")
+    cursor.listens_on("new")
     assert cursor.kept(1000.0) is None
 
 

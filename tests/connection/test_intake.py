@@ -32,6 +32,7 @@ class Taken:
         self.intake = Intake(self, self.notices.append, self.settled.append)
         self.cursor = Cursor()
         self.cursor.connected(Beginning(None, None))
+        self.cursor.listens_on("these")
 
     def take(self, messages: Sequence[Incoming]) -> list[Control]:
         events, controls = self.intake.sort(messages, self.cursor)
