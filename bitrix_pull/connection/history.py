@@ -117,11 +117,10 @@ async def holds_known(history: History, cursor: Cursor) -> bool:
             asyncio.timeout(PATIENCE_S),
             history(cursor.resume_point or START_OF_HISTORY) as parts,
         ):
-            part = await anext(parts, ())
+            async for part in parts:
+                messages = [message for message in part if isinstance(message, PullEvent | Control)]
+                if messages:
+                    return any(cursor.recognises(message.mid, stamp_of(message)) for message in messages)
     except (PullError, TimeoutError):
-        return False
-    return any(
-        cursor.recognises(message.mid, stamp_of(message))
-        for message in part
-        if isinstance(message, PullEvent | Control)
-    )
+        pass
+    return False
