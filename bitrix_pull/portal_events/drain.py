@@ -14,7 +14,7 @@ from bitrix_pull.portal.batches import BATCH_MAX
 from bitrix_pull.portal_events.binding import Bindings
 from bitrix_pull.portal_events.queue import OVERLAP, RIPE_AFTER_S, OfflineQueue, Portion
 from bitrix_pull.portal_events.records import Record
-from bitrix_pull.portal_events.roll_call import RollCall
+from bitrix_pull.portal_events.roll_call import NAMES_MAX, RollCall
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.messages import is_object
 
@@ -520,17 +520,21 @@ class Drain:
 
     async def _recover(self) -> bool:
         """Take over what nobody is at work on; return False if nobody could be asked."""
-        foreign = await self._foreign()
-        if not foreign:
+        process_ids = sorted({record.process_id for record in await self._foreign()})
+        if not process_ids:
             return True
-        async with self._roll_call.unclaimed({record.process_id for record in foreign}) as unclaimed:
+        if len(process_ids) > NAMES_MAX:
+            self._recovery.set()  # The rest of them is next.
+        async with self._roll_call.unclaimed(process_ids[:NAMES_MAX]) as unclaimed:
             if not unclaimed:
                 return unclaimed is not None
             # Some of it may have been handled and deleted meanwhile.
             present = [record for record in await self._foreign() if record.process_id in unclaimed]
             if present:
                 logger.info("took over %d events that a process has left reserved", len(present))
-            self._deliver(present)
+            for begin in range(0, len(present), BATCH_MAX):
+                await self._room()
+                self._deliver(present[begin : begin + BATCH_MAX])
         return True
 
     async def _foreign(self) -> list[Record]:

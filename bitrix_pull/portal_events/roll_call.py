@@ -61,12 +61,12 @@ class RollCall:
     async def unclaimed(self, process_ids: Collection[str]) -> AsyncGenerator[list[str] | None]:
         """Give the reservations that nobody answers for; None if nobody could be asked.
 
-        Until the context is left, they count as held here.
+        Until the context is left, they count as held here. Ask for ``NAMES_MAX`` at a time.
 
         Raises:
             PullError: The question could not be sent.
         """
-        self._asked = {_digest(process_id): process_id for process_id in sorted(process_ids)[:NAMES_MAX]}
+        self._asked = {_digest(process_id): process_id for process_id in process_ids}
         self._heard.clear()
         try:
             await self._say({"ask": list(self._asked), "by": self._nonce})

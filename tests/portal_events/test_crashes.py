@@ -92,6 +92,20 @@ def test_one_that_starts_while_another_takes_over_leaves_it_alone() -> None:
     virtual_time.run(main)
 
 
+def test_however_many_processes_have_died_all_of_it_is_handled() -> None:
+    async def main() -> None:
+        async with emulator() as emu:
+            bound(emu)
+            for number in range(1, 451):
+                reserved_by_nobody(emu, number)
+            async with running(Program(emu)) as program:
+                await program.handled(450, within_s=60)
+                await until(lambda: not emu.portal.offline.records)
+            assert sorted(number for number in program.ids if number) == list(range(1, 451))
+
+    virtual_time.run(main)
+
+
 def test_nothing_is_taken_over_while_the_stream_carries_nothing() -> None:
     async def main() -> None:
         async with emulator() as emu:

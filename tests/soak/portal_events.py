@@ -272,7 +272,7 @@ async def _kill_again_and_again(
                 left_reserved += sum(bool(record.process_id) for record in emu.portal.offline.records)
             changing.cancel()
             async with _victim(emu, log):
-                await until(lambda: not emu.portal.offline.records, every_s=0.2, within_s=60)
+                await until(lambda: not emu.portal.offline.records, every_s=0.2, within_s=300)
             left = len(emu.portal.offline.records)
         done = Counter[int]()
         for line in log.read_text().splitlines():
