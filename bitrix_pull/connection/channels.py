@@ -39,6 +39,9 @@ LOOK_S = (3_300.0, 3_900.0)
 """Least and longest time between two looks at the configuration: nobody tells an application
 that an administrator has changed the push server's settings (protocol §5)."""
 
+RENEWAL_S = 10.0
+"""How long the portal may take to tell new channels before those that have ended count as lost."""
+
 CLOCK_SLACK_S = 10.0
 """How much earlier than by the portal's clock a channel is taken to have ended, where that is safer."""
 
@@ -123,6 +126,11 @@ class ChannelManager:
         return self.clock.now() + TIMER_SLACK_S >= self._due_unix
 
     @property
+    def asked_ago_s(self) -> float:
+        """Seconds since the portal last answered, or failed to."""
+        return self.clock.now() - self._asked_unix
+
+    @property
     def due_in_s(self) -> float:
         """Seconds until it is time to ask the portal."""
         return max(self._due_unix - self.clock.now(), 0.0)
@@ -154,7 +162,7 @@ class ChannelManager:
         if self.due:
             return
         now, end = self.clock.now(), self._end()
-        moments = [at for at in (end - CLOCK_SLACK_S, end, self._due_unix) if at > now]
+        moments = [at for at in (end - CLOCK_SLACK_S, end, end + RENEWAL_S, self._due_unix) if at > now]
         self._bell = asyncio.get_running_loop().create_future()
         jumped = await self.clock.until(min(moments, default=math.inf), self._bell)
         if jumped and self.clock.now() - self._asked_unix >= SAME_AGAIN_S[0]:
@@ -301,7 +309,11 @@ class ChannelManager:
             delay_s = self._backoff.next_delay_s(answered=wait is Wait.LADDER)
         else:
             delay_s = self._random.uniform(*SAME_AGAIN_S)
-        self._due_unix = self.clock.now() + delay_s
+        now, end = self.clock.now(), self._end()
+        if now < end and wait is not Wait.MAINTENANCE:
+            # Not later than if all had been well.
+            delay_s = min(delay_s, end - now + self._random.uniform(*AFTER_END_S))
+        self._due_unix = now + delay_s
         if wait is Wait.MAINTENANCE:
             self._hold_until_unix = self._due_unix
         if is_news:

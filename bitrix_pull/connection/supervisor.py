@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NoReturn
 
-from bitrix_pull.connection.channels import ChannelManager
+from bitrix_pull.connection.channels import RENEWAL_S, ChannelManager
 from bitrix_pull.connection.checkpointer import Checkpointer
 from bitrix_pull.connection.connection_limiter import ConnectionLimiter, limiter_of
 from bitrix_pull.connection.connector import Connection
@@ -40,9 +40,6 @@ from bitrix_pull.wire.messages import Control
 from bitrix_pull.wire.urls import START_OF_HISTORY
 
 logger: Final = get_logger("connection")
-
-RENEWAL_S = 10.0
-"""How long the portal may take to tell new channels before a stream of ended ones counts as lost."""
 
 _CHANNELS = "channels"
 
@@ -211,7 +208,7 @@ class Supervisor:
             self._recovery.was_live = True
             self._lost_unix, self._left_ids = None, ()
             self._lifecycle.move(State.LIVE)
-        elif ended_for_s < RENEWAL_S and channels.trouble is None and state in _LIVE:
+        elif ended_for_s < RENEWAL_S and channels.asked_ago_s > ended_for_s and state in _LIVE:
             # As it should be: the portal tells new ones only when the old ones have ended.
             self._lifecycle.move(State.RENEWING)
         else:

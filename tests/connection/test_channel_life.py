@@ -301,9 +301,9 @@ def test_maintenance_is_waited_out_with_a_request_in_10_to_15_minutes(code: Any)
             emu.portal.faults.maintenance = None
             emu.portal.send("x", {"n": 0}, users=[1])
             over_at = now()
-            await listener.received(1)
+            await listener.reached(State.LIVE)
             assert now() - over_at <= 901
-            assert listener.state is State.LIVE
+            await listener.received(1)
 
     virtual_time.run(main)
 
@@ -429,5 +429,23 @@ def test_version_2_says_by_1008_that_a_channel_is_unknown() -> None:
             assert emu.portal.calls[CONFIG] == calls + 1
             emu.push.faults.refuse_channels = False
             await listener.reached(State.LIVE)
+
+    virtual_time.run(main)
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+@pytest.mark.parametrize("attempt", range(8))
+def test_a_failure_ahead_of_the_end_puts_off_nothing_that_is_due_at_the_end(
+    failures: int, attempt: int
+) -> None:
+    async def main() -> None:
+        async with emulator(channel_life_s=1_800) as emu, running(Listener(emu)) as listener:
+            await listener.reached(State.LIVE)
+            end = now() + 1_800
+            await asyncio.sleep(1_600)
+            emu.portal.faults.fail_rest(failures, 503)
+            await asyncio.sleep(end + 5 - now())
+            assert listener.state is State.LIVE
+            assert State.BACKOFF not in listener.states
 
     virtual_time.run(main)
