@@ -5,7 +5,7 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Final, Protocol
 
 from bitrix_pull.errors import InvalidArgument, PullError
@@ -82,7 +82,7 @@ async def _until_stopped(service: Service) -> None:
 
 
 @contextlib.contextmanager
-def stop_signals(stop: Callable[[int], None]) -> Iterator[None]:
+def stop_signals(stop: Callable[[int], None]) -> Generator[None]:
     """Call ``stop`` with the number of each SIGINT and SIGTERM, in the event loop.
 
     On Windows, and in other threads than the main one, nothing is changed.

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import re
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextvars import ContextVar
 from urllib.parse import quote
 
@@ -81,7 +81,7 @@ PORTAL: ContextVar[str] = ContextVar("bitrix_pull.portal", default="")
 
 
 @contextlib.contextmanager
-def naming(portal: str) -> Iterator[None]:
+def naming(portal: str) -> Generator[None]:
     """Name the portal in the log records of a block."""
     token = PORTAL.set(portal)
     try:

@@ -63,8 +63,7 @@ class Publisher:
         self._make_client = partial(PullClient, auth, mode=mode, options=options, name=name)
         self._client = self._make_client()
         self._background: _Background | None = None
-        self._lock = threading.Lock()
-        _publishers.add(self)
+        _locks[self] = threading.Lock()
 
     def publish(
         self,
@@ -119,7 +118,7 @@ class Publisher:
 
     def close(self) -> None:
         """End its connections. It may be used again."""
-        with self._lock:
+        with _locks[self]:
             background, self._background = self._background, None
             if background is not None and background.is_ours:
                 background.run(self._client.close(drain=0))
@@ -137,7 +136,7 @@ class Publisher:
 
     def _run(self, work: Callable[[PullClient], Coroutine[Any, Any, T]]) -> T:
         _refuse_to_block_a_loop()
-        with self._lock:
+        with _locks[self]:
             background = _background_of_this_process()
             if self._background is not background:
                 if self._background is not None:
@@ -179,7 +178,7 @@ class _Background:
         self._thread.join(_CLOSE_WITHIN_S)
 
 
-_publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
+_locks: weakref.WeakKeyDictionary[Publisher, threading.Lock] = weakref.WeakKeyDictionary()
 _inherited: list[PullClient] = []
 """Clients of the parent process. Kept, as their end would be the end of its connections."""
 
@@ -199,7 +198,7 @@ def _background_of_this_process() -> _Background:
 def _end(background: _Background) -> None:
     """Close what the program has left open."""
     if background.is_ours:
-        for publisher in list(_publishers):
+        for publisher in list(_locks):
             publisher.close()
         background.stop()
 
@@ -208,8 +207,8 @@ def _after_fork() -> None:
     """Let nobody in the child wait for a thread that is not there."""
     global _starting
     _starting = threading.Lock()
-    for publisher in _publishers:
-        publisher._lock = threading.Lock()
+    for publisher in list(_locks):
+        _locks[publisher] = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -166,9 +166,9 @@ class LongPollConnection:
                 raise Ended(Sign.GARBLED, "a poll was answered with 304 by another than the push server")
             return
         self._body, is_empty = answer, True
-        while self._body is not None:
+        while self.amid_frame:
             try:
-                part = await self._read_on(self._body)
+                part = await self._read_on(answer)
             except Unreachable as error:
                 raise Ended(Sign.UNANSWERED, str(error)) from None
             if part:
