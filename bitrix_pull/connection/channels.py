@@ -153,7 +153,7 @@ class ChannelManager:
         Raises:
             PullError: As ``config`` does.
         """
-        if self._config is None or self.ended(self._config):
+        if self._config is None or self._refused or self.ended(self._config):
             return await self.config()
         return self._config
 
