@@ -57,7 +57,8 @@ class PullOptions:
         poll_timeout_s: Seconds within which a long poll must begin to be answered; the server
             does so after 40 s at the latest. The answer may then take as long as it takes, but
             not be silent for ``ping_interval_s + ping_timeout_s``.
-        catch_up_s: Seconds after a reconnect in which what arrives counts as replayed history.
+        catch_up_s: How long to wait for missed events after a reconnect where only time shows that
+            there are none: by polling, and before version 3.
         close_timeout_s: Deadline for closing a connection politely.
         close_drain_s: How long ``close()``, and leaving ``async with``, wait for handlers to
             finish what was already received.

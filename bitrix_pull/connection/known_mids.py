@@ -9,6 +9,9 @@ from operator import lt
 
 from bitrix_pull.connection.stamps import UNKNOWN
 
+_OLDER_MIN = 1_000
+"""How many mids from before they were handed out again are remembered at least."""
+
 _PACKED_BYTES = 13
 """What a mid of 26 digits takes, two to a byte."""
 
@@ -111,13 +114,12 @@ class KnownMids:
         return sum(len(pack) for pack in self._packs if pack.newest > point)
 
     def upon(self, older: "KnownMids | None") -> "KnownMids":
-        """Return the latest of these, and of older ones where there is room; a mid counts as it was here."""
-        stamps = dict(() if older is None else older.beyond(""))
-        for mid, stamp in self.beyond(""):
-            stamps.pop(mid, None)
-            stamps[mid] = stamp
-        latest = islice(stamps.items(), max(len(stamps) - 2 * self._page_size, 0), None)
-        return KnownMids(2 * self._page_size, latest)
+        """Return these and the latest of older ones; a mid counts as it was here."""
+        own = dict(self.beyond(""))
+        olders = [] if older is None else [each for each in older.beyond("") if each[0] not in own]
+        return KnownMids(
+            2 * self._page_size, [*olders[-max(2 * self._page_size, _OLDER_MIN) :], *own.items()]
+        )
 
     def beyond(self, point: str) -> Iterator[tuple[str, float]]:
         """Yield the mids beyond a resume point, with their stamps."""
