@@ -106,7 +106,7 @@ def test_every_public_class_that_takes_a_secret_was_looked_at() -> None:
         *("HandlerFailed", "MemoryStore", "MessageDropped", "Notice", "Presence", "PresenceChanged"),
         *("PresenceWatch", "RateLimit", "Receipt", "ResumePoint", "ResumeStore", "Router", "SenderType"),
         *("SqliteStore", "SqliteTokenStore", "State", "StateChanged", "Subscription", "TokenStore"),
-        *("errors", "run"),
+        *("PortalEvent", "PortalEvents", "PortalTrouble", "errors", "run"),
     }
     assert set(bitrix_pull.__all__) - take_none - set(errors.__all__) <= OBJECTS.keys()
 
@@ -118,7 +118,7 @@ def secrets_of(emu: Emulator) -> set[str]:
     """What the portal has told by now: ids and signatures of channels, tokens, the application's secret."""
     config = emu.portal.config("application", 1)
     channels = [channel["id"] for channel in dict(config["channels"]).values()]
-    public = [channel["signature"] for channel in dict(config["publicChannels"]).values()]
+    public = [channel["signature"] for channel in dict(config["publicChannels"] or {}).values()]
     parts = [part for channel in channels for part in channel.replace(":", ".").split(".")]
     jwt = [config["jwt"]] if "jwt" in config else []
     return {*parts, *public, *jwt, emu.token, emu.refresh_token, emu.portal.client_secret}
