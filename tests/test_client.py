@@ -189,8 +189,8 @@ def test_close_in_every_state_ends_at_once_with_nothing_left_running(state: Stat
             await asyncio.sleep(0)
             if state in (State.CATCHING_UP, State.RENEWING):
                 await pull.wait_live()
-            if state is State.CATCHING_UP:
                 await asyncio.sleep(1)
+            if state is State.CATCHING_UP:
                 await emu.push.disconnect_all()
             elif state is State.RENEWING:
                 emu.portal.channels.expire(Owner("application", 1))
