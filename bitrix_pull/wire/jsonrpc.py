@@ -41,9 +41,9 @@ HEAD = re.compile(
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
-_SECOND = b',{"jsonrpc":'
+SECOND = b',{"jsonrpc":'
 """How the second message of an array begins."""
-BETWEEN = re.compile(re.escape(_SECOND))
+BETWEEN = re.compile(re.escape(SECOND))
 
 
 def read(frame: bytes) -> Iterator[Incoming]:
@@ -79,7 +79,7 @@ def parse(frame: bytes) -> Iterable[Incoming]:
         if head is None:
             raise MalformedFrame(f"a frame of {len(frame)} bytes is far too dense")
         return [Malformed(head[1].decode(), TOO_DENSE)]
-    second = frame.find(_SECOND) if is_array else -1
+    second = frame.find(SECOND) if is_array else -1
     parse = parser_for(frame, second if second > 0 else len(frame))
     content: Any = orjson.loads(frame) if parse is orjson.loads else _parse_leniently(frame)
     items: list[dict[str, Any]] = content

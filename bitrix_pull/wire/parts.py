@@ -92,7 +92,7 @@ class DelimitedParts:
         elif stop > self._max_bytes:
             yield self._too_large()
         else:
-            yield from text.read(bytes(self._left[:stop]))
+            yield from text.read(_copy(self._left, stop))
         del self._left[:stop]
         self._searched = 0
 
@@ -107,13 +107,15 @@ class ArrayFormat:
     """How messages stand in an array.
 
     Attributes:
-        between: Finds where an item may end, and another begin, at the comma.
+        mark: What stands where an item may end, and another begin, at the comma.
+        between: Matches only there.
         head: How an item begins; its first group is the mid.
         parse: Reads an array that is sound. Raises ValueError if it is no JSON.
         read: Reads any.
         is_pasted: True if bodies may be anything: the server pastes them unread.
     """
 
+    mark: bytes
     between: re.Pattern[bytes]
     head: re.Pattern[bytes]
     parse: Callable[[bytes], Iterable[Incoming]]
@@ -121,8 +123,8 @@ class ArrayFormat:
     is_pasted: bool
 
 
-ENVELOPES = ArrayFormat(text.BETWEEN, text.HEAD, text.parse_array, text.read, True)
-REQUESTS = ArrayFormat(jsonrpc.BETWEEN, jsonrpc.HEAD, jsonrpc.parse, jsonrpc.read, False)
+ENVELOPES = ArrayFormat(text.SECOND, text.BETWEEN, text.HEAD, text.parse_array, text.read, True)
+REQUESTS = ArrayFormat(jsonrpc.SECOND, jsonrpc.BETWEEN, jsonrpc.HEAD, jsonrpc.parse, jsonrpc.read, False)
 
 _OVERLAP = 96
 """Bytes before the end of what has come in which one of those patterns may have begun."""
@@ -144,15 +146,18 @@ class ArrayParts:
         self._is_begun = False
         self._is_dropping = False
         self._left = bytearray()
-        self._go_on()
+        self._nesting = Nesting()
+        self._searched: int = 0
+        self._followed: int = 0
+        self._is_doubtful = False
+        self._last_doubt: int = -1
 
     def _go_on(self) -> None:
         """Begin with the next item."""
-        self._searched = 0
+        self._nesting = Nesting()
+        self._searched = self._followed = 0
         self._is_doubtful = False
         self._last_doubt = -1
-        self._nesting = Nesting()
-        self._followed: int = 0
 
     def feed(self, part: bytes) -> Iterator[Incoming]:
         """See ``PartReader``."""
@@ -196,7 +201,7 @@ class ArrayParts:
         if len(self._left) > self._max_bytes + len(b"]") and not self._is_spoilt:
             yield _too_large(self._array.head, self._left)
         else:
-            yield from self._array.read(b"[%b" % bytes(self._left))
+            yield from self._array.read(_copy(self._left, len(self._left), b"["))
 
     @property
     def _is_spoilt(self) -> bool:
@@ -211,26 +216,34 @@ class ArrayParts:
         if comma > self._max_bytes:
             return None
         try:
-            return self._array.parse(b"[%b]" % bytes(self._left[:comma]))
+            return self._array.parse(_copy(self._left, comma, b"[", b"]"))
         except ValueError:
             return None
 
     def _likely_comma(self) -> int:
         """Return where the next items seem to end, or -1."""
-        at, between = -1, self._array.between
-        for match in between.finditer(self._left, self._searched, self._window):
-            at = match.start()
-        if at < 0 and (beyond := between.search(self._left, self._searched)) is not None:
-            at = beyond.start()
+        left, mark, between = self._left, self._array.mark, self._array.between
+        at = left.rfind(mark, self._searched, self._window)
+        while at >= 0 and between.match(left, at) is None:
+            at = left.rfind(mark, self._searched, at)
         if at < 0:
-            self._searched = max(len(self._left) - _OVERLAP, 0)
+            at = self._find(self._searched)
+        if at < 0:
+            self._searched = max(len(left) - _OVERLAP, 0)
+        return at
+
+    def _find(self, start: int) -> int:
+        """Return the next place where an item may end, or -1."""
+        left, mark, between = self._left, self._array.mark, self._array.between
+        at = left.find(mark, start)
+        while at >= 0 and between.match(left, at) is None:
+            at = left.find(mark, at + 1)
         return at
 
     def _next_comma(self) -> int:
         """Return where this item surely ends, or -1."""
         left, nesting = self._left, self._nesting
-        while (match := self._array.between.search(left, self._searched)) is not None:
-            comma = match.start()
+        while (comma := self._find(self._searched)) >= 0:
             self._searched = comma + 1
             nesting.follow(left[self._followed : comma])
             self._followed = comma
@@ -254,7 +267,7 @@ class ArrayParts:
         self._go_on()
 
     def _read(self, comma: int) -> Iterator[Incoming]:
-        yield from self._array.read(b"[%b]" % bytes(self._left[:comma]))
+        yield from self._array.read(_copy(self._left, comma, b"[", b"]"))
         del self._left[: comma + 1]
         self._go_on()
 
@@ -352,6 +365,12 @@ def jsonrpc_parts(max_bytes: int) -> TextParts:
     """Read a frame of JSON-RPC."""
     single = SingleParts(max_bytes, jsonrpc.HEAD, jsonrpc.read)
     return TextParts(ArrayParts(max_bytes, REQUESTS), single)
+
+
+def _copy(left: bytearray, stop: int, before: bytes = b"", behind: bytes = b"") -> bytes:
+    """Return what has come up to there, between these, for one copy of it."""
+    with memoryview(left) as view, view[:stop] as begin:
+        return b"".join([before, begin, behind])
 
 
 def _too_large(head: re.Pattern[bytes], message: bytearray, start: int = 0) -> Malformed:

@@ -75,12 +75,12 @@ def read(frame: bytes) -> Iterator[Incoming]:
         )
 
 
-def wrapped(fields: bytes | bytearray, depth: int) -> bytes:
+def wrapped(fields: memoryview, depth: int) -> bytes:
     """Return a ``ResponseBatch`` of what stands so deep in one: 1 in a response, 2 among its messages."""
-    batch = bytes(fields)
+    head, size = b"", len(fields)
     for _ in range(depth):
-        batch = b"".join([_LAYER, _varint(len(batch)), batch])
-    return batch
+        head = b"".join([_LAYER, _varint(size + len(head)), head])
+    return b"".join([head, fields])
 
 
 MID_BYTES = 13

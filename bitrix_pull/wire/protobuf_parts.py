@@ -193,7 +193,9 @@ class ProtobufParts:
     def _read(self, start: int, end: int) -> Iterator[Incoming]:
         """Read whole fields of the innermost open one."""
         if start < end:
-            yield from read(wrapped(self._left[start:end], len(self._ends)))
+            with memoryview(self._left) as left, left[start:end] as fields:
+                batch = wrapped(fields, len(self._ends))
+            yield from read(batch)
 
     def _left_out(self, field: _Field) -> Iterator[Malformed]:
         if field.kind == "too large":

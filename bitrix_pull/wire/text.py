@@ -45,7 +45,7 @@ _TO_CLOSING = re.compile(
 _BOUNDARY = re.compile(CLOSING + rb"\s*(?=" + OPENING + rb")")
 HEAD = re.compile(rb'\{"id":\d+,"mid":"(\d{26})"')
 """How the server begins an envelope; legible also where a body that is no JSON spoilt the rest."""
-_SECOND = b',{"id":'
+SECOND = b',{"id":'
 """How the second message of an array begins."""
 BETWEEN = re.compile(rb',(?=\{"id":\d+,"mid":"\d{26}")')
 
@@ -75,7 +75,7 @@ def parse_array(frame: bytes) -> Iterable[Incoming]:
         # Where one message ends and the next begins could only be told by reading it all.
         return [Malformed(head[1].decode(), TOO_DENSE)]
     refuse_dense(frame)
-    second = frame.find(_SECOND)
+    second = frame.find(SECOND)
     envelopes: list[object] = parser_for(frame, second if second > 0 else len(frame))(frame)
     # The share of the frame is close enough for what a message weighs in the inbox.
     size = len(frame) // max(len(envelopes), 1)
