@@ -78,7 +78,8 @@ async def test_a_flood_makes_no_flood_at_the_portal(command: str, params: object
                 server.say(server.frame(*[control(command, params)] * 200))
 
         await attacked_listener(server, attack)
-    assert server.requests["rest"] <= 2
+    # Channels that are said to have ended, and are answered again, are asked for by the short ladder.
+    assert server.requests["rest"] <= 4
     assert server.requests["websocket"] <= 2
 
 
@@ -225,7 +226,8 @@ async def test_channels_with_odd_ends_are_neither_asked_for_nor_dropped_in_a_loo
                 server.say_raw(frame(CLOSE, b"\x0f\xaa"))
 
             report = await attacked_listener(server, attack)
-        assert report.health["state"] in {"catching_up", "live", "renewing"}
+        # Channels that have ended are not live, however well the server takes them.
+        assert report.health["state"] in {"catching_up", "live", "renewing", "backoff"}
         assert server.requests["rest"] <= 4
 
     await try_all(ENDS, check)
