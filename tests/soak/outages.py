@@ -66,13 +66,15 @@ def server_gone(*, seed: int = 1, times: int = 1) -> Outcome:
             waits.append(clock() - back)
             await listener.received(2)
             compare(outcome, range(2), listener)
-            delays = [
-                notice.retry_in_s or 0.0
-                for notice in listener.heard
-                if isinstance(notice, StateChanged) and notice.state is State.BACKOFF
-            ]
-            rungs = [*UNANSWERED_S, *[UNANSWERED_S[-1]] * len(delays)]
-            hurries.extend(rung - delay for rung, delay in zip(rungs, delays, strict=False))
+            changes = [notice for notice in listener.heard if isinstance(notice, StateChanged)]
+            failures = 0
+            for change in changes:
+                # A stream that was opened begins the ladder anew.
+                failures = 0 if change.state is State.LIVE else failures
+                if change.state is State.BACKOFF:
+                    rung = UNANSWERED_S[min(failures, len(UNANSWERED_S) - 1)]
+                    hurries.append(rung - (change.retry_in_s or 0.0))
+                    failures += 1
 
     for one in range(seed, seed + times):
         for gone_s in GONE_S:
