@@ -4,7 +4,6 @@
 """
 
 import importlib
-import logging
 from typing import TYPE_CHECKING
 
 from bitrix_pull import errors
@@ -108,8 +107,6 @@ __all__ = [
     "run",
 ]
 __all__ += errors.__all__
-
-logging.getLogger("bitrix_pull").addHandler(logging.NullHandler())
 
 _HOMES = {
     "AccessToken": "portal.auth",

@@ -108,7 +108,6 @@ def _set_up_logging(level: int | str) -> None:
         raise InvalidArgument(
             f"there is no log level {level!r:.40}", advice='Name one of logging\'s, such as "INFO".'
         ) from None
-    ours = logging.getLogger("bitrix_pull").handlers
-    if not any(not isinstance(handler, logging.NullHandler) for handler in ours):
+    if not logging.getLogger("bitrix_pull").handlers:
         # It does nothing where the root logger has a handler.
         logging.basicConfig(level=level, format=_FORMAT, stream=sys.stderr)

@@ -13,6 +13,7 @@ import pytest
 
 from bitrix_pull.emulator import Emulator
 from tests.cli.command import Running, start
+from tests.examples.test_examples import EXAMPLES
 
 PROGRAM = """
 import bitrix_pull
@@ -120,3 +121,48 @@ async def test_an_application_without_the_scope(emu: Emulator) -> None:
     assert outcome.code == 3
     assert 'scope "pull"' in outcome.err
     assert "Traceback" not in outcome.err
+
+
+WITHIN = """
+import asyncio
+from bitrix_pull import AccessToken, PullClient
+
+async def main() -> None:
+    async with PullClient({arguments}):
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+BESIDE = """
+import asyncio
+from bitrix_pull import AccessToken, PullClient
+
+async def main() -> None:
+    running = asyncio.create_task(PullClient({arguments}).run())
+    await asyncio.wait({{running}})
+    running.result()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("program", ["the bot", WITHIN, BESIDE], ids=["bot", "async with", "create_task"])
+async def test_a_token_that_is_revoked_under_it(emu: Emulator, program: str) -> None:
+    if program == "the bot":
+        account = {"BITRIX_PULL_PORTAL": emu.portal_url, "BITRIX_PULL_TOKEN": emu.token}
+        running = await start(program=(str(EXAMPLES / "bot.py"),), env=account)
+    else:
+        running = await start(program=("-c", program.format(arguments=token_of(emu))))
+    await connected(emu)
+    emu.portal.expire_token(emu.token)
+    emu.portal.rotate()
+
+    outcome = await running.end()
+
+    assert outcome.code == 1
+    # One record of the log, and the error as the program raises it.
+    (record,) = (line for line in outcome.err.splitlines() if "failed for good" in line)
+    assert record.startswith("127.0.0.1")
+    assert "Pass a fresh access token" in record
+    assert "Pass a fresh access token" in outcome.err.splitlines()[-1]
