@@ -8,6 +8,8 @@
     ├── AnswerTooLarge                  an HTTP answer is over the limit in the options
     ├── TokenStoreFailed                the store of OAuth tokens raised something, or is locked
     ├── ResumeStoreFailed               the store of the resume point raised something, or has lost it
+    ├── LeaseLost                       another worker has the portal by now, or may have it
+    ├── EngineUnavailable               what workers share, such as Valkey, does not answer or takes nothing
     ├── PortalError                     the portal answered a REST call with an error
     │   ├── TokenExpired                refresh the access token
     │   ├── AuthError                   a person must give other credentials or rights
@@ -92,6 +94,7 @@ __all__ = [
     "ConnectionLost",
     "EmployeesOnly",
     "EmptyAppName",
+    "EngineUnavailable",
     "EventNotFound",
     "GrantRefused",
     "HttpsRequired",
@@ -103,6 +106,7 @@ __all__ = [
     "InvalidFormat",
     "InvalidReceiver",
     "InvalidSignature",
+    "LeaseLost",
     "MalformedFrame",
     "MethodNotFound",
     "ModuleIdError",
@@ -234,6 +238,22 @@ class ResumeStoreFailed(PullError):  # noqa: N818
 
 
 # -- what the portal answers over REST (protocol §2) ---------------------------
+
+
+class LeaseLost(PullError):  # noqa: N818
+    """This worker does not have the portal any more, or can no longer be sure of it.
+
+    What it had in hand is not settled: the portal's next owner gets it again.
+    """
+
+    advice = "Nothing is to be done: the worker that has the portal now goes on."
+
+
+class EngineUnavailable(PullError):  # noqa: N818
+    """What the workers of a cluster share, such as Valkey, does not answer, or takes nothing just now."""
+
+    retryable = True
+    advice = "See that it runs, can be reached, and has memory left."
 
 
 class PortalError(PullError):

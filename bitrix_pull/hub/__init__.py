@@ -1,0 +1,1 @@
+"""Many portals: in one process, or on any number of machines."""
