@@ -22,6 +22,8 @@ class _Machine:
 
     slept_s: float = 0.0
     """Time that passed for everybody else while its monotonic clock stood still."""
+    stopped_s: float = 0.0
+    """Time that passed for all clocks while its process did not run."""
     wall_off_s: float = 0.0
     """By how much its wall clock is wrong."""
 
@@ -43,7 +45,7 @@ def run(
     global _machine
     _machine = _Machine()
     loop = looptime.patch_event_loop(asyncio.SelectorEventLoop(), end=limit_s, idle_step=0.01)
-    shut_down = loop.shutdown_default_executor
+    running_time, shut_down = loop.time, loop.shutdown_default_executor
 
     async def without_hurry(*_timeout: float) -> None:
         # From Python 3.12 on a runner gives threads 300 s, which are over at once here.
@@ -55,6 +57,7 @@ def run(
             # The wall clock is as virtual as the loop's, and known in every thread.
             patch("time.time", lambda: BEGINNING + loop.time() + _machine.slept_s + _machine.wall_off_s),
             patch.object(portal_clock, "COMPARE_EVERY_S", every_s),
+            patch.object(loop, "time", lambda: running_time() + _machine.stopped_s),
             patch.object(loop, "shutdown_default_executor", without_hurry),
             # Or idle connections would be looked after for ever.
             patch("aiohttp.connector.monotonic", loop.time),
@@ -74,6 +77,11 @@ def unix_time() -> float:
 def fall_asleep(seconds: float) -> None:
     """Let so much time pass for everybody but this machine's monotonic clock, at once."""
     _machine.slept_s += seconds
+
+
+def stop_the_process(seconds: float) -> None:
+    """Let so much time pass for every clock, while nothing of this machine runs: a frozen container."""
+    _machine.stopped_s += seconds
 
 
 def set_wall_clock(off_s: float) -> None:

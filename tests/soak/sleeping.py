@@ -22,8 +22,9 @@ OWNERS = (Owner("application", 1), Owner("application"))
 def asleep(*, hours: int = 60) -> Outcome:
     """60 h asleep, versions 3 to 5: asks within 5 s of waking, brings what is kept, says a Gap.
 
-    And 20 h, in which nothing is forgotten; and a machine both of whose clocks stood still, which
-    only an answer can tell: the first one after the dead link was noticed. The server
+    And 20 h, in which nothing is forgotten; a container that was frozen, for which all clocks leap;
+    and a machine both of whose clocks stood still, which only an answer can tell: the first one
+    after the dead link was noticed. The server
     takes channels that ended long ago, and so must not help the client to look alive.
     """
     outcome = Outcome()
@@ -31,6 +32,7 @@ def asleep(*, hours: int = 60) -> Outcome:
         for slept_h, falls_asleep, asks_within_s in (
             (hours, virtual_time.fall_asleep, 5.0),
             (20, virtual_time.fall_asleep, 5.0),
+            (hours, virtual_time.stop_the_process, 5.0),
             (hours, virtual_time.stop_the_clocks, 25.0),
         ):
 
