@@ -16,14 +16,11 @@ from bitrix_pull.connection.resume_keys import resume_keys
 from bitrix_pull.connection.states import Lifecycle
 from bitrix_pull.connection.stores import ResumeStore, as_store
 from bitrix_pull.dispatch.dependencies import Supply, checked_context
-from bitrix_pull.dispatch.dispatcher import Dispatcher
-from bitrix_pull.dispatch.inbox import Inbox
-from bitrix_pull.dispatch.notices import NoticeBoard
 from bitrix_pull.dispatch.patterns import PortalPattern, wanted
 from bitrix_pull.dispatch.router import C, M, Router
 from bitrix_pull.dispatch.subscription import Subscription
 from bitrix_pull.errors import InvalidArgument, NotRunning
-from bitrix_pull.events import Notice, Origin, PullEvent, State
+from bitrix_pull.events import Notice, Origin, State
 from bitrix_pull.health import Health
 from bitrix_pull.options import PullOptions, check_number
 from bitrix_pull.portal.auth import Caller, Credentials, Mode
@@ -32,7 +29,7 @@ from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.portal.user_ids import check_user_ids
 from bitrix_pull.portal_events.binding import Bindings
-from bitrix_pull.portal_events.feed import Feed, PortalEvents
+from bitrix_pull.portal_events.feed import PortalEvents
 from bitrix_pull.presence.extension import check_tags, extend_watch
 from bitrix_pull.presence.status import Presence
 from bitrix_pull.presence.watch import CHANGE_COMMAND, CHANGE_MODULE, PresenceWatch, watch_presence
@@ -42,6 +39,7 @@ from bitrix_pull.publish.notifications import notify
 from bitrix_pull.publish.publisher import Route
 from bitrix_pull.publish.receipt import Receipt
 from bitrix_pull.publish.retrying import Retry
+from bitrix_pull.reception import Reception
 from bitrix_pull.redaction import naming
 from bitrix_pull.running import Block, Run
 from bitrix_pull.wire.channel_ids import PublicChannel
@@ -118,19 +116,8 @@ class PullClient(Router):
         self._is_shared_store = resume is not None
         self._start_at: Start = start
         self._portal = name or self._rest.portal
-        self._notices = NoticeBoard(self._portal)
-        self._lifecycle = Lifecycle(self._notices.post)
-        self._inbox = Inbox[PullEvent[Any]](
-            max_events=self._options.inbox_max_events,
-            max_bytes=self._options.inbox_max_bytes,
-            overflow=self._options.overflow,
-        )
-        self._dispatcher = Dispatcher(
-            PullEvent, self._registry, self._inbox, self._notices.post, Origin(self._portal, self)
-        )
-        self._portal_feed = Feed(
-            self._registry, self._options, self._notices.post, Origin(self._portal, self)
-        )
+        self._reception = Reception(self._registry, self._options, Origin(self._portal, self))
+        self._lifecycle = Lifecycle(self._reception.notices.post)
         self._run = self._new_run()
         self._block: Block | None = None
 
@@ -144,10 +131,7 @@ class PullClient(Router):
             start=self._start_at,
             options=self._options,
             lifecycle=self._lifecycle,
-            notices=self._notices,
-            inbox=self._inbox,
-            dispatcher=self._dispatcher,
-            portal_feed=self._portal_feed,
+            reception=self._reception,
         )
 
     def _present_run(self) -> Run:
@@ -258,7 +242,7 @@ class PullClient(Router):
         """
         await self._run.close(self._options.close_drain_s if drain is None else drain)
         self._lifecycle.close()
-        self._notices.end()
+        self._reception.notices.end()
 
     def _start(self) -> "asyncio.Task[None]":
         if self._run.serving:
@@ -267,8 +251,7 @@ class PullClient(Router):
             self._run = self._new_run()
         run = self._present_run()
         supply = Supply(checked_context(self.context), {PullClient: self})
-        self._dispatcher.prepare(supply)
-        self._portal_feed.dispatcher.prepare(supply)
+        self._reception.prepare(supply)
         self._lifecycle.close()
         return run.start()
 
@@ -314,7 +297,7 @@ class PullClient(Router):
         It ends when the client is closed, or has failed for good. A consumer that falls
         1,000 notices behind loses the oldest.
         """
-        return self._notices.listen()
+        return self._reception.notices.listen()
 
     # -- receiving ------------------------------------------------------------
 
@@ -339,7 +322,7 @@ class PullClient(Router):
                     ...
         """
         pattern, model = wanted(commands, module, model, None)
-        return Subscription(self._dispatcher, pattern, model)
+        return Subscription(self._reception.stream, pattern, model)
 
     @overload
     def portal_events(self, *names: str, model: type[M] | TypeAdapter[M]) -> PortalEvents[M]: ...
@@ -361,7 +344,7 @@ class PullClient(Router):
         Raises:
             InvalidArgument: One of the names can be none.
         """
-        return PortalEvents(self._portal_feed, PortalPattern.of(names), model)
+        return PortalEvents(self._reception.portal_feed, PortalPattern.of(names), model)
 
     async def unbind_portal_events(self, *names: str) -> int:
         """Let the portal queue events no more for this application and ``options.connector``.

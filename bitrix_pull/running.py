@@ -5,7 +5,6 @@ import contextlib
 import contextvars
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 from bitrix_pull.connection.channels import ChannelManager
 from bitrix_pull.connection.checkpointer import Checkpointer, Start
@@ -15,22 +14,19 @@ from bitrix_pull.connection.states import Lifecycle
 from bitrix_pull.connection.stores import ResumeStore
 from bitrix_pull.connection.supervisor import Supervisor
 from bitrix_pull.connection.transports import Transports
-from bitrix_pull.dispatch.dispatcher import Dispatcher
-from bitrix_pull.dispatch.inbox import Inbox
-from bitrix_pull.dispatch.notices import NoticeBoard
 from bitrix_pull.dispatch.tasks import TaskSet
 from bitrix_pull.errors import NotRunning, PullError, StartTimeout
-from bitrix_pull.events import PullEvent, State
+from bitrix_pull.events import State
 from bitrix_pull.health import Health
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.auth import Mode
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.portal.public_channels import PublicChannels
 from bitrix_pull.portal.rest import RestClient
-from bitrix_pull.portal_events.feed import Feed
 from bitrix_pull.portal_events.service import PortalEventService
 from bitrix_pull.presence.lookup import PresenceLookup
 from bitrix_pull.publish.publisher import Publisher
+from bitrix_pull.reception import Reception
 from bitrix_pull.redaction import PORTAL
 
 _AWAITED = {
@@ -58,10 +54,7 @@ class Run:
         start: Start,
         options: PullOptions,
         lifecycle: Lifecycle,
-        notices: NoticeBoard,
-        inbox: Inbox[PullEvent[Any]],
-        dispatcher: Dispatcher[PullEvent[Any]],
-        portal_feed: Feed,
+        reception: Reception,
     ) -> None:
         """Put the parts together; nothing is sent, and no event loop is needed yet.
 
@@ -74,21 +67,22 @@ class Run:
             start: Where to begin.
             options: Timeouts, limits and policies.
             lifecycle: The client's state.
-            notices: Takes what happens.
-            inbox: What is received and not handled yet.
-            dispatcher: Hands events to the client's handlers.
-            portal_feed: Does so with the portal's own events.
+            reception: Takes events, and what happens.
         """
         self._portal = portal
         self._rest = rest
         self._options = options
         self._lifecycle = lifecycle
-        self._notices = notices
-        self._inbox = inbox
-        self._dispatcher = dispatcher
-        self._portal_feed = portal_feed
+        self._reception = reception
+        notices, inbox = reception.notices, reception.inbox
         self._portal_events = PortalEventService(
-            portal_feed, rest, mode, options, dispatcher, notices, lambda: lifecycle.state in _LIVE_STATES
+            reception.portal_feed,
+            rest,
+            mode,
+            options,
+            reception.stream,
+            notices,
+            lambda: lifecycle.state in _LIVE_STATES,
         )
         fetcher = self._portal_events.fetcher
         self._channels = ChannelManager(fetcher, rest.http.clock, notices.post)
@@ -102,7 +96,7 @@ class Run:
         )
         inbox.settled = self._checkpointer.handled
         self._modules = ModuleFilter(
-            dispatcher,
+            reception.stream,
             options.ignore_modules,
             settled=self._checkpointer.handled,
             sent_by_user=lambda: mode == "application" and fetcher.version >= VERSION_BY_USER,
@@ -187,7 +181,7 @@ class Run:
         """End everything; see ``PullClient.close``."""
         serving = self._serving
         if serving is not None and not serving.done():
-            if self._dispatcher.runs_current_task() or self._portal_feed.dispatcher.runs_current_task():
+            if self._reception.runs_current_task():
                 drain_s = 0.0
             if self._drain_s is None:
                 self._drain_s = drain_s
@@ -212,11 +206,8 @@ class Run:
             raise
         finally:
             self._opened.set()
-        handling = asyncio.create_task(self._dispatcher.run(), name="bitrix_pull handlers")
+        handling = asyncio.create_task(self._reception.run(), name="bitrix_pull reception")
         saving = asyncio.create_task(self._checkpointer.run(), name="bitrix_pull checkpointer")
-        portal_handling = asyncio.create_task(
-            self._portal_feed.dispatcher.run(), name="bitrix_pull portal event handlers"
-        )
         taking = asyncio.create_task(self._portal_events.run(), name="bitrix_pull portal events")
         try:
             await self._supervisor.run()
@@ -227,16 +218,14 @@ class Run:
             self._portal_events.stop()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._drain_s) as self._draining:
-                    await self._dispatcher.idle()
-                    await self._portal_feed.dispatcher.idle()
+                    await self._reception.idle()
             self._draining = None
-            for dispatcher in (self._dispatcher, self._portal_feed.dispatcher):
-                dispatcher.finish(self._lifecycle.failure)
+            self._reception.finish(self._lifecycle.failure)
             await self.companions.close()
-            for task in (handling, portal_handling, taking):
+            for task in (handling, taking):
                 task.cancel()
             self._checkpointer.stop()
-            await asyncio.wait({handling, portal_handling, taking, saving})
+            await asyncio.wait({handling, taking, saving})
             # What is told to the portal now need not be handled again.
             await self._portal_events.finish(max(self._options.close_timeout_s, self._drain_s))
             await self._checkpointer.close()
@@ -244,7 +233,7 @@ class Run:
             # FAILED stays to be seen.
             if self._lifecycle.state is not State.FAILED:
                 self._lifecycle.close()
-            self._notices.end()
+            self._reception.notices.end()
 
     async def opened(self) -> None:
         """Wait until it has what it needs of this machine.
@@ -292,17 +281,17 @@ class Run:
         return Health(
             state=state,
             live=state in _LIVE_STATES,
-            ready=state in _LIVE_STATES and not self._inbox.full,
+            ready=state in _LIVE_STATES and not self._reception.inbox.full,
             alive=state not in _DEAD_STATES,
             connects=self._supervisor.connects,
             received=self._intake.received - self._modules.ignored,
             duplicates=self._intake.duplicates,
             malformed=self._intake.malformed,
             ignored=self._modules.ignored,
-            dropped=self._inbox.dropped,
-            waiting=len(self._inbox),
-            waiting_bytes=self._inbox.size,
-            unwanted=self._dispatcher.unwanted,
+            dropped=self._reception.inbox.dropped,
+            waiting=len(self._reception.inbox),
+            waiting_bytes=self._reception.inbox.size,
+            unwanted=self._reception.stream.unwanted,
             last_error=str(error) if error is not None else "",
             store=self._checkpointer.health,
         )

@@ -6,9 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from pydantic import BaseModel
-
-from bitrix_pull.catalogue.base import PortalModel
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.events import Event, PortalEvent, PullEvent
 
@@ -167,7 +164,14 @@ def wanted(
         InvalidArgument: They do not go together, or one of them is no name.
     """
     first = commands[0] if commands else None
-    if not (inspect.isclass(first) and issubclass(first, BaseModel)):
+    if not inspect.isclass(first):
+        return StreamPattern.of(commands, module, default_module), model
+    # Whoever names commands does not wait for pydantic.
+    from pydantic import BaseModel
+
+    from bitrix_pull.catalogue.base import PortalModel
+
+    if not issubclass(first, BaseModel):
         return StreamPattern.of(commands, module, default_module), model
     if not (issubclass(first, PortalModel) and first.pull_commands):
         raise InvalidArgument(

@@ -3,14 +3,15 @@
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
-
-from pydantic import TypeAdapter
+from typing import TYPE_CHECKING, Any, Self
 
 from bitrix_pull.dispatch.dependencies import Signature, signature_of
 from bitrix_pull.dispatch.patterns import Pattern
 from bitrix_pull.dispatch.policy import Policy, check_callback, is_async, name_of
 from bitrix_pull.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 AnyCallback = Callable[..., Awaitable[object] | object]
 
@@ -66,7 +67,7 @@ class Handler(Registration):
     """A function for events: those that it wants, and how they are to be handled."""
 
     pattern: Pattern
-    model: TypeAdapter[Any] | None
+    model: "TypeAdapter[Any] | None"
     policy: Policy
     where: Callable[[Any], object] | None = None
     signature: Signature = field(init=False)

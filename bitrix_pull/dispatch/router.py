@@ -2,11 +2,8 @@
 
 from collections.abc import Callable, Collection, Coroutine, Hashable
 from operator import attrgetter
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, overload
 
-from pydantic import TypeAdapter
-
-from bitrix_pull.catalogue.base import PortalModel
 from bitrix_pull.dispatch.dependencies import check_names
 from bitrix_pull.dispatch.patterns import Pattern, PortalPattern, wanted
 from bitrix_pull.dispatch.policy import Ack, DeadLetter, Policy
@@ -20,8 +17,13 @@ from bitrix_pull.dispatch.registry import (
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.events import PortalEvent, PullEvent, adapter_of
 
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+    from bitrix_pull.catalogue.base import PortalModel
+
 M = TypeVar("M")
-C = TypeVar("C", bound=PortalModel)
+C = TypeVar("C", bound="PortalModel")
 G = TypeVar("G")
 S = TypeVar("S")
 X = TypeVar("X", bound=Exception)
@@ -91,7 +93,7 @@ class Router:
         self,
         *commands: str | None,
         module: str | None = ...,
-        model: type[M] | TypeAdapter[M],
+        model: "type[M] | TypeAdapter[M]",
         where: Callable[[PullEvent[M]], object] | None = ...,
         ack: Ack = ...,
         retries: int = ...,
@@ -206,7 +208,7 @@ class Router:
     def on_portal_event(
         self,
         *names: str,
-        model: type[M] | TypeAdapter[M],
+        model: "type[M] | TypeAdapter[M]",
         where: Callable[[PortalEvent[M]], object] | None = ...,
         ack: Ack = ...,
         retries: int = ...,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from bitrix_pull.dispatch.dispatcher import Dispatcher
 from bitrix_pull.dispatch.inbox import Inbox
@@ -11,7 +11,9 @@ from bitrix_pull.dispatch.registry import Registry
 from bitrix_pull.dispatch.subscription import EventIterator
 from bitrix_pull.events import Notice, Origin, PortalEvent
 from bitrix_pull.options import PullOptions
-from bitrix_pull.portal_events.drain import Drain
+
+if TYPE_CHECKING:
+    from bitrix_pull.portal_events.drain import Drain
 
 P = TypeVar("P")
 
