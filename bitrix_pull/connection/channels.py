@@ -167,7 +167,7 @@ class ChannelManager:
         jumped = await self.clock.until(min(moments, default=math.inf), self._bell)
         if jumped and self.clock.now() - self._asked_unix >= SAME_AGAIN_S[0]:
             logger.info("this machine has slept, or its clock was set: looking at the configuration")
-            self._due_unix = min(self._due_unix, self.clock.now())
+            self.look()
 
     # -- what is said of them -----------------------------------------------------
 
@@ -177,6 +177,11 @@ class ChannelManager:
             self._refused = True
             self._due_unix = max(self._hold_until_unix, self.clock.now())
             self._ring()
+
+    def look(self) -> None:
+        """Take note that there is cause to look at the configuration, which may be good all the same."""
+        self._due_unix = min(self._due_unix, max(self._hold_until_unix, self.clock.now()))
+        self._ring()
 
     def accepted(self) -> None:
         """Take note that the push server has accepted the channels: no word of theirs is to be kept."""

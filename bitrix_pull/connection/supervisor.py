@@ -153,6 +153,9 @@ class Supervisor:
             # What polling begins with says little: a poll that brings something is its success.
             opened = stream.brought or self._transports.current == "websocket"
             self._recovery.ended(ended.sign, age_s=stream.age_s, opened=opened, brought=stream.brought)
+            if ended.sign is Sign.SILENT and stream.config.jwt:
+                # All of this machine's clocks may have stood still, and no poll tells the time here.
+                self._channels.look()
             return ended
         finally:
             self._stream = None
