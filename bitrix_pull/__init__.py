@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         State,
         StateChanged,
     )
-    from bitrix_pull.health import Health, StoreHealth
+    from bitrix_pull.health import Health, OldestEvent, StoreHealth
     from bitrix_pull.options import PullOptions, RateLimit
     from bitrix_pull.portal.auth import AccessToken, Webhook
     from bitrix_pull.portal.oauth import OAuth
@@ -75,6 +75,7 @@ __all__ = [
     "MessageDropped",
     "Notice",
     "OAuth",
+    "OldestEvent",
     "Once",
     "PortalEvent",
     "PortalEvents",
@@ -131,6 +132,7 @@ _HOMES = {
     "MessageDropped": "events",
     "Notice": "events",
     "OAuth": "portal.oauth",
+    "OldestEvent": "health",
     "Once": "dispatch.once",
     "PortalEvent": "events",
     "PortalEvents": "portal_events.feed",

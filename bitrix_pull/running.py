@@ -5,6 +5,7 @@ import contextlib
 import contextvars
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 
 from bitrix_pull.connection.channels import ChannelManager
 from bitrix_pull.connection.checkpointer import Checkpointer, Start
@@ -16,7 +17,7 @@ from bitrix_pull.connection.supervisor import Supervisor
 from bitrix_pull.connection.transports import Transports
 from bitrix_pull.dispatch.tasks import TaskSet
 from bitrix_pull.errors import NotRunning, PullError, StartTimeout
-from bitrix_pull.events import State
+from bitrix_pull.events import Gap, HandlerFailed, State
 from bitrix_pull.health import Health
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.auth import Mode
@@ -84,7 +85,7 @@ class Run:
             notices,
             lambda: lifecycle.state in _LIVE_STATES,
         )
-        fetcher = self._portal_events.fetcher
+        self._fetcher = fetcher = self._portal_events.fetcher
         self._channels = ChannelManager(fetcher, rest.http.clock, notices.post)
         self._checkpointer = Checkpointer(
             store,
@@ -102,9 +103,10 @@ class Run:
             sent_by_user=lambda: mode == "application" and fetcher.version >= VERSION_BY_USER,
         )
         self._intake = Intake(self._modules, notices.post, self._checkpointer.settled)
+        self._transports = Transports(rest.http, options)
         self._supervisor = Supervisor(
             channels=self._channels,
-            transports=Transports(rest.http, options),
+            transports=self._transports,
             intake=self._intake,
             checkpointer=self._checkpointer,
             lifecycle=lifecycle,
@@ -171,6 +173,7 @@ class Run:
         self.join_loop()
         context = contextvars.copy_context()
         context.run(PORTAL.set, self._portal)
+        self._reception.notices.begin()
         context.run(self._lifecycle.move, State.CONFIGURING)
         self._serving = asyncio.create_task(self._serve(), name="bitrix_pull client", context=context)
         # Whoever waits gets the error; without anybody it stands in health() and the log.
@@ -276,25 +279,49 @@ class Run:
 
     def health(self) -> Health:
         """Return how it is doing."""
-        error = self._lifecycle.last_error
         state = self._lifecycle.state
+        error = self._lifecycle.trouble or self._channels.trouble
+        # It may be asked from another thread, and when the loop is over.
+        now = 0.0 if self._loop is None else self._loop.time()
+        heard_at = self._supervisor.heard_at
+        dispatchers = (self._reception.stream, self._reception.portal_feed.dispatcher)
+        waiting = [oldest for each in dispatchers if (oldest := each.oldest(now)) is not None]
+        oldest = max(waiting, key=lambda each: each.age_s, default=None)
         return Health(
+            portal=self._portal,
             state=state,
+            since=datetime.fromtimestamp(self._lifecycle.since_unix, UTC),
+            transport=self._transports.current or "",
+            server_version=self._fetcher.version,
             live=state in _LIVE_STATES,
             ready=state in _LIVE_STATES and not self._reception.inbox.full,
             alive=state not in _DEAD_STATES,
+            silent_for_s=None if heard_at is None else max(now - heard_at, 0.0),
+            next_attempt_in_s=self._supervisor.next_attempt_in_s,
+            channels_end_at=self._channels.end_at,
+            last_error=str(error) if error is not None else "",
+            last_error_at=_moment(self._lifecycle.trouble_unix),
             connects=self._supervisor.connects,
             received=self._intake.received - self._modules.ignored,
+            last_event_at=_moment(self._intake.received_unix),
+            healed=self._intake.healed,
+            gaps=self._reception.notices.count(Gap),
             duplicates=self._intake.duplicates,
             malformed=self._intake.malformed,
             ignored=self._modules.ignored,
             dropped=self._reception.inbox.dropped,
             waiting=len(self._reception.inbox),
             waiting_bytes=self._reception.inbox.size,
-            unwanted=self._reception.stream.unwanted,
-            last_error=str(error) if error is not None else "",
+            lag_s=0.0 if oldest is None else oldest.age_s,
+            oldest=oldest,
+            handler_failures=self._reception.notices.count(HandlerFailed),
+            unrouted=self._reception.stream.unrouted,
             store=self._checkpointer.health,
         )
+
+
+def _moment(unix: float | None) -> datetime | None:
+    return None if unix is None else datetime.fromtimestamp(unix, UTC)
 
 
 class Block:

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from account import account
 from bitrix_pull import PullClient, PullEvent
+from probes import probe_routes
 
 PULL = web.AppKey("pull", PullClient)
 STATUSES: web.AppKey[dict[int, str]] = web.AppKey("statuses")
@@ -20,7 +21,7 @@ def create_app(pull: PullClient) -> web.Application:
     app = web.Application()
     app[PULL] = pull
     app[STATUSES] = {}
-    app.add_routes([web.get("/orders", orders), web.get("/live", live), web.get("/ready", ready)])
+    app.add_routes([web.get("/orders", orders), *probe_routes(pull)])
     app.cleanup_ctx.append(listen)
 
     @pull.on("order_update")
@@ -41,16 +42,6 @@ async def listen(app: web.Application) -> AsyncGenerator[None]:
 
 async def orders(request: web.Request) -> web.Response:
     return web.json_response({str(order): status for order, status in request.app[STATUSES].items()})
-
-
-async def live(request: web.Request) -> web.Response:
-    """For a liveness probe: False if only starting it again can help."""
-    return web.Response(status=200 if request.app[PULL].health().alive else 503)
-
-
-async def ready(request: web.Request) -> web.Response:
-    """For a readiness probe: events arrive."""
-    return web.Response(status=200 if request.app[PULL].health().ready else 503)
 
 
 if __name__ == "__main__":

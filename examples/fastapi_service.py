@@ -9,10 +9,11 @@ import os
 from collections.abc import AsyncGenerator
 
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import FastAPI
 
 from account import account
 from bitrix_pull import PullClient, PullEvent
+from probes import Probes
 
 pull = PullClient(account())
 statuses: dict[int, str] = {}
@@ -34,6 +35,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
 
 
 app = FastAPI(lifespan=lifespan)
+app.add_middleware(Probes, pull=pull)
 
 
 @app.get("/orders")
@@ -45,18 +47,6 @@ async def orders() -> dict[int, str]:
 async def pay(order_id: int) -> dict[str, bool]:
     receipt = await pull.publish("order_update", {"id": order_id, "status": "paid"})
     return {"published": receipt.confirmed}
-
-
-@app.get("/live")
-async def live() -> Response:
-    """For a liveness probe: 503 if only starting it again can help."""
-    return Response(status_code=200 if pull.health().alive else 503)
-
-
-@app.get("/ready")
-async def ready() -> Response:
-    """For a readiness probe: events arrive."""
-    return Response(status_code=200 if pull.health().ready else 503)
 
 
 if __name__ == "__main__":

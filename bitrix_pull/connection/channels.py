@@ -4,6 +4,7 @@ import asyncio
 import math
 import random
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -95,6 +96,11 @@ class ChannelManager:
     def known(self) -> bool:
         """True if the next call of ``config`` needs no request."""
         return self._config is not None and not self.due
+
+    @property
+    def end_at(self) -> datetime | None:
+        """When the first of the present channels ends; None where that is not known."""
+        return None if self._config is None else self._config.earliest_end
 
     def replaced(self, since: PullConfig) -> bool:
         """True if there is a configuration that calls for another stream than ``since`` did."""

@@ -16,6 +16,11 @@ class Connection(Protocol):
     server_unix: float | None
 
     @property
+    def heard_at(self) -> float:
+        """When the server was heard from last, by the loop's clock."""
+        ...
+
+    @property
     def amid_frame(self) -> bool:
         """True if the next call of ``receive`` goes on with the frame that was begun."""
         ...

@@ -1,6 +1,7 @@
 """What a connection reads walks through here: known or new, event or control, or unreadable."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, Final, Protocol
@@ -52,6 +53,10 @@ class Intake:
         self._settled = settled
         self.received: int = 0
         """Events handed on."""
+        self.received_unix: float | None = None
+        """When the last of them were."""
+        self.healed: int = 0
+        """Those of them that the server had left out, and that were fetched afterwards."""
         self.duplicates: int = 0
         """Messages that were known already."""
         self.malformed: int = 0
@@ -94,6 +99,7 @@ class Intake:
     def hand_on(self, events: Sequence[PullEvent[Any]]) -> None:
         """Hand on what was sorted out as new."""
         self.received += len(events)
+        self.received_unix = time.time()
         self._sink.put(events)
 
     def _new(self, events: list[PullEvent[Any]], cursor: Cursor, now: float) -> list[PullEvent[Any]]:

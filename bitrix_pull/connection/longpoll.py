@@ -52,6 +52,8 @@ class LongPollConnection:
         # From where the poll was asked for that is being answered.
         self._asked: tuple[str | None, Position | None] = (mid, position)
         self.server_unix = server_unix
+        self.heard_at: float = asyncio.get_running_loop().time()
+        """When the server was heard from last; see ``Connection``."""
 
     @classmethod
     async def open(
@@ -126,6 +128,7 @@ class LongPollConnection:
                 timeout_s=options.poll_timeout_s,
                 silence_s=options.ping_interval_s + options.ping_timeout_s,
             )
+            self.heard_at = asyncio.get_running_loop().time()
             if answer.status == 200:
                 return answer
             with contextlib.closing(answer):
@@ -146,6 +149,7 @@ class LongPollConnection:
             messages = self._reader.go_on()
         else:
             content = await body.read()
+            self.heard_at = asyncio.get_running_loop().time()
             self._has_ended = not content
             messages = self._reader.take(Part(content, self._has_ended))
         if self._has_ended and not self._reader.amid_frame:

@@ -61,6 +61,11 @@ class ProtobufConnection:
         """Do nothing: the server goes on by itself."""
 
     @property
+    def heard_at(self) -> float:
+        """When the server was heard from last; see ``Connection``."""
+        return self._websocket.heard_at
+
+    @property
     def amid_frame(self) -> bool:
         """True if there is more of the frame; see ``Connection``."""
         return self._websocket.amid_frame

@@ -1,11 +1,13 @@
 """The states of a connection, the legal moves between them, and who hears of a move."""
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Mapping
 
 from bitrix_pull.events import State, StateChanged
 
 _ENDS = {State.CLOSING, State.FAILED}
+_BEGINNINGS = {State.IDLE, State.CLOSED}
 
 TRANSITIONS: Mapping[State, Collection[State]] = {
     State.IDLE: {State.CONFIGURING, State.CLOSING},
@@ -30,8 +32,12 @@ class Lifecycle:
         self._announce = announce
         self._moved = asyncio.Event()
         self.last_change: StateChanged | None = None
-        self.last_error: Exception | None = None
-        """What went wrong last, however long ago."""
+        self.since_unix: float = time.time()
+        """Since when it is in its state."""
+        self.trouble: Exception | None = None
+        """What went wrong last; None once it has become live again."""
+        self.trouble_unix: float | None = None
+        """When something last went wrong, however long ago."""
 
     @property
     def state(self) -> State:
@@ -49,13 +55,22 @@ class Lifecycle:
         if state not in TRANSITIONS[self._state]:
             raise RuntimeError(f"illegal move from {self._state} to {state}")
         change = StateChanged(self._state, state, error, retry_in_s)
+        if state is State.LIVE or self._state in _BEGINNINGS:
+            self.trouble = None
+        if error is not None:
+            self.blame(error)
         self._state = state
+        self.since_unix = time.time()
         self.last_change = change
-        self.last_error = error or self.last_error
         # Each waiter holds the event it waits for, so a fresh one loses nobody.
         self._moved.set()
         self._moved = asyncio.Event()
         self._announce(change)
+
+    def blame(self, error: Exception) -> None:
+        """Take note of what went wrong, where that is no move of its own."""
+        self.trouble = error
+        self.trouble_unix = time.time()
 
     def close(self) -> None:
         """Leave whatever state it is in for CLOSED; one that was never left stays IDLE."""

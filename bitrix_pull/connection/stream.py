@@ -265,6 +265,7 @@ class Stream:
                 event.healed = healed or (
                     replayed and resumption is not None and resumption.opening.was_left_out(event.mid)
                 )
+                self._intake.healed += event.healed
             self._intake.hand_on(events)
         for control in controls:
             self._obey(control)

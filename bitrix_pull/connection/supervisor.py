@@ -82,6 +82,10 @@ class Supervisor:
         self._lost_unix: float | None = None
         self._left_ids: tuple[str, ...] = ()
         self._limiter: ConnectionLimiter | None = None
+        # By the portal's clock: when the next attempt is due.
+        self._next_attempt_unix: float | None = None
+        # By the loop's clock: when the last stream that has ended was heard.
+        self._heard_at: float | None = None
         self.connects: int = 0
         """Connections opened so far."""
 
@@ -158,6 +162,7 @@ class Supervisor:
                 self._channels.look()
             return ended
         finally:
+            self._heard_at = self._stream.connection.heard_at
             self._stream = None
             await stream.close(code)
 
@@ -368,9 +373,29 @@ class Supervisor:
         if step.delay_s:
             logger.warning("not connected, next attempt in %.1f s: %s", step.delay_s, failure)
             self._lifecycle.move(State.BACKOFF, error=failure, retry_in_s=step.delay_s)
+            self._next_attempt_unix = self._channels.clock.now() + step.delay_s
             await self._channels.clock.sleep(step.delay_s)
+            self._next_attempt_unix = None
         else:
+            self._lifecycle.blame(failure)
             logger.warning("not connected, reconnecting at once: %s", failure)
+
+    # -- how it is doing ------------------------------------------------------
+
+    @property
+    def heard_at(self) -> float | None:
+        """When the push server was heard from last, by the loop's clock; None if it never was."""
+        return self._heard_at if self._stream is None else self._stream.connection.heard_at
+
+    @property
+    def next_attempt_in_s(self) -> float | None:
+        """Seconds until the next attempt to be live; None where none is waited for."""
+        if self._lifecycle.state is not State.BACKOFF:
+            return None
+        if self._next_attempt_unix is None:
+            # The stream is open, and its channels have ended.
+            return self._channels.due_in_s
+        return max(self._next_attempt_unix - self._channels.clock.now(), 0.0)
 
     async def acknowledge(self, mids: Sequence[str]) -> None:
         """Tell the server that messages are safe with us, if it is connected and wants to know."""

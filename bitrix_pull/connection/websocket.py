@@ -182,6 +182,11 @@ class WebSocketConnection:
         """Do nothing: the server goes on by itself."""
 
     @property
+    def heard_at(self) -> float:
+        """When the server was heard from last; see ``Connection``."""
+        return self._socket.heard_at
+
+    @property
     def amid_frame(self) -> bool:
         """True if there is more of the frame; see ``Connection``."""
         return self._reader.amid_frame

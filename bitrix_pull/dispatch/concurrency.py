@@ -107,9 +107,14 @@ class ConcurrentWorker(Worker[E]):
         # By key that is held: the deliveries that wait for it; all of them again in order of arrival.
         self._lines: dict[Hashable, deque[Delivery[E]]] = {}
         self._in_line: OrderedDict[E, Delivery[E]] = OrderedDict()
+        self._begun: set[E] = set()
         self._timers: dict[Delivery[E], asyncio.TimerHandle] = {}
         self._cut_short: list[Delivery[E]] = []
         self._closed = False
+
+    def has(self, event: E) -> bool:
+        """Tell whether the handler has still to begin with an event, or to finish with it."""
+        return event in self._begun or event in self._queue
 
     def oldest(self) -> E | None:
         """Return the oldest event that the handler has not begun with."""
@@ -193,6 +198,7 @@ class ConcurrentWorker(Worker[E]):
     def _begin(self, event: E) -> Delivery[E] | None:
         """Return the delivery of an event, or None if it cannot be attempted now."""
         delivery = Delivery(event, event)
+        self._begun.add(event)
         line: deque[Delivery[E]] | None = None
         try:
             if (shape := self.bound.shape) is not None:
@@ -334,6 +340,7 @@ class ConcurrentWorker(Worker[E]):
     def _settle(self, delivery: Delivery[E]) -> None:
         if not delivery.settled:
             delivery.settled = True
+            self._begun.discard(delivery.event)
             if delivery.failed:
                 self._inbox.fail(delivery.event)
             else:

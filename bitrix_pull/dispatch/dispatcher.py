@@ -14,9 +14,10 @@ from bitrix_pull.dispatch.patterns import Pattern
 from bitrix_pull.dispatch.registry import Handler, Registry
 from bitrix_pull.dispatch.subscription import EventIterator
 from bitrix_pull.dispatch.tasks import TaskSet
-from bitrix_pull.dispatch.unwanted import Unwanted
+from bitrix_pull.dispatch.unrouted import Unrouted
 from bitrix_pull.dispatch.worker import Worker
 from bitrix_pull.events import NOWHERE, Event, EventsDropped, Notice, Origin
+from bitrix_pull.health import OldestEvent
 from bitrix_pull.redaction import get_logger
 
 _LINGER_S = 30.0
@@ -35,6 +36,15 @@ class Receiver(Protocol[E]):
     """Takes events of a pattern: a worker or a subscription."""
 
     pattern: Pattern
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    def has(self, event: E) -> bool:
+        """Tell whether it has not finished with an event."""
+        ...
 
     def put(self, events: Sequence[E]) -> None:
         """Queue events."""
@@ -83,7 +93,7 @@ class Dispatcher(Generic[E]):
         self._tasks: TaskSet | None = None
         self._subscriptions: list[EventIterator[E]] = []
         self._routes: dict[Hashable, tuple[Receiver[E], ...]] = {}
-        self._unwanted = Unwanted(self._wanted)
+        self._unrouted = Unrouted(self._wanted)
 
     def prepare(self, supply: Supply) -> None:
         """See that handlers get what they ask for, from now on.
@@ -104,7 +114,7 @@ class Dispatcher(Generic[E]):
         ignores its cancellation is left behind after half a second.
         """
         self.inbox.clear()
-        self._unwanted.clear()
+        self._unrouted.clear()
         for subscription in self._subscriptions:
             subscription.forget()
         self._tasks = tasks = TaskSet()
@@ -159,9 +169,22 @@ class Dispatcher(Generic[E]):
         await self.inbox.empty()
 
     @property
-    def unwanted(self) -> dict[str, int]:
+    def unrouted(self) -> dict[str, int]:
         """How many events came in this run that nobody wanted, by the names of their topics."""
-        return self._unwanted.counts
+        return self._unrouted.counts
+
+    def oldest(self, now: float) -> OldestEvent | None:
+        """Return what has waited longest to be settled, and for whom; None if nothing waits.
+
+        Args:
+            now: The present time, by the event loop's clock.
+        """
+        oldest = self.inbox.oldest()
+        if oldest is None:
+            return None
+        event, taken_at = oldest
+        names = [receiver.name for receiver in self._receivers() if receiver.has(event)]
+        return OldestEvent(event.label, ", ".join(names), max(now - taken_at, 0.0))
 
     def runs_current_task(self) -> bool:
         """Tell whether the caller is a handler."""
@@ -193,9 +216,9 @@ class Dispatcher(Generic[E]):
     def _give(self, run: Sequence[E], receivers: tuple[Receiver[E], ...]) -> None:
         if not run:
             return
-        self.inbox.take(run, len(receivers))
+        self.inbox.take(run, len(receivers), asyncio.get_running_loop().time())
         if not receivers:
-            self._unwanted.count(map(self._topic_of, run))
+            self._unrouted.count(map(self._topic_of, run))
             return
         origin = self._origin
         for event in run:

@@ -53,8 +53,8 @@ class Inbox(Generic[E]):
         """Called with events that are settled, once with each."""
         self.failed = failed
         """Called instead with those on which a handler has failed for good."""
-        # Each event with the number of those who have not finished with it.
-        self._unsettled: dict[E, int] = {}
+        # Each event with the number of those who have not finished with it, and when it was taken.
+        self._unsettled: dict[E, tuple[int, float]] = {}
         self._bytes = 0
         # What was finished with and is not counted yet; several times if several had it.
         self._finished: list[E] = []
@@ -88,10 +88,23 @@ class Inbox(Generic[E]):
         self._count()
         return len(self._unsettled) >= self._max_events or self._bytes >= self._max_bytes
 
-    def take(self, events: Sequence[E], receivers: int) -> None:
-        """Enter events that were given to this many receivers; to none, they are settled."""
+    def oldest(self) -> tuple[E, float] | None:
+        """Return what has waited longest to be settled, and when it was taken; None if nothing waits."""
+        self._count()
+        for event, (_, taken_at) in self._unsettled.items():
+            return event, taken_at
+        return None
+
+    def take(self, events: Sequence[E], receivers: int, taken_at: float = 0.0) -> None:
+        """Enter events that were given to this many receivers; to none, they are settled.
+
+        Args:
+            events: What has come.
+            receivers: How many got them.
+            taken_at: When that was, by the event loop's clock.
+        """
         if receivers:
-            self._unsettled.update(dict.fromkeys(events, receivers))
+            self._unsettled.update(dict.fromkeys(events, (receivers, taken_at)))
             self._bytes += sum(map(_size, events))
         elif self.settled is not None:
             self._count()
@@ -117,12 +130,15 @@ class Inbox(Generic[E]):
         unsettled = self._unsettled
         settled: list[E] = []
         for event in finished:
-            left = unsettled.get(event)
+            entry = unsettled.get(event)
+            if entry is None:
+                continue  # The inbox was cleared in the meantime.
+            left, taken_at = entry
             if left == 1:
                 del unsettled[event]
                 settled.append(event)
-            elif left is not None:  # Else the inbox was cleared in the meantime.
-                unsettled[event] = left - 1
+            else:
+                unsettled[event] = left - 1, taken_at
         self._bytes -= sum(map(_size, settled))
         if self._awaited:
             self._wake()

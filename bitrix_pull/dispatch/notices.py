@@ -1,7 +1,7 @@
 """Notices about the connection, for everybody who listens to them."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Final
@@ -22,14 +22,24 @@ class NoticeBoard:
         """Create a board that nobody listens to, for the client of a portal."""
         self._portal = portal
         self._listeners: list[_Listener] = []
+        self._counts: Counter[type[Notice]] = Counter()
 
     def post(self, notice: Notice) -> None:
         """Give a notice to whoever listens now, and write down what nobody should miss."""
         _log(notice)
+        self._counts[type(notice)] += 1
         notice = replace(notice, portal=self._portal)
         for listener in self._listeners:
             listener.backlog.append(notice)
             listener.arrived.set()
+
+    def count(self, kind: type[Notice]) -> int:
+        """Return how many notices of a kind were posted since ``begin``."""
+        return self._counts[kind]
+
+    def begin(self) -> None:
+        """Count anew."""
+        self._counts.clear()
 
     def end(self) -> None:
         """End the iterators that are open, once they have yielded what was posted."""

@@ -133,6 +133,15 @@ class EventIterator(Generic[E]):
         self._queue.extend(events)
         self._arrived.set()
 
+    @property
+    def name(self) -> str:
+        """What it is called beside handlers."""
+        return f"an iterator over {', '.join(self.pattern.names()) or 'all events'}"
+
+    def has(self, event: E) -> bool:
+        """Tell whether the consumer has still to ask for an event, or for the one after it."""
+        return event is self._current or event in self._queue
+
     def oldest(self) -> E | None:
         """Return the oldest event that was not asked for."""
         return self._queue[0] if self._queue else None

@@ -47,6 +47,7 @@ class Worker(Generic[E]):
         self._announce = announce
         self._blocking = blocking
         self._queue: deque[E] = deque()
+        self._in_hand: E | None = None
         self._sleepers: deque[asyncio.Future[None]] = deque()
         # Events that were in hand when the worker was cancelled; with the error, where it had failed.
         self._cut: list[tuple[E, Exception | None]] = []
@@ -61,6 +62,15 @@ class Worker(Generic[E]):
         self._queue.extend(events)
         for _ in range(min(len(events), len(self._sleepers))):
             self._wake()
+
+    @property
+    def name(self) -> str:
+        """The handler's name."""
+        return self.handler.name
+
+    def has(self, event: E) -> bool:
+        """Tell whether the handler has still to begin with an event, or to finish with it."""
+        return event is self._in_hand or event in self._queue
 
     def oldest(self) -> E | None:
         """Return the oldest event that the handler has not begun with."""
@@ -84,7 +94,7 @@ class Worker(Generic[E]):
             for turn in itertools.count(1):
                 if not queue:
                     break
-                event = queue.popleft()
+                event = self._in_hand = queue.popleft()
                 error: Exception | None = None
                 try:
                     shown = event if shape is None else shape(event)
@@ -106,6 +116,7 @@ class Worker(Generic[E]):
                     break
             if not has_awaited:
                 self._blocking.took(self.handler.name, monotonic() - began_at)
+            self._in_hand = None
             await self._turn()
 
     def close(self) -> None:

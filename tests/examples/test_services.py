@@ -82,6 +82,10 @@ async def test_it_starts_without_the_portal_and_is_ready_with_it(example: str, t
             while await status("live") != 200:
                 await asyncio.sleep(0.05)
         assert await status("ready") == 503
+        async with http.get(f"{url}/ready") as answer:
+            told = await answer.json()
+        assert told["portal"] in emu.portal_url
+        assert told["state"] == "configuring" or "did not answer" in told["last_error"]
         await emu.start()
         async with asyncio.timeout(60):
             while await status("ready") != 200:

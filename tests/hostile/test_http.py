@@ -108,7 +108,7 @@ async def _strike_poll(strike: Strike) -> None:
             server.say(server.event("nothing"))  # Ends the poll that is open; the next is struck.
 
         report = await attacked_listener(server, attack, **POLLING)
-    assert report.health["last_error"] or report.health["connects"] == 1
+    assert report.health["last_error_at"] or report.health["connects"] == 1
 
 
 async def _strike_options(strike: Strike) -> None:
@@ -120,4 +120,4 @@ async def _strike_options(strike: Strike) -> None:
             server.say(server.event("nothing"))
 
         report = await attacked_listener(server, attack, **POLLING)
-    assert report.health["last_error"] or report.health["connects"] == 2
+    assert report.health["last_error_at"] or report.health["connects"] == 2

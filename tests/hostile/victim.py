@@ -48,6 +48,7 @@ class Report:
         health: ``health()`` at the end; empty for a client that only makes calls.
         commands: The commands of the events that it received since the attack began.
         unprintable: Log lines that hold control characters.
+        warnings: Log lines that warn of something.
         result: What the attacked call returned.
     """
 
@@ -59,6 +60,7 @@ class Report:
     health: dict[str, Any] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
     unprintable: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     result: str = ""
 
 
@@ -131,6 +133,8 @@ class _Log(logging.Handler):
         line = record.getMessage()
         if not line.isprintable():
             self._attacked.report.unprintable.append(line)
+        if record.levelno >= logging.WARNING and len(self._attacked.report.warnings) < 100:
+            self._attacked.report.warnings.append(line)
 
 
 # -- what a victim does ---------------------------------------------------------

@@ -17,7 +17,7 @@ _CLOSE = 0.8
 logger: Final = get_logger("dispatch")
 
 
-class Unwanted:
+class Unrouted:
     """Counts events by the names of their topics. Each name is told once."""
 
     def __init__(self, wanted: Callable[[], Iterable[str]]) -> None:

@@ -28,7 +28,7 @@ async def test_each_name_is_counted_and_told_once(caplog: pytest.LogCaptureFixtu
         for number in range(3):
             rig.put(event(number, "y"), event(number, "x"), event(number, "y", "crm"))
         await rig.idle()
-        assert rig.dispatcher.unwanted == {"application.y": 3, "crm.y": 3}
+        assert rig.dispatcher.unrouted == {"application.y": 3, "crm.y": 3}
         assert len(rig.settled) == 9
     assert [text.split(" (")[0] for text in told(caplog)] == [
         "no handler wants application.y",
@@ -67,7 +67,7 @@ async def test_the_server_cannot_fill_the_memory_with_names(caplog: pytest.LogCa
     async with running() as rig:
         for number in range(300):
             rig.put(event(number, f"{number}-{'y' * 1_000}"))
-        counts = rig.dispatcher.unwanted
+        counts = rig.dispatcher.unrouted
         assert sum(counts.values()) == 300
         assert counts["others"] == 200
         assert len(counts) == 101
@@ -80,9 +80,9 @@ async def test_an_iterator_wants_what_it_is_for_while_it_is_open() -> None:
         async with rig.subscribe("x") as events:
             rig.put(event(1), event(2, "y"))
             await anext(events)
-            assert rig.dispatcher.unwanted == {"application.y": 1}
+            assert rig.dispatcher.unrouted == {"application.y": 1}
         rig.put(event(3))
-        assert rig.dispatcher.unwanted == {"application.y": 1, "application.x": 1}
+        assert rig.dispatcher.unrouted == {"application.y": 1, "application.x": 1}
 
 
 async def test_what_is_dropped_was_wanted() -> None:
@@ -91,6 +91,6 @@ async def test_what_is_dropped_was_wanted() -> None:
     async with running(router, max_events=2, overflow="drop_newest") as rig:
         rig.put(*(event(number) for number in range(5)), event(5, "y"))
         assert rig.inbox.dropped == 3
-        assert rig.dispatcher.unwanted == {"application.y": 1}
+        assert rig.dispatcher.unrouted == {"application.y": 1}
         await rig.idle()
         assert sorted(rig.settled) == mids(*range(6))
