@@ -1,0 +1,206 @@
+"""Workers that share portals out over a real server."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import redis.asyncio
+
+from bitrix_pull.hub.cluster import Acquired, Cluster, Lease, Lost, Membership, Recalled
+from bitrix_pull.hub.valkey import ValkeyCluster
+from tests.fault_proxy import FaultProxy, Weather
+from tests.hub.engine import running, running_cluster, until
+
+PORTALS = [f"portal-{number}" for number in range(40)]
+
+
+class Worker:
+    """Does with its leases what a hub does, and writes down what happens."""
+
+    def __init__(self, membership: Membership, keys: Collection[str]) -> None:
+        self.membership = membership
+        self.membership.want(keys)
+        self.leases: dict[str, Lease] = {}
+        self.gained: list[Lease] = []
+        self.lost: list[Lease] = []
+
+    async def work(self) -> None:
+        async for change in self.membership.changes():
+            match change:
+                case Acquired(lease):
+                    assert lease.key not in self.leases, "started twice"
+                    self.leases[lease.key] = lease
+                    self.gained.append(lease)
+                case Recalled(lease):
+                    assert self.leases[lease.key] is lease
+                    await asyncio.sleep(0)
+                    del self.leases[lease.key]
+                    await self.membership.release(lease)
+                case Lost(lease):
+                    assert self.leases.pop(lease.key) is lease
+                    assert not lease.valid()
+                    self.lost.append(lease)
+
+
+@asynccontextmanager
+async def worker(cluster: Cluster, name: str, keys: Collection[str] = PORTALS) -> AsyncGenerator[Worker]:
+    async with cluster.join(name) as membership:
+        one = Worker(membership, keys)
+        working = asyncio.create_task(one.work())
+        try:
+            yield one
+        finally:
+            working.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await working
+
+
+def cluster(url: str, name: str, **options: float) -> ValkeyCluster:
+    settings: dict[str, float] = {"lease_s": 2.0, "settle_s": 0.2, **options}
+    return ValkeyCluster(url, name=name, **settings)  # type: ignore[arg-type]
+
+
+def shared_out(*workers: Worker) -> bool:
+    held = [key for one in workers for key in one.leases]
+    return sorted(held) == sorted(PORTALS)
+
+
+async def test_one_worker_gets_all(valkey_url: str, name: str) -> None:
+    assert isinstance(cluster(valkey_url, name), Cluster)
+    async with worker(cluster(valkey_url, name), "a") as one:
+        await until(lambda: shared_out(one))
+        status = await cluster(valkey_url, name).status()
+        assert [(each.name, each.portals, each.leaving) for each in status.workers] == [("a", 40, False)]
+        assert set(status.owners.values()) == {"a"}
+        assert status.epochs == {key: lease.epoch for key, lease in one.leases.items()}
+    status = await cluster(valkey_url, name).status()
+    assert (status.workers, status.owners) == ((), {})
+    assert len(status.epochs) == 40
+
+
+async def test_who_joins_gets_its_share_and_who_leaves_gives_it_up_with_one_move_for_each(
+    valkey_url: str, name: str
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        one = await stack.enter_async_context(worker(cluster(valkey_url, name), "a"))
+        await until(lambda: shared_out(one))
+        two = await stack.enter_async_context(worker(cluster(valkey_url, name), "b"))
+        await until(lambda: shared_out(one, two) and len(two.leases) > 5)
+        await asyncio.sleep(0.5)
+        assert len(one.gained) == 40
+        assert len(two.gained) == len(two.leases) == 40 - len(one.leases)
+        assert all(
+            lease.epoch > one_s.epoch
+            for lease in two.gained
+            for one_s in one.gained
+            if one_s.key == lease.key
+        )
+
+        one.membership.leave()
+        await until(lambda: len(two.leases) == 40)
+        assert not one.leases
+        assert len(two.gained) == 40
+        assert not one.lost
+        assert not two.lost
+
+
+async def test_who_falls_silent_loses_its_portals_by_its_own_clock_before_another_gets_them(
+    valkey_url: str, name: str
+) -> None:
+    async with FaultProxy.before(valkey_url.removeprefix("redis://")) as proxy:
+        shaky = cluster(f"redis://{proxy.address}", name, timeout_s=0.3)
+        async with worker(shaky, "a") as one, worker(cluster(valkey_url, name), "b") as two:
+            await until(lambda: shared_out(one, two) and len(two.leases) > 5)
+            before = dict(one.leases)
+            proxy.forecast = Weather.black_hole
+            for line in proxy.lines:
+                line.cut("silence")
+            both = set[str]()
+            while len(two.leases) < len(PORTALS):
+                both |= {key for key in two.leases if key in before and before[key].valid()}
+                await asyncio.sleep(0.005)
+            assert both == set()
+            await until(lambda: len(one.lost) == len(before))
+
+            proxy.forecast = Weather
+            await until(lambda: shared_out(one, two) and len(one.leases) > 5)
+            assert all(lease.epoch > before[key].epoch for key, lease in one.leases.items() if key in before)
+
+
+async def test_what_an_engine_does_not_know_any_more_is_lost_and_acquired_with_a_greater_epoch(
+    tmp_path: Path, name: str
+) -> None:
+    with running(tmp_path, appendonly="yes", appendfsync="always") as server:
+        async with worker(cluster(server.url, name), "a") as one:
+            await until(lambda: shared_out(one))
+            first = dict(one.leases)
+            server.kill()
+            server.start()
+            await asyncio.sleep(1.0)
+            assert one.leases == first
+            assert not one.lost
+
+            async with redis.asyncio.Redis.from_url(server.url) as client:
+                await client.flushall()
+            await until(lambda: len(one.lost) == 40 and shared_out(one))
+            assert all(lease.epoch > first[key].epoch for key, lease in one.leases.items())
+
+
+async def test_a_worker_told_to_drain_gives_up_its_portals_and_ends(valkey_url: str, name: str) -> None:
+    shared = cluster(valkey_url, name)
+    async with worker(cluster(valkey_url, name), "b") as two:
+        await until(lambda: shared_out(two))
+        async with cluster(valkey_url, name).join("a") as membership:
+            one = Worker(membership, PORTALS)
+            working = asyncio.create_task(one.work())
+            await until(lambda: shared_out(one, two) and len(one.leases) > 5)
+            assert await shared.drain("a") == 1
+            await asyncio.wait_for(working, 30)
+            await until(lambda: shared_out(two))
+        assert await shared.drain("a") == 0
+        assert not one.lost
+
+
+async def test_a_worker_that_comes_back_under_its_name_at_once_gets_its_portals_again(
+    valkey_url: str, name: str
+) -> None:
+    async with worker(cluster(valkey_url, name), "b") as two:
+        async with worker(cluster(valkey_url, name), "a") as one:
+            await until(lambda: shared_out(one, two) and len(one.leases) > 5)
+            before = set(one.leases)
+        async with worker(cluster(valkey_url, name), "a") as again:
+            await until(lambda: shared_out(again, two) and len(again.leases) > 5)
+            assert set(again.leases) == before
+
+
+async def test_portals_that_are_not_wanted_any_more_are_given_up_and_new_ones_are_claimed(
+    valkey_url: str, name: str
+) -> None:
+    async with worker(cluster(valkey_url, name), "a") as one:
+        await until(lambda: shared_out(one))
+        one.membership.want(["portal-7", "another"])
+        await until(lambda: one.leases.keys() == {"portal-7", "another"})
+        one.membership.report({"received": 7})
+        await asyncio.sleep(0.6)
+        status = await cluster(valkey_url, name).status()
+        assert status.owners == {"portal-7": "a", "another": "a"}
+        assert status.workers[0].health == {"received": 7}
+
+
+async def test_workers_of_one_name_do_not_share_a_session(valkey_url: str, name: str) -> None:
+    async with worker(cluster(valkey_url, name), "a") as one:
+        await until(lambda: shared_out(one))
+        async with worker(cluster(valkey_url, name), "a") as two:
+            await until(lambda: shared_out(one, two))
+            await asyncio.sleep(0.5)
+            assert shared_out(one, two)
+            assert one.membership.worker != two.membership.worker
+
+
+async def test_it_works_on_a_cluster_of_three_nodes(name: str) -> None:
+    with running_cluster() as url:
+        async with worker(cluster(url, name), "a") as one, worker(cluster(url, name), "b") as two:
+            await until(lambda: shared_out(one, two) and len(two.leases) > 5 and len(one.leases) > 5)
+            assert len((await cluster(url, name).status()).workers) == 2
