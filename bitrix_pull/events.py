@@ -377,6 +377,7 @@ class PortalEvent(Event, Generic[P]):
             that cannot be read.
         message_id: The portal's name for this event and data; all that is merged has the same.
         connector: The exchange channel in whose queue it was; "" for none.
+        record_id: The number of its record in the queue; 0 if it was made by hand.
     """
 
     topic_of: ClassVar[Callable[[Any], Hashable]] = attrgetter("name")
@@ -391,6 +392,7 @@ class PortalEvent(Event, Generic[P]):
     message_id: str = field(repr=False)
     connector: str = ""
     size: int = field(default=0, repr=False)
+    record_id: int = field(default=0, repr=False)
 
     @property
     def reference(self) -> str:

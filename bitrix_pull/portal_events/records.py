@@ -57,6 +57,7 @@ class Record:
             changed_at=self.changed_at,
             message_id=self.message_id,
             connector=connector,
+            record_id=self.id,
         )
 
 

@@ -1,0 +1,17 @@
+-- Whether all that was confirmed is still there.
+--
+-- KEYS at of each portal
+-- ARGV epoch and number of writes confirmed, of each
+-- Returns for each 1, -1 if a later owner was here, or -2 if something confirmed is gone
+local answer = {}
+for i, at in ipairs(KEYS) do
+    local told = redis.call('HMGET', at, 'epoch', 'writes')
+    local result = 1
+    if (tonumber(told[1] or '') or 0) > tonumber(ARGV[2 * i - 1]) then
+        result = -1
+    elseif (tonumber(told[2] or '') or 0) < tonumber(ARGV[2 * i]) then
+        result = -2
+    end
+    answer[i] = result
+end
+return answer
