@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bitrix_pull.dispatch.registry import CallNext, Context
     from bitrix_pull.dispatch.router import Router
     from bitrix_pull.dispatch.subscription import Subscription
+    from bitrix_pull.doctor.findings import Diagnosis, Finding
     from bitrix_pull.events import (
         Continuity,
         Event,
@@ -58,12 +59,14 @@ __all__ = [
     "CallNext",
     "Context",
     "Continuity",
+    "Diagnosis",
     "Entry",
     "Event",
     "EventsDropped",
     "Fate",
     "FileStore",
     "FileTokenStore",
+    "Finding",
     "Gap",
     "GrowingStore",
     "HandlerFailed",
@@ -115,12 +118,14 @@ _HOMES = {
     "CallNext": "dispatch.registry",
     "Context": "dispatch.registry",
     "Continuity": "events",
+    "Diagnosis": "doctor.findings",
     "Entry": "dispatch.once",
     "Event": "events",
     "EventsDropped": "events",
     "Fate": "publish.receipt",
     "FileStore": "connection.file_store",
     "FileTokenStore": "portal.token_files",
+    "Finding": "doctor.findings",
     "Gap": "events",
     "GrowingStore": "connection.stores",
     "HandlerFailed": "events",

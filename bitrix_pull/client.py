@@ -19,6 +19,7 @@ from bitrix_pull.dispatch.dependencies import Supply, checked_context
 from bitrix_pull.dispatch.patterns import PortalPattern, wanted
 from bitrix_pull.dispatch.router import C, M, Router
 from bitrix_pull.dispatch.subscription import Subscription
+from bitrix_pull.doctor.findings import Diagnosis
 from bitrix_pull.errors import InvalidArgument, NotRunning
 from bitrix_pull.events import Notice, Origin, State
 from bitrix_pull.health import Health
@@ -290,6 +291,37 @@ class PullClient(Router):
     def health(self) -> Health:
         """Return how the client is doing."""
         return self._run.health()
+
+    async def diagnose(self, *, publish: bool = False) -> Diagnosis:
+        """Find out why no events come, or none can be published; for people, not for probes.
+
+        Checks are made in order: the portal's address, credentials, rights, mode,
+        configuration, clocks, the ways to the push server, the portal's queue and limits, over
+        connections of their own. A client that runs is not disturbed, and one that does
+        not is not started. Takes some seconds.
+
+        Example:
+            diagnosis = await pull.diagnose()
+            print(diagnosis.cause or "all is well")
+
+        Args:
+            publish: True to publish an event to oneself by each way that there is, and to see
+                that the push server keeps a history. The event is
+                ``application.bitrix_pull.diagnosis``; handlers for all commands get it too.
+
+        Returns:
+            What each check found; its ``cause`` is what to look at first.
+        """
+        from bitrix_pull.doctor.examination import examine
+        from bitrix_pull.doctor.patient import Patient
+
+        rest = self._rest.sibling()
+        try:
+            with naming(self._portal):
+                patient = Patient(self._portal, rest, self._mode, self._options)
+                return await examine(patient, publish=publish)
+        finally:
+            await rest.close()
 
     def notices(self) -> AsyncIterator[Notice]:
         """Return an iterator over what happens to the connection, from its first step on.

@@ -145,6 +145,11 @@ class TransportName(StrEnum):
     LONG_POLLING = "long_polling"
 
 
+class _ChannelMode(StrEnum):
+    APPLICATION = "application"
+    USER = "user"
+
+
 _TransportOption = Annotated[
     TransportName,
     typer.Option("--transport", help="How events come.", rich_help_panel=_CONNECTION),
@@ -437,6 +442,59 @@ def events(
         connector=connector,
     )
     return run(events(account, unbind=_names(unbind), as_json=as_json), verbose=verbose)
+
+
+@app.command()
+def doctor(
+    webhook: _WebhookOption = None,
+    portal: _PortalOption = None,
+    token: _TokenOption = None,
+    tokens: _TokensOption = None,
+    client_id: _ClientIdOption = None,
+    client_secret_file: _ClientSecretFileOption = None,
+    oauth_url: _OAuthUrlOption = None,
+    allow_http: _AllowHttpOption = None,
+    ca_file: _CaFileOption = None,
+    proxy: _ProxyOption = None,
+    transport: _TransportOption = TransportName.AUTO,
+    connector: _ConnectorOption = "",
+    mode: Annotated[
+        _ChannelMode | None,
+        typer.Option("--mode", help="Whose channels; default: what the credentials are for."),
+    ] = None,
+    publish: Annotated[
+        bool,
+        typer.Option("--publish", help="Publish to yourself by each way too, and look into the history."),
+    ] = False,
+    as_json: _JsonOption = False,
+    verbose: _VerboseOption = False,
+) -> int:
+    """Find out why no events come: the first line names the cause, and what to do about it."""
+    from bitrix_pull.cli.credentials import Account
+    from bitrix_pull.cli.doctor import doctor
+    from bitrix_pull.cli.running import run
+
+    account = Account(
+        webhook=webhook,
+        portal=portal,
+        token=token,
+        tokens=tokens,
+        client_id=client_id,
+        client_secret_file=client_secret_file,
+        oauth_url=oauth_url,
+        allow_http=allow_http or (),
+        ca_file=ca_file,
+        proxy=proxy,
+        connector=connector,
+    )
+    work = doctor(
+        account,
+        mode=None if mode is None else mode.value,
+        transport=transport.value,
+        publish=publish,
+        as_json=as_json,
+    )
+    return run(work, verbose=verbose)
 
 
 def _names(listed: str | None) -> list[str]:

@@ -13,13 +13,13 @@ from bitrix_pull.exits import Exit, exit_code
 from bitrix_pull.program import stop_signals
 
 
-def run(work: Coroutine[Any, Any, None], *, verbose: bool, serves: bool = False) -> int:
+def run(work: Coroutine[Any, Any, Exit | None], *, verbose: bool, serves: bool = False) -> int:
     """Run a command and return its exit code.
 
     SIGINT and SIGTERM cancel it, so that it closes what it opened.
 
     Args:
-        work: The command.
+        work: The command; where it returns an exit code, that is the one.
         verbose: Show the library's log.
         serves: Being stopped is how it normally ends.
     """
@@ -27,7 +27,7 @@ def run(work: Coroutine[Any, Any, None], *, verbose: bool, serves: bool = False)
         _show_log()
     stopped_by: list[int] = []
     try:
-        asyncio.run(_stoppable(work, stopped_by))
+        code = asyncio.run(_stoppable(work, stopped_by))
     except (asyncio.CancelledError, KeyboardInterrupt):
         signal_number = stopped_by[0] if stopped_by else signal.SIGINT
         return Exit.DONE if serves else 128 + signal_number
@@ -41,10 +41,12 @@ def run(work: Coroutine[Any, Any, None], *, verbose: bool, serves: bool = False)
         # Network errors have come as PullError; this is the output's, or this machine's.
         streams.complain(f"{error.strerror or type(error).__name__}.")
         return Exit.FAILED
+    else:
+        return Exit.DONE if code is None else code
     return Exit.DONE
 
 
-async def _stoppable(work: Coroutine[Any, Any, None], stopped_by: list[int]) -> None:
+async def _stoppable(work: Coroutine[Any, Any, Exit | None], stopped_by: list[int]) -> Exit | None:
     task = asyncio.current_task()
     assert task is not None
 
@@ -53,7 +55,7 @@ async def _stoppable(work: Coroutine[Any, Any, None], stopped_by: list[int]) -> 
         task.cancel()
 
     with stop_signals(stop):
-        await work
+        return await work
 
 
 def _show_log() -> None:

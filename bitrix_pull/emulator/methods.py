@@ -126,6 +126,11 @@ def _profile(portal: Portal, caller: Caller, params: Mapping[str, Any]) -> Any:
     return {"ID": str(caller.user_id), "ADMIN": caller.user_id in portal.admins}
 
 
+def _scope(portal: Portal, caller: Caller, params: Mapping[str, Any]) -> Any:
+    """Tell what the application, or the webhook, may do; needs no scope."""
+    return sorted(portal.application_scope if caller.credentials == "application" else portal.webhook_scope)
+
+
 def _current_user(portal: Portal, caller: Caller, params: Mapping[str, Any]) -> Any:
     return {"ID": str(caller.user_id), "ACTIVE": True}
 
@@ -147,6 +152,7 @@ METHODS: Mapping[str, Method] = {
     "pull.channel.public.get": Method(_public_channel, "pull_channel"),
     "pull.channel.public.list": Method(_list_public_channels, "pull_channel"),
     "profile": Method(_profile),
+    "scope": Method(_scope),
     "user.current": Method(_current_user, "user"),
     "server.time": Method(_server_time),
     **EVENT_METHODS,

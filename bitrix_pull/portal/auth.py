@@ -85,6 +85,10 @@ class Credentials(ABC):
         """Return another token than the one that the portal refused; None if there is none."""
         return None
 
+    async def expires_unix(self) -> float | None:
+        """Return when the access token expires, by the portal's clock; None where that is not known."""
+        return None
+
     async def close(self) -> None:  # noqa: B027 - most have nothing to finish
         """Finish what must not be cut off."""
 

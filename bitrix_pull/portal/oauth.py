@@ -212,6 +212,10 @@ class OAuth(Credentials):
             return await self.renew(tokens.access_token, http, options)
         return tokens.access_token
 
+    async def expires_unix(self) -> float | None:
+        """Return when the present access token expires, as it says itself."""
+        return (await self._present()).expires
+
     async def _present(self) -> Tokens:
         if self._tokens is None:
             loaded = await self._store.load()

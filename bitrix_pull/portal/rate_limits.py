@@ -70,6 +70,16 @@ class LeakyBucket:
         finally:
             self._leave(waiter)
 
+    def wait_s(self) -> float:
+        """Return how long a call would have to wait now; 0 if it may go."""
+        with self._lock:
+            self._drain()
+            wait_s = self._pause_s
+            if self.limit is not None:
+                ahead = len(self._queue)
+                wait_s = max(wait_s, (self._level + ahead + 1 - self.limit.burst) / self.limit.per_s)
+            return wait_s if wait_s > _DUST_S else 0.0
+
     def pause(self, error: RateLimited, pause_s: float) -> None:
         """Take note that the portal has refused a call: its bucket is fuller than we knew.
 

@@ -1,6 +1,7 @@
 """Calls to REST methods of a portal."""
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from bitrix_pull.errors import (
+    AuthError,
     CallerFailed,
     InvalidArgument,
     PullError,
@@ -18,13 +20,13 @@ from bitrix_pull.errors import (
     TokenExpired,
     Unreachable,
 )
-from bitrix_pull.options import PullOptions, check_number
+from bitrix_pull.options import PullOptions, RateLimit, check_number
 from bitrix_pull.portal.addresses import portal_origin
 from bitrix_pull.portal.answers import RestAnswer, read_rest_answer
 from bitrix_pull.portal.auth import Caller, Credentials, Mode, Owner, check_credentials
 from bitrix_pull.portal.destinations import Destinations
 from bitrix_pull.portal.foreign_errors import is_failure
-from bitrix_pull.portal.http import HttpSession
+from bitrix_pull.portal.http import HttpAnswer, HttpSession
 from bitrix_pull.portal.portal_clock import date_of
 from bitrix_pull.portal.rate_limits import LeakyBucket, bucket_for
 from bitrix_pull.redaction import get_logger
@@ -104,12 +106,26 @@ class RestClient:
                 advice="Pass OAuth, AccessToken, Webhook or an object with async call(method, params).",
             )
         self._auth = auth
+        self._given_http = http
         self.http: HttpSession = HttpSession(self._options, http, _destinations(auth, self._options))
 
     @property
     def default_mode(self) -> Mode:
         """Whose channels the credentials reach: a webhook is a user, all else an application."""
         return self._auth.mode if isinstance(self._auth, Credentials) else "application"
+
+    @property
+    def kind(self) -> str:
+        """What the calls are made with: "OAuth", "Webhook", or the class of a user's own client."""
+        return type(self._auth).__name__
+
+    @property
+    def origin(self) -> str | None:
+        """Where the portal is, ``https://acme.bitrix24.com``; None where a user's own client knows that."""
+        if not isinstance(self._auth, Credentials):
+            return None
+        parts = urlsplit(self._auth.endpoint)
+        return f"{parts.scheme}://{parts.netloc}"
 
     @property
     def portal(self) -> str:
@@ -120,6 +136,16 @@ class RestClient:
         if isinstance(portal, str):
             return urlsplit(portal_origin(portal)).netloc
         return type(self._auth).__name__
+
+    @property
+    def limit(self) -> RateLimit | None:
+        """How many calls the portal takes; None where no limit is known."""
+        return self._bucket.limit
+
+    @property
+    def next_call_in_s(self) -> float:
+        """Seconds that a call would have to wait for the portal's limits."""
+        return self._bucket.wait_s()
 
     @property
     def calls_per_s(self) -> float | None:
@@ -151,6 +177,36 @@ class RestClient:
             return await self._auth.owner()
         portal = getattr(self._auth, "portal", None)
         return Owner(urlsplit(portal_origin(portal)).netloc if isinstance(portal, str) else self.identity)
+
+    async def token_expires_unix(self) -> float | None:
+        """Return when the access token expires, by the portal's clock; None where that is not known.
+
+        Raises:
+            PullError: The tokens cannot be read.
+        """
+        return await self._auth.expires_unix() if isinstance(self._auth, Credentials) else None
+
+    def sibling(self) -> "RestClient":
+        """Return another one with the same credentials and options, and a session of its own to close."""
+        return RestClient(self._auth, options=self._options, http=self._given_http)
+
+    async def knock(self) -> HttpAnswer:
+        """Ask the portal who is there, without credentials, and return the refusal that it answers.
+
+        Raises:
+            PortalError: What answers is no portal, or one that is out of service.
+            Unreachable: Nothing answered.
+        """
+        method, endpoint = "server.time", f"{self.origin}/rest/"
+        answer = await self.http.request(
+            "POST",
+            f"{endpoint}{method}.json",
+            timeout_s=self._options.rest_timeout_s,
+            max_bytes=self._options.max_rest_bytes,
+        )
+        with contextlib.suppress(AuthError):
+            read_rest_answer(answer, method, (), endpoint)
+        return answer
 
     async def call(
         self, method: str, params: Mapping[str, Any] | None = None, *, timeout_s: float | None = None

@@ -1,0 +1,110 @@
+"""Whether the portal is there, and what it thinks of the credentials."""
+
+from datetime import timedelta
+from typing import cast
+
+from bitrix_pull.doctor.findings import Finding, failed
+from bitrix_pull.doctor.patient import Patient, Stopwatch
+from bitrix_pull.errors import InsufficientScope, MethodNotFound, PullError, WrongAuthType
+from bitrix_pull.portal.auth import Mode
+from bitrix_pull.portal.portal_clock import date_of
+from bitrix_pull.wire.messages import is_object
+
+_SCOPES: dict[Mode, str] = {"application": "pull", "user": "pull_channel"}
+"""The scope that each mode needs (protocol §1)."""
+
+_UNREACHABLE = "Check the portal's address, and that this machine may connect there."
+_CERTIFICATE = (
+    "Trust the authority that has signed it with PullOptions(ssl=...), and see that this machine's clock"
+    " is right."
+)
+
+
+async def portal(patient: Patient) -> Finding:
+    """Look whether a portal answers at its address. No credentials are told to whoever does."""
+    rest = patient.rest
+    if rest.origin is None:
+        return Finding("portal", "ok", f"it is reached by your own client ({rest.kind})")
+    way = ""
+    try:
+        way = patient.way_to(rest.origin)
+        with Stopwatch() as watch:
+            answer = await rest.knock()
+    except PullError as error:
+        advice = _CERTIFICATE if "certificate" in str(error) else error.advice or _UNREACHABLE
+        if way and advice == _UNREACHABLE:
+            advice = (
+                f"The way there leads{way}, which must let connections to {patient.portal} pass: see"
+                " PullOptions(proxy=...), HTTPS_PROXY and NO_PROXY."
+            )
+        return failed("portal", error, advice)
+    if (unix := date_of(answer.headers)) is not None:
+        patient.learn_time(unix)
+    tls = "over TLS" if rest.origin.startswith("https:") else "without TLS"
+    return Finding("portal", "ok", f"{patient.portal} answers {tls}{way}", took_s=watch.took_s)
+
+
+async def credentials(patient: Patient) -> Finding:
+    """Look whether the portal takes the credentials, and whether they reach far enough."""
+    rest, kind = patient.rest, patient.rest.kind
+    try:
+        answer = await rest.ask("scope")
+    except MethodNotFound:
+        return Finding("credentials", "ok", f"{kind}; the portal does not tell its scopes")
+    except PullError as error:
+        return failed("credentials", error)
+    if answer.server_time is not None:
+        patient.learn_time(answer.server_time.timestamp())
+    scopes = cast("list[object]", answer.result) if isinstance(answer.result, list) else []
+    needed = _SCOPES[rest.default_mode]
+    if scopes and needed not in scopes:
+        has = ", ".join(sorted(map(str, scopes)))
+        told = f'the scope "{needed}" is missing; there is {has:.200}'
+        return failed("credentials", InsufficientScope(told, code="insufficient_scope"))
+    return Finding("credentials", "ok", f'{kind} with the scope "{needed}"{await _life(patient)}')
+
+
+async def _life(patient: Patient) -> str:
+    """Say how long the access token is good for, as far as that is known."""
+    expires_unix = await patient.rest.token_expires_unix()
+    if expires_unix is None:
+        return "; how long it is good for is not known" if patient.rest.kind == "AccessToken" else ""
+    left = timedelta(seconds=max(round(expires_unix - patient.rest.http.clock.now()), 0))
+    return f"; its access token is good for {left}, and refreshed then"
+
+
+async def administrator(patient: Patient) -> Finding:
+    """Look whether the user behind the credentials is an administrator."""
+    try:
+        profile = await patient.rest.call("profile")
+    except PullError as error:
+        return failed("administrator", error, level="warn")
+    fields = profile if is_object(profile) else {}
+    user_id = str(fields.get("ID"))
+    patient.user_id = int(user_id) if user_id.isascii() and user_id.isdigit() else None
+    patient.is_administrator = fields.get("ADMIN") in (True, "Y", 1, "1", "true")
+    user = f"user {patient.user_id or '(unknown)'}"
+    if patient.is_administrator or patient.mode == "user":
+        is_one = "an" if patient.is_administrator else "no"
+        return Finding("administrator", "ok", f"{user} is {is_one} administrator")
+    return Finding(
+        "administrator",
+        "warn",
+        f"{user} is no administrator: the portal's own events, events to other users, and notifications"
+        " are refused",
+        "Authorise the application as an administrator of the portal, if these are needed.",
+    )
+
+
+async def mode(patient: Patient) -> Finding:
+    """Look whether the credentials are of the kind that the mode takes."""
+    natural = patient.rest.default_mode
+    if patient.mode == natural or patient.rest.origin is None:
+        return Finding("mode", "ok", f"{patient.mode} mode")
+    if patient.mode == "application":
+        told = f"a {patient.rest.kind.lower()} has no application, whose channels are asked for"
+        advice = 'Use OAuth or AccessToken of an installed application, or mode="user".'
+    else:
+        told = f"user mode takes an inbound webhook, and these are {patient.rest.kind}"
+        advice = 'Use a Webhook with the scope "pull_channel", or mode="application".'
+    return failed("mode", WrongAuthType(told, code="WRONG_AUTH_TYPE", advice=advice))
