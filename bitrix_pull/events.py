@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Sel
 from typing_extensions import TypeVar as DefaultedTypeVar
 
 from bitrix_pull.errors import InvalidArgument
+from bitrix_pull.redaction import printable
+from bitrix_pull.telemetry import log_fields
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from bitrix_pull.client import PullClient
 
 EventKind = Literal["server", "client", "online"]
+_LONGEST_FIELD = 100
+"""What a server chooses is cut, and escaped, before it is a field of a log record."""
+
 M = TypeVar("M")
 P = DefaultedTypeVar("P", default=Any)
 
@@ -175,6 +180,11 @@ class Event:
     @property
     def label(self) -> str:
         """What it is and which one, for a log. Never its content."""
+        raise NotImplementedError
+
+    @property
+    def log_fields(self) -> dict[str, Any]:
+        """What it is, as the fields of a log record; see ``telemetry``. Never its content."""
         raise NotImplementedError
 
     @property
@@ -343,6 +353,12 @@ class PullEvent(Event, Generic[P]):
         return self.mid
 
     @property
+    def log_fields(self) -> dict[str, Any]:
+        """Its module, command and mid."""
+        kind, mid = f"{self.module_id}.{self.command}", self.mid
+        return log_fields(event=printable(kind[:_LONGEST_FIELD]), mid=printable(mid[:_LONGEST_FIELD]))
+
+    @property
     def label(self) -> str:
         """Its module, command and mid."""
         return f"{self.module_id}.{self.command} (mid {self.mid})"
@@ -398,6 +414,11 @@ class PortalEvent(Event, Generic[P]):
     def reference(self) -> str:
         """Its ``message_id``."""
         return self.message_id
+
+    @property
+    def log_fields(self) -> dict[str, Any]:
+        """Its name."""
+        return log_fields(event=printable(self.name[:_LONGEST_FIELD]))
 
     @property
     def label(self) -> str:

@@ -6,13 +6,16 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Generator
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol, get_args
 
 from bitrix_pull.errors import InvalidArgument, PullError
 from bitrix_pull.exits import exit_code
 from bitrix_pull.redaction import get_logger
+from bitrix_pull.telemetry import JsonFormatter
 
 logger: Final = get_logger("program")
+
+LogFormat = Literal["text", "json"]
 
 _FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
@@ -29,7 +32,7 @@ class Service(Protocol):
         ...
 
 
-def run(service: Service, *, log_level: int | str = "INFO") -> None:
+def run(service: Service, *, log_level: int | str = "INFO", log_format: LogFormat = "text") -> None:
     """Run a client until Ctrl-C or SIGTERM, as the whole of a program.
 
     Logging goes to stderr from ``log_level`` on, unless the program has set up logging
@@ -49,13 +52,14 @@ def run(service: Service, *, log_level: int | str = "INFO") -> None:
     Args:
         service: What to run.
         log_level: A level of ``logging``, by name or number.
+        log_format: "json" for one JSON object a line; see ``telemetry.LogFields``.
 
     Raises:
-        InvalidArgument: There is no such level.
+        InvalidArgument: There is no such level or format.
         SystemExit: The client failed for good; the log says why. The code is that of the
             command line: 3 if a person must act, 2 if an argument cannot work, else 1.
     """
-    _set_up_logging(log_level)
+    _set_up_logging(log_level, log_format)
     try:
         asyncio.run(_until_stopped(service))
     except PullError as error:
@@ -100,7 +104,7 @@ def stop_signals(stop: Callable[[int], None]) -> Generator[None]:
             loop.remove_signal_handler(number)
 
 
-def _set_up_logging(level: int | str) -> None:
+def _set_up_logging(level: int | str, log_format: LogFormat) -> None:
     """Show the log on stderr, unless the program has said where its log goes."""
     try:
         level = logging.Handler(level.upper() if isinstance(level, str) else level).level
@@ -108,6 +112,10 @@ def _set_up_logging(level: int | str) -> None:
         raise InvalidArgument(
             f"there is no log level {level!r:.40}", advice='Name one of logging\'s, such as "INFO".'
         ) from None
+    if log_format not in get_args(LogFormat):
+        raise InvalidArgument(f'log_format must be "text" or "json", not {log_format!r:.40}')
     if not logging.getLogger("bitrix_pull").handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter(_FORMAT) if log_format == "text" else JsonFormatter())
         # It does nothing where the root logger has a handler.
-        logging.basicConfig(level=level, format=_FORMAT, stream=sys.stderr)
+        logging.basicConfig(level=level, handlers=[handler])

@@ -93,7 +93,8 @@ def naming(portal: str) -> Generator[None]:
 def get_logger(room: str) -> logging.Logger:
     """Return the logger ``bitrix_pull.ROOM``. What its records say is fit to be shown.
 
-    Each record of a client's opens with the portal's name, and has it as ``record.portal``.
+    Each record of a client's opens with the portal's name, and has it as ``record.portal``. What
+    else it may have beside its text stands in ``telemetry.LogFields``.
     """
     made = logging.getLogger(f"bitrix_pull.{room}")
     made.addFilter(_named)
@@ -108,6 +109,7 @@ def quiet_logger(room: str) -> logging.Logger:
     """
     made = logging.Logger(f"bitrix_pull.{room}", logging.INFO)
     made.parent = logging.getLogger("bitrix_pull")
+    made.addFilter(_named)
     made.addFilter(_clean)
     return made
 

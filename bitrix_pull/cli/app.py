@@ -135,6 +135,9 @@ _EventsOption = Annotated[
 ]
 _JsonOption = Annotated[bool, typer.Option("--json", help="JSON lines on stdout, for programs.")]
 _VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show the library's log on stderr.")]
+_LogFormatOption = Annotated[
+    streams.LogFormat, typer.Option("--log-format", help="Of all on stderr; json shows the log too.")
+]
 
 
 class TransportName(StrEnum):
@@ -230,12 +233,17 @@ def _options(
 
 
 @app.command()
-def demo(events: _EventsOption = None, as_json: _JsonOption = False, verbose: _VerboseOption = False) -> int:
+def demo(
+    events: _EventsOption = None,
+    as_json: _JsonOption = False,
+    verbose: _VerboseOption = False,
+    log_format: _LogFormatOption = streams.LogFormat.TEXT,
+) -> int:
     """Watch events being published and received, with no account: on an emulated portal."""
     from bitrix_pull.cli.demo import demo
     from bitrix_pull.cli.running import run
 
-    return run(demo(events, as_json=as_json), verbose=verbose, serves=True)
+    return run(demo(events, as_json=as_json), verbose=verbose, log_format=log_format, serves=True)
 
 
 @app.command()
@@ -274,6 +282,7 @@ def listen(
     ] = 10.0,
     as_json: _JsonOption = False,
     verbose: _VerboseOption = False,
+    log_format: _LogFormatOption = streams.LogFormat.TEXT,
 ) -> int:
     """Show the events of your portal as they come, through every outage."""
     from bitrix_pull.cli.credentials import Account
@@ -303,7 +312,7 @@ def listen(
         timeout_s=timeout,
         as_json=as_json,
     )
-    return run(work, verbose=verbose, serves=True)
+    return run(work, verbose=verbose, log_format=log_format, serves=True)
 
 
 @app.command()
@@ -338,6 +347,7 @@ def publish(
     proxy: _ProxyOption = None,
     as_json: _JsonOption = False,
     verbose: _VerboseOption = False,
+    log_format: _LogFormatOption = streams.LogFormat.TEXT,
 ) -> int:
     """Publish one event."""
     from bitrix_pull.cli.credentials import Account
@@ -367,7 +377,7 @@ def publish(
         route=route.value,
         as_json=as_json,
     )
-    return run(work, verbose=verbose)
+    return run(work, verbose=verbose, log_format=log_format)
 
 
 @app.command()
@@ -384,6 +394,7 @@ def config(
     proxy: _ProxyOption = None,
     as_json: _JsonOption = False,
     verbose: _VerboseOption = False,
+    log_format: _LogFormatOption = streams.LogFormat.TEXT,
 ) -> int:
     """Show the portal's Push & Pull configuration, without its secrets."""
     from bitrix_pull.cli.config import config
@@ -402,7 +413,7 @@ def config(
         ca_file=ca_file,
         proxy=proxy,
     )
-    return run(config(account, as_json=as_json), verbose=verbose)
+    return run(config(account, as_json=as_json), verbose=verbose, log_format=log_format)
 
 
 @app.command()
@@ -423,6 +434,7 @@ def events(
     ] = None,
     as_json: _JsonOption = False,
     verbose: _VerboseOption = False,
+    log_format: _LogFormatOption = streams.LogFormat.TEXT,
 ) -> int:
     """Show which of the portal's own events the application may bind, and which it has bound."""
     from bitrix_pull.cli.credentials import Account
@@ -441,7 +453,8 @@ def events(
         proxy=proxy,
         connector=connector,
     )
-    return run(events(account, unbind=_names(unbind), as_json=as_json), verbose=verbose)
+    work = events(account, unbind=_names(unbind), as_json=as_json)
+    return run(work, verbose=verbose, log_format=log_format)
 
 
 @app.command()
@@ -468,6 +481,7 @@ def doctor(
     ] = False,
     as_json: _JsonOption = False,
     verbose: _VerboseOption = False,
+    log_format: _LogFormatOption = streams.LogFormat.TEXT,
 ) -> int:
     """Find out why no events come: the first line names the cause, and what to do about it."""
     from bitrix_pull.cli.credentials import Account
@@ -494,7 +508,7 @@ def doctor(
         publish=publish,
         as_json=as_json,
     )
-    return run(work, verbose=verbose)
+    return run(work, verbose=verbose, log_format=log_format)
 
 
 def _names(listed: str | None) -> list[str]:
@@ -584,6 +598,7 @@ def emulator(
         bool, typer.Option("--json", help="One JSON line on stdout when it is ready.")
     ] = False,
     verbose: _VerboseOption = False,
+    log_format: _LogFormatOption = streams.LogFormat.TEXT,
 ) -> int:
     """Serve a portal and its push server on this machine, until stopped."""
     from bitrix_pull.cli.emulator import emulator
@@ -609,4 +624,4 @@ def emulator(
         tls=tls,
         as_json=as_json,
     )
-    return run(work, verbose=verbose, serves=True)
+    return run(work, verbose=verbose, log_format=log_format, serves=True)

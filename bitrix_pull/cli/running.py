@@ -8,23 +8,36 @@ from collections.abc import Coroutine
 from typing import Any
 
 from bitrix_pull.cli import streams
+from bitrix_pull.cli.streams import LogFormat
 from bitrix_pull.errors import PullError
 from bitrix_pull.exits import Exit, exit_code
 from bitrix_pull.program import stop_signals
+from bitrix_pull.telemetry import JsonFormatter
 
 
-def run(work: Coroutine[Any, Any, Exit | None], *, verbose: bool, serves: bool = False) -> int:
+def run(
+    work: Coroutine[Any, Any, Exit | None],
+    *,
+    verbose: bool,
+    log_format: LogFormat = LogFormat.TEXT,
+    serves: bool = False,
+) -> int:
     """Run a command and return its exit code.
 
     SIGINT and SIGTERM cancel it, so that it closes what it opened.
 
     Args:
         work: The command; where it returns an exit code, that is the one.
-        verbose: Show the library's log.
+        verbose: Show all of the library's log.
+        log_format: As what stderr shows it, and all else that is said; JSON shows INFO in any case.
         serves: Being stopped is how it normally ends.
     """
-    if verbose:
-        _show_log()
+    if log_format is LogFormat.JSON:
+        streams.speak_json()
+        _show_log(JsonFormatter(), logging.DEBUG if verbose else logging.INFO)
+    elif verbose:
+        text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+        _show_log(text, logging.DEBUG)
     stopped_by: list[int] = []
     try:
         code = asyncio.run(_stoppable(work, stopped_by))
@@ -58,9 +71,9 @@ async def _stoppable(work: Coroutine[Any, Any, Exit | None], stopped_by: list[in
         return await work
 
 
-def _show_log() -> None:
+def _show_log(formatter: logging.Formatter, level: int) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    handler.setFormatter(formatter)
     logger = logging.getLogger("bitrix_pull")
     logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
+    logger.setLevel(level)

@@ -1,11 +1,14 @@
 """Standard output for data, standard error for what is said about it."""
 
 import contextlib
+import logging
 import os
 import sys
+from enum import StrEnum
 from io import TextIOWrapper
 
 from bitrix_pull.redaction import one_line
+from bitrix_pull.telemetry import JsonFormatter
 
 _IN_OPTIONS = {
     "PullOptions(allow_http_hosts=...)": "--allow-http HOST",
@@ -20,16 +23,35 @@ _IN_OPTIONS = {
 
 
 def prepare() -> None:
-    """Make both streams take any text, whatever their encoding is."""
+    """Make both streams take any text, whatever their encoding is, and begin with plain lines."""
+    _spoken[0] = LogFormat.TEXT
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
-def say(text: str) -> None:
+class LogFormat(StrEnum):
+    """As what standard error speaks: the values of ``--log-format``."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+_spoken = [LogFormat.TEXT]
+
+
+def speak_json() -> None:
+    """Let all that is said from now on be JSON lines, as the log is."""
+    _spoken[0] = LogFormat.JSON
+
+
+def say(text: str, level: int = logging.INFO) -> None:
     """Write a line to standard error, without secrets and what could steer a terminal."""
+    line = one_line(text)
+    if _spoken[0] is LogFormat.JSON:
+        line = JsonFormatter().format(logging.LogRecord("bitrix_pull.cli", level, "", 0, line, None, None))
     with contextlib.suppress(BrokenPipeError):
-        sys.stderr.write(f"{one_line(text)}\n")
+        sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
 
 
@@ -37,7 +59,7 @@ def complain(text: str) -> None:
     """Say what went wrong, in the words of the command line."""
     for name, option in _IN_OPTIONS.items():
         text = text.replace(name, option)
-    say(f"bitrix-pull: {text}")
+    say(f"bitrix-pull: {text}", logging.ERROR)
 
 
 def write_line(line: bytes) -> None:

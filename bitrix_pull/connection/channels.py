@@ -18,6 +18,7 @@ from bitrix_pull.portal.config import ConfigFetcher
 from bitrix_pull.portal.models import Channel, PullConfig
 from bitrix_pull.portal.portal_clock import PortalClock
 from bitrix_pull.redaction import get_logger
+from bitrix_pull.telemetry import log_fields
 from bitrix_pull.wire.channel_ids import channel_key
 from bitrix_pull.wire.messages import is_object
 
@@ -328,7 +329,12 @@ class ChannelManager:
         if wait is Wait.MAINTENANCE:
             self._hold_until_unix = self._due_unix
         if is_news:
-            logger.warning("%s; the portal is asked again in %.0f s", str(error).removesuffix("."), delay_s)
+            logger.warning(
+                "%s; the portal is asked again in %.0f s",
+                str(error).removesuffix("."),
+                delay_s,
+                extra=log_fields(retry_in_s=delay_s, error=error),
+            )
             self._announce(PortalTrouble(error, delay_s))
 
     def _end(self) -> float:

@@ -17,6 +17,7 @@ from bitrix_pull.health import StoreHealth
 from bitrix_pull.portal.foreign_errors import described, is_failure
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.redaction import get_logger
+from bitrix_pull.telemetry import log_fields
 from bitrix_pull.wire.urls import START_OF_HISTORY
 
 logger: Final = get_logger("connection")
@@ -242,7 +243,8 @@ class Checkpointer:
         if comes_again and not self.health.comes_again:
             logger.warning(
                 "so much is settled after an event that is not that the oldest of it will be handled "
-                "again after a restart: see to the handler that does not finish"
+                "again after a restart: see to the handler that does not finish",
+                extra=log_fields(count=comes_again),
             )
         self.health = StoreHealth(datetime.now(UTC), "", comes_again)
 

@@ -9,7 +9,8 @@ from typing import Any, Final, Protocol
 from bitrix_pull.connection.cursor import Cursor
 from bitrix_pull.connection.stamps import sent_unix, stamp_of, stamps_of
 from bitrix_pull.events import MessageDropped, Notice, PullEvent
-from bitrix_pull.redaction import get_logger
+from bitrix_pull.redaction import get_logger, printable
+from bitrix_pull.telemetry import log_fields
 from bitrix_pull.wire.messages import Control, Incoming, Malformed, Position
 
 logger: Final = get_logger("connection")
@@ -155,9 +156,15 @@ class Intake:
             self._announce(MessageDropped(message.mid, message.reason, self.malformed))
             # The server chooses how many there are: not a line for each.
             if number == 0:
-                logger.warning("left out message %.40r: %s", message.mid, message.reason)
+                logger.warning(
+                    "left out message %.40r: %s",
+                    message.mid,
+                    message.reason,
+                    extra=log_fields(mid=printable(message.mid[:26])),
+                )
         if len(unreadable) > 1:
-            logger.warning("left out %d more messages of the same frame", len(unreadable) - 1)
+            more = len(unreadable) - 1
+            logger.warning("left out %d more messages of the same frame", more, extra=log_fields(count=more))
 
 
 _mid = attrgetter("mid")

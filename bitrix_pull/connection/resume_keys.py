@@ -7,6 +7,7 @@ from bitrix_pull.portal.auth import Mode
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.redaction import get_logger
+from bitrix_pull.telemetry import log_fields
 from bitrix_pull.wire.messages import is_object
 
 logger: Final = get_logger("connection")
@@ -52,7 +53,11 @@ async def _current_user(rest: RestClient) -> int | None:
         except (RateLimited, TokenExpired):
             raise
         except PortalError as error:
-            logger.debug("the portal does not tell whose stream it is: %s", error)
+            logger.debug(
+                "the portal does not tell whose stream it is: %s",
+                error,
+                extra=log_fields(error),
+            )
             continue
         user_id = str(user.get("ID")) if is_object(user) else ""
         if user_id.isascii() and user_id.isdigit() and int(user_id) > 0:

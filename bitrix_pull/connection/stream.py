@@ -17,6 +17,7 @@ from bitrix_pull.errors import MalformedFrame, PullError
 from bitrix_pull.events import Continuity, Gap, Notice, PullEvent
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.redaction import get_logger
+from bitrix_pull.telemetry import log_fields
 from bitrix_pull.wire.close_codes import ClientClose
 from bitrix_pull.wire.messages import Control, Incoming, Malformed
 from bitrix_pull.wire.urls import START_OF_HISTORY
@@ -340,7 +341,7 @@ class Stream:
             try:
                 await self._ask(cursor.resume_point or START_OF_HISTORY)
             except PullError as error:
-                logger.info("the history could not be compared: %s", error)
+                logger.info("the history could not be compared: %s", error, extra=log_fields(error))
                 if self.catching_up:
                     self._do(self._expect_no_replay(0.0), "replay")
                 await self._wait(delay_s)

@@ -34,6 +34,7 @@ from bitrix_pull.events import Notice, State
 from bitrix_pull.options import PullOptions, Transport
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.redaction import get_logger
+from bitrix_pull.telemetry import log_fields
 from bitrix_pull.wire.channel_ids import PublicChannel, digests_of
 from bitrix_pull.wire.close_codes import ClientClose
 from bitrix_pull.wire.messages import Control
@@ -249,7 +250,11 @@ class Supervisor:
             step = self._recovery.aside(error)
             if step.new_config:
                 self._channels.refuse()
-            logger.warning("the connection could not be replaced and goes on as it is: %s", error)
+            logger.warning(
+                "the connection could not be replaced and goes on as it is: %s",
+                error,
+                extra=log_fields(error),
+            )
             if is_live:
                 self._show(old)
             else:
@@ -371,14 +376,19 @@ class Supervisor:
         if step.new_config:
             self._channels.refuse()
         if step.delay_s:
-            logger.warning("not connected, next attempt in %.1f s: %s", step.delay_s, failure)
+            logger.warning(
+                "not connected, next attempt in %.1f s: %s",
+                step.delay_s,
+                failure,
+                extra=log_fields(retry_in_s=step.delay_s, error=failure),
+            )
             self._lifecycle.move(State.BACKOFF, error=failure, retry_in_s=step.delay_s)
             self._next_attempt_unix = self._channels.clock.now() + step.delay_s
             await self._channels.clock.sleep(step.delay_s)
             self._next_attempt_unix = None
         else:
             self._lifecycle.blame(failure)
-            logger.warning("not connected, reconnecting at once: %s", failure)
+            logger.warning("not connected, reconnecting at once: %s", failure, extra=log_fields(failure))
 
     # -- how it is doing ------------------------------------------------------
 

@@ -22,6 +22,7 @@ from bitrix_pull.options import PullOptions, Transport
 from bitrix_pull.portal.http import HttpSession
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.redaction import get_logger
+from bitrix_pull.telemetry import log_fields
 from bitrix_pull.wire.close_codes import ClientClose
 from bitrix_pull.wire.formats import WireFormat, format_of
 from bitrix_pull.wire.messages import Incoming, Position
@@ -155,7 +156,10 @@ class Transports:
     def _give_up_websocket(self) -> None:
         self._failures = max(self._failures + 1, BLOCKED_AFTER)
         self._again_at = asyncio.get_running_loop().time() + random.uniform(*WEBSOCKET_AGAIN_S)
-        logger.warning("the WebSocket seems to be blocked: on long polling for at least 10 minutes")
+        logger.warning(
+            "the WebSocket seems to be blocked: on long polling for at least 10 minutes",
+            extra=log_fields(transport="long_polling"),
+        )
 
     def _failed(self, ended: Ended) -> Ended:
         """Judge a handshake that did not succeed; return what it means here."""

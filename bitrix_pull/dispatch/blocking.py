@@ -6,6 +6,7 @@ from time import monotonic
 from typing import Any, Final
 
 from bitrix_pull.redaction import get_logger
+from bitrix_pull.telemetry import log_fields
 
 BLOCKED_S = 1.0
 """How long a plain handler may take before it is told: heartbeats and all other handlers wait for it."""
@@ -31,6 +32,7 @@ class BlockingWatch:
                 " asyncio.to_thread (told once a minute)",
                 handler,
                 seconds,
+                extra=log_fields(handler=handler, duration_s=seconds),
             )
 
     def over(self, callback: Callable[..., Any], handler: str) -> Callable[..., Any]:

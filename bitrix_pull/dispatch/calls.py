@@ -9,6 +9,7 @@ from typing import Any, Final
 from bitrix_pull.dispatch.registry import Handler
 from bitrix_pull.events import Event, HandlerFailed
 from bitrix_pull.redaction import get_logger
+from bitrix_pull.telemetry import log_fields
 
 logger: Final = get_logger("dispatch")
 
@@ -66,6 +67,7 @@ def failure(handler: Handler, event: Event, error: Exception, attempts: int) -> 
         event.label,
         attempts,
         exc_info=error,
+        extra=event.log_fields | log_fields(error, handler=handler.name, attempts=attempts),
     )
     return HandlerFailed(event, handler.name, error, attempts)
 

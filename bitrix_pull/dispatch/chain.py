@@ -11,6 +11,7 @@ from bitrix_pull.dispatch.policy import full_name_of, is_async
 from bitrix_pull.dispatch.registry import AnyCallback, Context, Handler, Middleware
 from bitrix_pull.events import Event
 from bitrix_pull.redaction import get_logger
+from bitrix_pull.telemetry import log_fields
 
 logger: Final = get_logger("dispatch")
 
@@ -112,6 +113,7 @@ def _tell_stopped(middleware: str, event: Event, handler: str) -> None:
         middleware,
         event.label,
         handler,
+        extra=event.log_fields | log_fields(handler=handler),
     )
 
 

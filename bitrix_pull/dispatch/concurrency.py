@@ -16,6 +16,7 @@ from bitrix_pull.dispatch.tasks import GRACE_S
 from bitrix_pull.dispatch.worker import TURN, Worker, cancelled_itself
 from bitrix_pull.errors import Nacked
 from bitrix_pull.events import Event, Notice
+from bitrix_pull.telemetry import log_fields
 
 _JITTER = 0.2
 """Largest part of a delay that is added at random, so that what failed together spreads out."""
@@ -244,7 +245,12 @@ class ConcurrentWorker(Worker[E]):
             raise
         if delivery.attempt is not attempt:
             if error is not None:
-                logger.error("handler %s failed after its ack or nack", self.handler.name, exc_info=error)
+                logger.error(
+                    "handler %s failed after its ack or nack",
+                    self.handler.name,
+                    exc_info=error,
+                    extra=log_fields(handler=self.handler.name, error=error),
+                )
         elif error is not None:
             self._failed(delivery, error)
         elif attempt is None:
@@ -335,7 +341,12 @@ class ConcurrentWorker(Worker[E]):
         if cancelled():
             raise asyncio.CancelledError
         if own_error is not None:
-            logger.error("on_dead_letter of handler %s failed", self.handler.name, exc_info=own_error)
+            logger.error(
+                "on_dead_letter of handler %s failed",
+                self.handler.name,
+                exc_info=own_error,
+                extra=log_fields(handler=self.handler.name, error=own_error),
+            )
 
     def _settle(self, delivery: Delivery[E]) -> None:
         if not delivery.settled:

@@ -19,6 +19,7 @@ from bitrix_pull.dispatch.worker import Worker
 from bitrix_pull.events import NOWHERE, Event, EventsDropped, Notice, Origin
 from bitrix_pull.health import OldestEvent
 from bitrix_pull.redaction import get_logger
+from bitrix_pull.telemetry import log_fields
 
 _LINGER_S = 30.0
 """How long what a failed consumer leaves behind stays unsettled: longer than a program takes
@@ -252,7 +253,11 @@ class Dispatcher(Generic[E]):
 
     def _count_drop(self, event: E) -> None:
         if self.inbox.count_drop():
-            logger.warning("handlers are too slow and the inbox is full: %s", self.inbox.overflow)
+            logger.warning(
+                "handlers are too slow and the inbox is full: %s",
+                self.inbox.overflow,
+                extra=log_fields(count=self.inbox.dropped),
+            )
             self._announce(EventsDropped(self.inbox.overflow, event.reference, self.inbox.dropped))
 
     # -- who receives -------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Final, Generic, TypeVar
 from bitrix_pull.events import Event
 from bitrix_pull.options import Overflow
 from bitrix_pull.redaction import get_logger
+from bitrix_pull.telemetry import log_fields
 
 logger: Final = get_logger("dispatch")
 
@@ -222,4 +223,8 @@ class Inbox(Generic[E]):
         # begin an overflow of its own.
         if len(self._unsettled) * 2 <= self._max_events and self._bytes * 2 <= self._max_bytes:
             self._overflowing = False
-            logger.info("handlers have caught up; %d events were dropped so far", self.dropped)
+            logger.info(
+                "handlers have caught up; %d events were dropped so far",
+                self.dropped,
+                extra=log_fields(count=self.dropped),
+            )

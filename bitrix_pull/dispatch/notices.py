@@ -8,6 +8,7 @@ from typing import Final
 
 from bitrix_pull.events import Continuity, Gap, Notice, State, StateChanged
 from bitrix_pull.redaction import get_logger
+from bitrix_pull.telemetry import log_fields
 
 logger: Final = get_logger("client")
 
@@ -64,16 +65,27 @@ class NoticeBoard:
 def _log(notice: Notice) -> None:
     """Log how the connection fares; other notices are logged where they arise, with more detail."""
     match notice:
-        case StateChanged(state=State.FAILED, error=error):
-            logger.error("failed for good, and receives nothing any more: %s", error)
+        case StateChanged(state=State.FAILED, previous=previous, error=error):
+            logger.error(
+                "failed for good, and receives nothing any more: %s",
+                error,
+                extra=log_fields(state="failed", previous=previous, error=error),
+            )
         case StateChanged(state=State.LIVE, previous=previous) if previous is not State.RENEWING:
-            logger.info("live")
+            logger.info("live", extra=log_fields(state="live", previous=previous))
+        case StateChanged(state=state, previous=previous):
+            logger.debug("%s, was %s", state, previous, extra=log_fields(state=state, previous=previous))
         case Gap():
             logger.warning(
                 "the push server's history is gone: events may be lost. Fetch the state anew over REST"
             )
         case Continuity(recovered="yes", replayed=replayed, duplicates=duplicates):
-            logger.info("recovered: messages missed %d, known already %d", replayed, duplicates)
+            logger.info(
+                "recovered: messages missed %d, known already %d",
+                replayed,
+                duplicates,
+                extra=log_fields(replayed=replayed, duplicates=duplicates),
+            )
         case _:
             pass
 

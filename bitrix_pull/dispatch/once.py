@@ -14,6 +14,7 @@ from bitrix_pull.dispatch.registry import CallNext, Context
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.events import Event, PullEvent
 from bitrix_pull.redaction import get_logger
+from bitrix_pull.telemetry import log_fields
 
 C = TypeVar("C")
 
@@ -128,7 +129,12 @@ class Once:
         async with self._ledger.transaction() as connection:
             context[self._name] = connection
             if not await self._enter(connection, event, context.handler):
-                logger.info("handler %s has handled %s before", context.handler, event.label)
+                logger.info(
+                    "handler %s has handled %s before",
+                    context.handler,
+                    event.label,
+                    extra=event.log_fields | log_fields(handler=context.handler),
+                )
                 return None
             return await call_next(event)
 

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from typing import Final, cast
 
 from bitrix_pull.redaction import get_logger
+from bitrix_pull.telemetry import log_fields
 
 OTHERS = "others"
 """What those are counted under that come when enough names are known."""
@@ -47,7 +48,10 @@ class Unrouted:
                     name = OTHERS
                 else:
                     logger.info(
-                        "no handler wants %s%s (told once; counted in health())", name, self._hint(name)
+                        "no handler wants %s%s (told once; counted in health())",
+                        name,
+                        self._hint(name),
+                        extra=log_fields(event=name),
                     )
             self._counts[name] += count
 

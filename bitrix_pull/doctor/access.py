@@ -55,7 +55,8 @@ async def credentials(patient: Patient) -> Finding:
         return failed("credentials", error)
     if answer.server_time is not None:
         patient.learn_time(answer.server_time.timestamp())
-    scopes = cast("list[object]", answer.result) if isinstance(answer.result, list) else []
+    result: object = answer.result
+    scopes = cast("list[object]", result) if isinstance(result, list) else []
     needed = _SCOPES[rest.default_mode]
     if scopes and needed not in scopes:
         has = ", ".join(sorted(map(str, scopes)))

@@ -31,6 +31,7 @@ from bitrix_pull.portal.token_stores import (
 )
 from bitrix_pull.portal.tokens import Tokens, require_token
 from bitrix_pull.redaction import get_logger, quoted
+from bitrix_pull.telemetry import log_fields
 
 _log = get_logger("portal")
 
@@ -334,7 +335,7 @@ class OAuth(Credentials):
             timeout_s=options.rest_timeout_s,
             max_bytes=options.max_rest_bytes,
         )
-        _log.debug("OAuth %s: HTTP %d", grant_type, answer.status, extra={"status": answer.status})
+        _log.debug("OAuth %s: HTTP %d", grant_type, answer.status, extra=log_fields(status=answer.status))
         return answer
 
     async def _keep(self, spent: Tokens, renewed: Tokens, store: TokenStore) -> None:

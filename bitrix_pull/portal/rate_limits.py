@@ -11,6 +11,7 @@ from bitrix_pull.errors import OperationTimeLimit, RateLimited
 from bitrix_pull.options import RateLimit, RestLimit
 from bitrix_pull.portal.portal_clock import Moment
 from bitrix_pull.redaction import get_logger
+from bitrix_pull.telemetry import log_fields
 
 _log = get_logger("portal")
 
@@ -154,6 +155,7 @@ class LeakyBucket:
             wait_s,
             self.limit.burst,
             self.limit.per_s,
+            extra=log_fields(method=method, retry_in_s=wait_s),
         )
 
     def _too_long(self, method: str, wait_s: float) -> RateLimited:

@@ -30,6 +30,7 @@ from bitrix_pull.portal.http import HttpAnswer, HttpSession
 from bitrix_pull.portal.portal_clock import date_of
 from bitrix_pull.portal.rate_limits import LeakyBucket, bucket_for
 from bitrix_pull.redaction import get_logger
+from bitrix_pull.telemetry import log_fields
 from bitrix_pull.wire.json_text import encode_json
 
 _log = get_logger("portal")
@@ -306,7 +307,12 @@ class RestClient:
                 self._bucket.pause(error, pause_s)
                 if pause_s > deadline.left_s:
                     raise
-                _log.info("%s: over the portal's limit, again in %.1f s", method, pause_s)
+                _log.info(
+                    "%s: over the portal's limit, again in %.1f s",
+                    method,
+                    pause_s,
+                    extra=log_fields(method=method, retry_in_s=pause_s),
+                )
             backoff_s *= 2
 
     async def _post_once(
@@ -327,7 +333,7 @@ class RestClient:
             method,
             answer.status,
             duration_s,
-            extra={"method": method, "status": answer.status, "duration_s": duration_s},
+            extra=log_fields(method=method, status=answer.status, duration_s=duration_s),
         )
         # Refusals tell the time too.
         if (unix := date_of(answer.headers)) is not None:

@@ -16,6 +16,7 @@ from bitrix_pull.portal_events.queue import OVERLAP, RIPE_AFTER_S, OfflineQueue,
 from bitrix_pull.portal_events.records import Record
 from bitrix_pull.portal_events.roll_call import NAMES_MAX, RollCall
 from bitrix_pull.redaction import get_logger
+from bitrix_pull.telemetry import log_fields
 from bitrix_pull.wire.messages import is_object
 
 logger: Final = get_logger("portal_events")
@@ -235,7 +236,7 @@ class Drain:
                 self._recovery.set()
                 self._look.set()
                 delay_s = retry.next_s()
-                logger.warning("the portal's events could not be taken, again in %.0f s: %s", delay_s, error)
+                _tell_delay("the portal's events could not be taken, again in %.0f s: %s", delay_s, error)
                 await asyncio.sleep(delay_s)
                 continue
             retry.reset()
@@ -291,7 +292,8 @@ class Drain:
             if error.retryable:
                 raise
             self._refused |= missing
-            logger.error("cannot bind %s: %s", ", ".join(sorted(missing)), error)
+            names = ", ".join(sorted(missing))
+            logger.error("cannot bind %s: %s", names, error, extra=log_fields(event=names, error=error))
 
     def _names(self, wanted: frozenset[str]) -> list[str | None]:
         """Return what to ask for: everything at once, unless there are events of others in the queue."""
@@ -429,7 +431,7 @@ class Drain:
                 retry.reset()
             except PullError as error:
                 delay_s = retry.next_s()
-                logger.warning("what is handled could not be deleted, again in %.0f s: %s", delay_s, error)
+                _tell_delay("what is handled could not be deleted, again in %.0f s: %s", delay_s, error)
                 await asyncio.sleep(delay_s)
                 self._settled.set()
                 self._enough.set()
@@ -471,7 +473,7 @@ class Drain:
                 retry.reset()
             except PullError as error:
                 delay_s = retry.next_s()
-                logger.warning("what failed could not be marked, again in %.0f s: %s", delay_s, error)
+                _tell_delay("what failed could not be marked, again in %.0f s: %s", delay_s, error)
                 await asyncio.sleep(delay_s)
                 self._failing.set()
 
@@ -514,7 +516,7 @@ class Drain:
                 delay_s = RECOVER_AGAIN_S
             except PullError as error:
                 delay_s = retry.next_s()
-                logger.warning("reserved events could not be looked for, again in %.0f s: %s", delay_s, error)
+                _tell_delay("reserved events could not be looked for, again in %.0f s: %s", delay_s, error)
             await asyncio.sleep(delay_s)
             self._recovery.set()
 
@@ -531,7 +533,11 @@ class Drain:
             # Some of it may have been handled and deleted meanwhile.
             present = [record for record in await self._foreign() if record.process_id in unclaimed]
             if present:
-                logger.info("took over %d events that a process has left reserved", len(present))
+                logger.info(
+                    "took over %d events that a process has left reserved",
+                    len(present),
+                    extra=log_fields(count=len(present)),
+                )
             for begin in range(0, len(present), BATCH_MAX):
                 await self._room()
                 self._deliver(present[begin : begin + BATCH_MAX])
@@ -541,3 +547,7 @@ class Drain:
         wanted = self._wanted()
         records = await self._queue.reserved()
         return [record for record in records if record.process_id not in self._held and record.name in wanted]
+
+
+def _tell_delay(text: str, delay_s: float, error: PullError) -> None:
+    logger.warning(text, delay_s, error, extra=log_fields(retry_in_s=delay_s, error=error))

@@ -9,6 +9,7 @@ from bitrix_pull.errors import InvalidArgument, PullError
 from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.presence.watch import Spawn
 from bitrix_pull.redaction import get_logger
+from bitrix_pull.telemetry import log_fields
 
 logger: Final = get_logger("presence")
 
@@ -75,6 +76,11 @@ async def _keep_extending(rest: RestClient, call: dict[str, list[str]], *, exten
         except PullError as error:
             # Also where only a person can help: then it goes on once one has.
             wait_s, retry_s = retry_s, min(2 * retry_s, longest_s)
-            logger.warning("watches on the portal were not extended, again in %.0f s: %s", wait_s, error)
+            logger.warning(
+                "watches on the portal were not extended, again in %.0f s: %s",
+                wait_s,
+                error,
+                extra=log_fields(retry_in_s=wait_s, error=error),
+            )
         else:
             wait_s, retry_s = EXTEND_EVERY_S, first_s
