@@ -38,6 +38,9 @@ def run(
     elif verbose:
         text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
         _show_log(text, logging.DEBUG)
+    else:
+        # The command says itself what goes wrong; Python would show warnings and errors beside that.
+        logging.getLogger("bitrix_pull").addHandler(logging.NullHandler())
     stopped_by: list[int] = []
     try:
         code = asyncio.run(_stoppable(work, stopped_by))
