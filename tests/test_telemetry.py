@@ -36,8 +36,12 @@ Records = list[logging.LogRecord]
 def records() -> Records:
     """What is logged in a busy life."""
     kept: Records = []
-    handler = logging.Handler()
-    handler.emit = kept.append  # type: ignore[method-assign]
+
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            kept.append(record)
+
+    handler = Keeper()
     logger = logging.getLogger("bitrix_pull")
     level = logger.level
     logger.addHandler(handler)
@@ -77,7 +81,7 @@ def busy_life() -> None:
             emu.portal.change("ONCRMDEALUPDATE", {"FIELDS": {"ID": "7"}})
             await asyncio.sleep(100)
             for refusal in (403, 503, "reset"):
-                emu.push.faults.websocket_refusal = emu.push.faults.poll_refusal = refusal  # type: ignore[assignment]
+                emu.push.faults.websocket_refusal = emu.push.faults.poll_refusal = refusal
                 await emu.push.disconnect_all()
                 await asyncio.sleep(100)
             emu.push.faults.websocket_refusal = emu.push.faults.poll_refusal = None
