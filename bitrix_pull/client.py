@@ -43,6 +43,7 @@ from bitrix_pull.publish.retrying import Retry
 from bitrix_pull.reception import Reception
 from bitrix_pull.redaction import naming
 from bitrix_pull.running import Block, Run
+from bitrix_pull.shared import Shared
 from bitrix_pull.wire.channel_ids import PublicChannel
 
 
@@ -76,6 +77,7 @@ class PullClient(Router):
         http: aiohttp.ClientSession | None = None,
         name: str | None = None,
         context: Mapping[str, Any] | None = None,
+        shared: Shared | None = None,
     ) -> None:
         """Create a client; nothing is sent yet.
 
@@ -92,6 +94,7 @@ class PullClient(Router):
             http: A session to use for REST and publishing; it is not closed.
             name: What to call the portal in notices and log records; None: by its host.
             context: What handlers may ask for by the names of their arguments; see ``context``.
+            shared: What it has together with other clients; a ``Hub`` gives it to its own.
 
         Raises:
             InvalidArgument: An argument cannot work; the text says why.
@@ -111,13 +114,14 @@ class PullClient(Router):
         """What handlers may ask for by name, such as a database. What stands here when the client
         starts counts until it is closed."""
         self._options = options or PullOptions()
-        self._rest = RestClient(auth, options=self._options, http=http)
+        pool = None if shared is None else shared.http
+        self._rest = RestClient(auth, options=self._options, http=http or pool)
         self._mode: Mode = mode or self._rest.default_mode
         self._store = as_store(resume)
         self._is_shared_store = resume is not None
         self._start_at: Start = start
         self._portal = name or self._rest.portal
-        self._reception = Reception(self._registry, self._options, Origin(self._portal, self))
+        self._reception = Reception(self._registry, self._options, Origin(self._portal, self), shared)
         self._lifecycle = Lifecycle(self._reception.notices.post)
         self._run = self._new_run()
         self._block: Block | None = None

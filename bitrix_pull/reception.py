@@ -11,6 +11,7 @@ from bitrix_pull.dispatch.registry import Registry
 from bitrix_pull.events import Origin, PullEvent
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal_events.feed import Feed
+from bitrix_pull.shared import Shared
 
 
 class Reception:
@@ -23,24 +24,29 @@ class Reception:
         portal_feed: Does so with the portal's own events.
     """
 
-    def __init__(self, registry: Registry, options: PullOptions, origin: Origin) -> None:
+    def __init__(
+        self, registry: Registry, options: PullOptions, origin: Origin, shared: Shared | None = None
+    ) -> None:
         """Serve the handlers of a registry.
 
         Args:
             registry: The handlers, present and future.
             options: How much is taken in.
             origin: Where events come from.
+            shared: What is shared with other clients.
         """
-        self.notices: NoticeBoard = NoticeBoard(origin.portal)
+        storage = None if shared is None else shared.storage
+        self.notices: NoticeBoard = NoticeBoard(origin.portal, None if shared is None else shared.announce)
         self.inbox: Inbox[PullEvent[Any]] = Inbox[PullEvent[Any]](
             max_events=options.inbox_max_events,
             max_bytes=options.inbox_max_bytes,
             overflow=options.overflow,
+            storage=storage,
         )
         self.stream: Dispatcher[PullEvent[Any]] = Dispatcher(
             PullEvent, registry, self.inbox, self.notices.post, origin
         )
-        self.portal_feed: Feed = Feed(registry, options, self.notices.post, origin)
+        self.portal_feed: Feed = Feed(registry, options, self.notices.post, origin, storage)
 
     def prepare(self, supply: Supply) -> None:
         """See that handlers get what they ask for, from now on.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from operator import attrgetter
 from typing import Final, Generic, TypeVar
 
+from bitrix_pull.dispatch.storage import Storage
 from bitrix_pull.events import Event
 from bitrix_pull.options import Overflow
 from bitrix_pull.redaction import get_logger
@@ -32,6 +33,7 @@ class Inbox(Generic[E]):
         overflow: Overflow = "pause",
         settled: Callable[[Sequence[E]], None] | None = None,
         failed: Callable[[Sequence[E]], None] | None = None,
+        storage: Storage | None = None,
     ) -> None:
         """Create an empty inbox.
 
@@ -44,6 +46,7 @@ class Inbox(Generic[E]):
             settled: Called with events that are settled, once with each.
             failed: Called instead with those on which a handler has failed for good. Where
                 it is None, they count as settled as the others do.
+            storage: Room that it shares with others; None: it has its own limits only.
         """
         self.overflow = overflow
         self.dropped: int = 0
@@ -57,6 +60,7 @@ class Inbox(Generic[E]):
         # Each event with the number of those who have not finished with it, and when it was taken.
         self._unsettled: dict[E, tuple[int, float]] = {}
         self._bytes = 0
+        self._storage = storage
         # What was finished with and is not counted yet; several times if several had it.
         self._finished: list[E] = []
         self._changed = asyncio.Event()
@@ -87,7 +91,10 @@ class Inbox(Generic[E]):
     def full(self) -> bool:
         """True if nothing more should be read."""
         self._count()
-        return len(self._unsettled) >= self._max_events or self._bytes >= self._max_bytes
+        if len(self._unsettled) >= self._max_events or self._bytes >= self._max_bytes:
+            return True
+        # It holds something then, so it hears of it when it holds less.
+        return self._storage is not None and self._bytes > 0 and self._storage.refuses(self._bytes)
 
     def oldest(self) -> tuple[E, float] | None:
         """Return what has waited longest to be settled, and when it was taken; None if nothing waits."""
@@ -106,10 +113,15 @@ class Inbox(Generic[E]):
         """
         if receivers:
             self._unsettled.update(dict.fromkeys(events, (receivers, taken_at)))
-            self._bytes += sum(map(_size, events))
+            self._hold(sum(map(_size, events)))
         elif self.settled is not None:
             self._count()
             self.settled(events)
+
+    def _hold(self, more: int) -> None:
+        self._bytes += more
+        if self._storage is not None:
+            self._storage.used += more
 
     def settle(self, event: E) -> None:
         """Take note that one receiver has finished with an event."""
@@ -140,7 +152,7 @@ class Inbox(Generic[E]):
                 settled.append(event)
             else:
                 unsettled[event] = left - 1, taken_at
-        self._bytes -= sum(map(_size, settled))
+        self._hold(-sum(map(_size, settled)))
         if self._awaited:
             self._wake()
         if self._overflowing:
@@ -195,7 +207,7 @@ class Inbox(Generic[E]):
         self._finished.clear()
         self._abandoned.clear()
         self._failures.clear()
-        self._bytes = 0
+        self._hold(-self._bytes)
         self._overflowing = False
         self._wake()
 

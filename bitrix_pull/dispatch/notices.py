@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from typing import Final
 
@@ -19,9 +19,15 @@ _BACKLOG_MAX = 1_000
 class NoticeBoard:
     """Hands each notice to every open iterator. Posting never waits."""
 
-    def __init__(self, portal: str = "") -> None:
-        """Create a board that nobody listens to, for the client of a portal."""
+    def __init__(self, portal: str = "", also: Callable[[Notice], None] | None = None) -> None:
+        """Create a board that nobody listens to.
+
+        Args:
+            portal: What the client's portal is called.
+            also: Gets every notice too.
+        """
         self._portal = portal
+        self._also = also
         self._listeners: list[_Listener] = []
         self._counts: Counter[type[Notice]] = Counter()
 
@@ -33,6 +39,8 @@ class NoticeBoard:
         for listener in self._listeners:
             listener.backlog.append(notice)
             listener.arrived.set()
+        if self._also is not None:
+            self._also(notice)
 
     def count(self, kind: type[Notice]) -> int:
         """Return how many notices of a kind were posted since ``begin``."""

@@ -7,8 +7,6 @@ to this machine than the portal itself is. A public portal that names a private 
 wants something of the network behind this client, not of a push server.
 """
 
-import asyncio
-import ipaddress
 import socket
 from collections.abc import Iterable
 from functools import lru_cache
@@ -16,16 +14,13 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from aiohappyeyeballs import start_connection  # pyright: ignore[reportUnknownVariableType]
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from bitrix_pull.errors import InvalidConfig
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.addresses import TLS_ADVICE, is_loopback, may_lack_tls, read_address, read_hosts
 from bitrix_pull.portal.models import ServerConfig
+from bitrix_pull.portal.names import AddressInfo, Names
 from bitrix_pull.portal.zones import Zone, zone_of
-
-AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
-"""What ``socket.getaddrinfo`` tells of an address."""
 
 Purpose = Literal["websocket", "long_polling", "publish"]
 
@@ -59,11 +54,15 @@ class Destinations:
             resolved here, which does not happen behind a proxy.
         named: Further addresses that the user gave.
 
+    Attributes:
+        names: Resolves names. What they lead to is judged each time, whoever has asked before.
+
     Raises:
         InvalidArgument: A list in the options holds what is no host.
     """
 
     def __init__(self, options: PullOptions, *, portal: str | None = None, named: Iterable[str] = ()) -> None:
+        self.names: Names = Names()
         self._http_hosts = read_hosts(options.allow_http_hosts, "allow_http_hosts")
         private_hosts = read_hosts(options.allow_private_hosts, "allow_private_hosts")
         self._portal = None if portal is None else urlsplit(portal).hostname
@@ -114,7 +113,7 @@ class Destinations:
             AddressRefused: One of them is where the portal may not send this client.
             OSError: The name cannot be resolved.
         """
-        found = await _look_up(host, port, family)
+        found = await self.names.look_up(host, port, family)
         zones = [zone_of(str(info[4][0])) for info in found]
         if host == self._portal:
             self._learn(zones)
@@ -161,37 +160,6 @@ class Destinations:
         self._portal_zone = seen if self._portal_zone is None else min(seen, self._portal_zone)
 
 
-class CheckedResolver(AbstractResolver):
-    """Lets aiohttp connect to none but checked addresses.
-
-    What is checked is what is connected to: a name that changes its addresses in between
-    gains nothing by it.
-    """
-
-    def __init__(self, destinations: Destinations) -> None:
-        """Resolve by ``destinations``."""
-        self._destinations = destinations
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """Return the addresses of a host; see ``Destinations.resolve``."""
-        return [
-            ResolveResult(
-                hostname=host,
-                host=str(address[0]),
-                port=port,
-                family=family,
-                proto=proto,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for family, _, proto, _, address in await self._destinations.resolve(host, port, family)
-        ]
-
-    async def close(self) -> None:
-        """Do nothing: there is nothing open."""
-
-
 def named_server(url: str) -> str:
     """Return host and port of an address, for error texts: who runs a firewall must know both."""
     host, port = _host_and_port(url)
@@ -201,20 +169,6 @@ def named_server(url: str) -> str:
 def _host_and_port(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     return parts.hostname or "", parts.port or (443 if parts.scheme in ("https", "wss") else 80)
-
-
-async def _look_up(
-    host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC
-) -> list[AddressInfo]:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
-        return list(found)
-    if address.version == 6:
-        return [(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port, 0, 0))]
-    return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
 
 
 @lru_cache(maxsize=256)

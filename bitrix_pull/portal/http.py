@@ -1,4 +1,4 @@
-"""The one aiohttp session of a client, and requests through it within limits."""
+"""A client's HTTP requests, within limits."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ import socket
 import ssl
 import urllib.request
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -19,7 +19,8 @@ import aiohttp
 from bitrix_pull.errors import AnswerTooLarge, InvalidArgument, Unreachable
 from bitrix_pull.options import PullOptions, check_proxy
 from bitrix_pull.portal.addresses import is_loopback
-from bitrix_pull.portal.destinations import AddressRefused, CheckedResolver, Destinations, named_server
+from bitrix_pull.portal.destinations import AddressRefused, Destinations, named_server
+from bitrix_pull.portal.http_pool import HttpPool
 from bitrix_pull.portal.portal_clock import PortalClock, date_of
 from bitrix_pull.redaction import get_logger
 
@@ -94,15 +95,14 @@ async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType)
 
 
 class HttpSession:
-    """Owns the aiohttp session that REST, long polling and publishing share.
+    """Sends what REST, long polling and publishing of one client ask for.
 
-    The session is made when it is first needed and again after ``close()`` or the end of its
-    event loop, which closes it, so that an instance can be created outside a running loop. A session given by
-    the user is never closed, and keeps its own settings but for what the options set.
+    Can be created outside a running loop. A session given by the user is never closed, and
+    keeps its own settings but for what the options set.
 
     Args:
         options: Deadlines, proxy and TLS.
-        given: The user's own session.
+        given: The user's own session, or a pool that many clients use, which is not closed either.
         destinations: Where requests may go.
 
     Attributes:
@@ -114,15 +114,15 @@ class HttpSession:
     def __init__(
         self,
         options: PullOptions,
-        given: aiohttp.ClientSession | None = None,
+        given: aiohttp.ClientSession | HttpPool | None = None,
         destinations: Destinations | None = None,
     ) -> None:
         self.destinations: Destinations = destinations or Destinations(options)
         self._options = options
-        self._given = given
-        self._own: aiohttp.ClientSession | None = None
-        self._ending: AsyncGenerator[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pool = given if isinstance(given, HttpPool) else HttpPool()
+        self._is_shared = self._pool is given
+        self.destinations.names = self._pool.names
+        self._given = given = None if isinstance(given, HttpPool) else given
         self.tls: ssl.SSLContext = options.ssl or _default_tls()
         self.clock: PortalClock = PortalClock()
         goes_along = options.proxy is not None or options.transport == "long_polling"
@@ -142,21 +142,7 @@ class HttpSession:
             if self._given.closed:
                 raise InvalidArgument("the aiohttp session given as http= is closed")
             return self._given
-        if self._own is None or self._own.closed or self._is_stranded:
-            self._loop = asyncio.get_running_loop()
-            # A jar that keeps nothing: each call carries its own credentials.
-            self._own = aiohttp.ClientSession(
-                cookie_jar=aiohttp.DummyCookieJar(),
-                connector=aiohttp.TCPConnector(resolver=CheckedResolver(self.destinations)),
-            )
-            self._ending = _closed_with_the_loop(self._own)
-            await anext(self._ending)
-        return self._own
-
-    @property
-    def _is_stranded(self) -> bool:
-        """True if the event loop of the own session is gone, in which alone it can be closed."""
-        return self._loop is not None and self._loop.is_closed()
+        return await self._pool.session()
 
     def proxy_for(self, url: str) -> str | None:
         """Return the proxy that the options or the environment name for an address.
@@ -253,27 +239,28 @@ class HttpSession:
         session, proxy = await self._session(), self.proxy_for(url)
         proxy_address, proxy_headers = _told_apart(proxy)
         through_tunnel = url.startswith("https:")
-        if self._given is not None and proxy is None and not _has_own_way(self._given, url):
+        if self._has_foreign_connections(url) and proxy is None:
             await self._check_ahead(url)
-        response = await session.request(
-            verb,
-            url,
-            data=body,
-            params=query,
-            headers={
-                "User-Agent": "bitrix_pull",
-                **(headers or {}),
-                **({} if through_tunnel else proxy_headers),
-            },
-            allow_redirects=False,
-            raise_for_status=False,
-            proxy=proxy_address,
-            proxy_headers=proxy_headers if through_tunnel else None,
-            # A given session has a context of its own, which True leaves in force.
-            ssl=True if self._given is not None and self._options.ssl is None else self.tls,
-            middlewares=(_once,) if verb == "GET" else None,
-            timeout=timeout,
-        )
+        with self._pool.going_by(self.destinations):
+            response = await session.request(
+                verb,
+                url,
+                data=body,
+                params=query,
+                headers={
+                    "User-Agent": "bitrix_pull",
+                    **(headers or {}),
+                    **({} if through_tunnel else proxy_headers),
+                },
+                allow_redirects=False,
+                raise_for_status=False,
+                proxy=proxy_address,
+                proxy_headers=proxy_headers if through_tunnel else None,
+                # A given session has a context of its own, which True leaves in force.
+                ssl=True if self._given is not None and self._options.ssl is None else self.tls,
+                middlewares=(_once,) if verb == "GET" else None,
+                timeout=timeout,
+            )
         self.note_date(url, response.headers)
         return response
 
@@ -318,10 +305,17 @@ class HttpSession:
             case _:
                 return "the connection broke before the answer was complete"
 
-    async def _check_ahead(self, url: str) -> None:
-        """Judge what a name leads to, for a given session, whose own resolver is not ours.
+    def _has_foreign_connections(self, url: str) -> bool:
+        """Tell whether a request may go by a connection that was opened without asking our destinations."""
+        if self._given is None:
+            return self._is_shared
+        return not _has_own_way(self._given, url)
 
-        It asks again, and could be told something else: only an own session leaves no gap.
+    async def _check_ahead(self, url: str) -> None:
+        """Judge what a name leads to, for a session with connections that we have not opened.
+
+        A session given by the user asks again, and could be told something else; in a pool,
+        what others have connected to may be reused. Only an own session leaves no gap.
         """
         with contextlib.suppress(socket.gaierror):
             async with asyncio.timeout(self._options.connect_timeout_s):
@@ -329,20 +323,8 @@ class HttpSession:
 
     async def close(self) -> None:
         """Close the session if it was made here. It is made anew when needed again."""
-        self._own, ending, self._ending = None, self._ending, None
-        if ending is not None and not self._is_stranded:
-            await ending.aclose()
-
-
-async def _closed_with_the_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None]:
-    """Close a session when this is closed, which an event loop does at its end with what is left open.
-
-    So ``asyncio.run(pull.publish(...))`` leaves nothing behind.
-    """
-    try:
-        yield
-    finally:
-        await session.close()
+        if not self._is_shared:
+            await self._pool.close()
 
 
 @functools.cache

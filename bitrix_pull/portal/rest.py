@@ -27,6 +27,7 @@ from bitrix_pull.portal.auth import Caller, Credentials, Mode, Owner, check_cred
 from bitrix_pull.portal.destinations import Destinations
 from bitrix_pull.portal.foreign_errors import is_failure
 from bitrix_pull.portal.http import HttpAnswer, HttpSession
+from bitrix_pull.portal.http_pool import HttpPool
 from bitrix_pull.portal.portal_clock import date_of
 from bitrix_pull.portal.rate_limits import LeakyBucket, bucket_for
 from bitrix_pull.redaction import get_logger
@@ -80,7 +81,7 @@ class RestClient:
     Args:
         auth: ``OAuth``, ``AccessToken``, ``Webhook``, or any ``Caller``.
         options: Deadlines and limits.
-        http: A session to use instead of one of its own; it is not closed.
+        http: A session, or a pool of many clients, to use instead of one of its own; it is not closed.
 
     Attributes:
         http: The session, to be shared with whoever talks to the push server over HTTP.
@@ -94,7 +95,7 @@ class RestClient:
         auth: Credentials | Caller,
         *,
         options: PullOptions | None = None,
-        http: aiohttp.ClientSession | None = None,
+        http: aiohttp.ClientSession | HttpPool | None = None,
     ) -> None:
         self._options = options or PullOptions()
         self._bucket = LeakyBucket(None)  # The user's own client keeps limits itself.

@@ -8,6 +8,7 @@ from bitrix_pull.dispatch.dispatcher import Dispatcher
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.patterns import PortalPattern
 from bitrix_pull.dispatch.registry import Registry
+from bitrix_pull.dispatch.storage import Storage
 from bitrix_pull.dispatch.subscription import EventIterator
 from bitrix_pull.events import Notice, Origin, PortalEvent
 from bitrix_pull.options import PullOptions
@@ -49,11 +50,16 @@ class Feed:
     """The inbox and the dispatcher of the portal's own events, and what is wanted of them."""
 
     def __init__(
-        self, registry: Registry, options: PullOptions, announce: Callable[[Notice], None], origin: Origin
+        self,
+        registry: Registry,
+        options: PullOptions,
+        announce: Callable[[Notice], None],
+        origin: Origin,
+        storage: Storage | None = None,
     ) -> None:
         """Serve the handlers of a registry, of the client that the events come by."""
         self.inbox: Inbox[PortalEvent[Any]] = Inbox[PortalEvent[Any]](
-            max_events=options.inbox_max_events, max_bytes=options.inbox_max_bytes
+            max_events=options.inbox_max_events, max_bytes=options.inbox_max_bytes, storage=storage
         )
         self.dispatcher: Dispatcher[PortalEvent[Any]] = Dispatcher(
             PortalEvent, registry, self.inbox, announce, origin

@@ -7,7 +7,8 @@ import pytest
 
 from bitrix_pull.errors import InvalidArgument, InvalidConfig
 from bitrix_pull.options import PullOptions
-from bitrix_pull.portal.destinations import AddressRefused, CheckedResolver, Destinations
+from bitrix_pull.portal.destinations import AddressRefused, Destinations
+from bitrix_pull.portal.http_pool import CheckedResolver, HttpPool
 from bitrix_pull.portal.models import ServerConfig
 from tests.internet.stand import PORTAL, PORTAL_IP, Internet
 
@@ -179,8 +180,9 @@ async def test_connections_go_to_the_address_that_was_checked(internet: Internet
 
 async def test_the_resolver_for_aiohttp_gives_addresses(internet: Internet) -> None:
     internet.names[PUSH] = ["20.30.40.60", "2606:4700::1"]
-    resolver = CheckedResolver(of(PUBLIC))
-    found = await resolver.resolve(PUSH, 8443)
+    resolver = CheckedResolver()
+    with HttpPool().going_by(of(PUBLIC)):
+        found = await resolver.resolve(PUSH, 8443)
     assert [(item["host"], item["port"], item["family"]) for item in found] == [
         ("20.30.40.60", 8443, socket.AF_INET),
         ("2606:4700::1", 8443, socket.AF_INET6),

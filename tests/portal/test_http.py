@@ -290,7 +290,7 @@ async def test_the_password_of_a_proxy_is_not_in_what_aiohttp_shows(
         http = HttpSession(options, mine if given else None)
         await get(http, "http://acme.test/rest/")
         # It logs the keys of connections that were not closed.
-        used: aiohttp.ClientSession = mine if given else vars(http)["_own"]
+        used: aiohttp.ClientSession = mine if given else await vars(http)["_pool"].session()
         assert "acme.test" in (kept := repr(vars(used.connector)))
         await http.close()
     assert SECRET not in kept
