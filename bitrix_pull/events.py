@@ -445,6 +445,7 @@ class State(StrEnum):
     CONNECTING = "connecting"
     CATCHING_UP = "catching_up"
     LIVE = "live"
+    PAUSED = "paused"
     RENEWING = "renewing"
     BACKOFF = "backoff"
     CLOSING = "closing"
@@ -528,6 +529,25 @@ class EventsDropped(_OfClient):
 
 
 @dataclass(slots=True, frozen=True)
+class InboxFull(_OfClient):
+    """Handlers are too slow and the inbox is full: for some time little or nothing was read.
+
+    There is one such notice until reading goes on; the state is PAUSED meanwhile. What is not read
+    waits on the push server, which gives up a client that does not read for long: what its
+    history keeps then comes after the reconnect.
+
+    Attributes:
+        event: The event that has waited longest, and which one: ``im.message (mid …)``.
+        handler: Who has not finished with it: the name of a handler, of several, or an iterator's.
+        waiting: How many events wait.
+    """
+
+    event: str
+    handler: str
+    waiting: int
+
+
+@dataclass(slots=True, frozen=True)
 class Continuity(_OfClient):
     """What a reconnect has brought back. Comes before the first event after it.
 
@@ -580,4 +600,6 @@ class PortalTrouble(_OfClient):
     retry_in_s: float
 
 
-Notice = PortalTrouble | StateChanged | Continuity | MessageDropped | EventsDropped | HandlerFailed
+Notice = (
+    PortalTrouble | StateChanged | Continuity | MessageDropped | EventsDropped | InboxFull | HandlerFailed
+)

@@ -33,6 +33,7 @@ from bitrix_pull.redaction import PORTAL
 _AWAITED = {
     State.CONFIGURING: "the portal has not answered",
     State.CONNECTING: "the push server has not answered",
+    State.PAUSED: "handlers are behind, and nothing is read",
 }
 _LIVE_STATES = {State.LIVE, State.RENEWING}
 _DEAD_STATES = {State.IDLE, State.FAILED, State.CLOSING, State.CLOSED}

@@ -11,7 +11,7 @@ from bitrix_pull.cli.streams import say
 from bitrix_pull.client import PullClient
 from bitrix_pull.dispatch.subscription import EventIterator
 from bitrix_pull.errors import InvalidArgument
-from bitrix_pull.events import EventsDropped, Gap, MessageDropped, Notice, State, StateChanged
+from bitrix_pull.events import EventsDropped, Gap, InboxFull, MessageDropped, Notice, State, StateChanged
 from bitrix_pull.options import Transport
 
 
@@ -77,6 +77,8 @@ async def _narrate(notices: AsyncIterator[Notice], portal: str) -> None:
                 say(f"left out an unreadable message (mid {notice.mid}): {notice.reason}")
             case Gap():
                 say("the push server's history was gone: events may be lost")
+            case InboxFull(waiting=waiting):
+                say(f"events come faster than they can be shown: {waiting} wait, and no more are read")
             case EventsDropped(total=total):
                 say(f"events come faster than they can be shown; dropped so far: {total}")
             case _:

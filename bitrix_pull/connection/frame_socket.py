@@ -1,8 +1,10 @@
 """A WebSocket whose frames wait in a queue, and cost no task, timer or future each."""
 
 import asyncio
+import contextlib
 import math
 import os
+import socket
 from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -56,6 +58,9 @@ _EMPTY_PING, _PONG = b"\x89\x80", 0x8A
 
 _TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 _FIN = 0x80
+
+_TCP_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)
+
 _LENGTH_LIMIT = 1 << 63
 """No frame may be so large (RFC 6455 §5.2)."""
 
@@ -103,8 +108,13 @@ class FrameSocket(ClientConnection):
         """Ping the server after so much silence, and abort if it then stays silent.
 
         Any frame counts as an answer, and so does each part of a large one. While unread
-        frames hold up the reading, nothing is watched.
+        frames hold up the reading, no answer can be seen: there it is the system that aborts,
+        where it can be told to (Linux), once the other side has not confirmed a ping for so long.
         """
+        tcp = self.transport.get_extra_info("socket")
+        if tcp is not None and _TCP_USER_TIMEOUT is not None:
+            with contextlib.suppress(OSError):
+                tcp.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, int((interval_s + timeout_s) * 1000))
         self._heartbeat = Heartbeat(self._ping, self._give_up, interval_s=interval_s, timeout_s=timeout_s)
 
     @property

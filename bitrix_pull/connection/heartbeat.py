@@ -40,7 +40,10 @@ class Heartbeat:
         self._look_again_at(self.heard_at + self._interval_s)
 
     def pause(self) -> None:
-        """Do not watch until ``resume``."""
+        """Expect no sign of life until ``resume``: nobody reads. The pings go on.
+
+        To a link that was cut the system then refuses to write, which ends it as well.
+        """
         self._is_paused = True
 
     def resume(self) -> None:
@@ -62,6 +65,7 @@ class Heartbeat:
         now = self._loop.time()
         if self._is_paused:
             self._look_again_at(now + self._interval_s)
+            self._ping()
             return
         if self._pinged_at is not None and self.heard_at < self._pinged_at:
             if now - due <= _LATE_S:

@@ -35,6 +35,10 @@ class Sink(Protocol):
         """Wait until more can be taken."""
         ...
 
+    def held_by(self) -> tuple[str, str, int]:
+        """Return which event has waited longest, for which handlers, and how many wait."""
+        ...
+
 
 class Intake:
     """Sorts what was read, and counts it."""
@@ -71,6 +75,10 @@ class Intake:
     async def room(self) -> None:
         """Wait until the sink can take more."""
         await self._sink.room()
+
+    def held_by(self) -> tuple[str, str, int]:
+        """Return which event the sink has had longest, for which handlers, and how many it has."""
+        return self._sink.held_by()
 
     def sort(
         self, messages: Sequence[Incoming], cursor: Cursor, *, from_start: bool = False

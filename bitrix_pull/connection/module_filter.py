@@ -62,6 +62,10 @@ class ModuleFilter:
         """Wait until the sink can take more."""
         await self._sink.room()
 
+    def held_by(self) -> tuple[str, str, int]:
+        """Return which event the sink has had longest, for which handlers, and how many it has."""
+        return self._sink.held_by()
+
     def put(self, events: Sequence[PullEvent[Any]]) -> None:
         """Hand on the events that are wanted."""
         if self._unwanted:

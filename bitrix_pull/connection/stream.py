@@ -12,6 +12,7 @@ from bitrix_pull.connection.cursor import Cursor
 from bitrix_pull.connection.disconnects import Ended, Sign
 from bitrix_pull.connection.history import History
 from bitrix_pull.connection.intake import Intake
+from bitrix_pull.connection.pause import Pause
 from bitrix_pull.connection.stamps import stamp_of
 from bitrix_pull.errors import MalformedFrame, PullError
 from bitrix_pull.events import Continuity, Gap, Notice, PullEvent
@@ -69,6 +70,7 @@ class Stream:
         announce: Callable[[Notice], None],
         history: History,
         resumption: Resumption | None,
+        paused: Callable[[], None],
         *,
         repeats: bool,
         catch_up_s: float,
@@ -85,6 +87,7 @@ class Stream:
             history: Asks the server for what this connection may have left out.
             resumption: What is known of a connection that resumes: its verdict, if it is still to be
                 given, comes with the first frame. None where there is nothing to resume.
+            paused: Called when handlers begin or cease to hold up the reading; see ``paused``.
             repeats: True if each request of the connection resumes anew, as in polling.
             catch_up_s: How long to wait for a replay where nothing but time shows that there is none.
         """
@@ -98,6 +101,7 @@ class Stream:
         self._resumption = resumption
         self._repeats = repeats
         self._catch_up_s = catch_up_s
+        self._pause = Pause(intake, announce, paused)
         self._opened_at = asyncio.get_running_loop().time()
         self._received_before = intake.received
         self._first_frame_begun = asyncio.Event()
@@ -131,6 +135,11 @@ class Stream:
         return self._intake.received > self._received_before
 
     @property
+    def paused(self) -> bool:
+        """True while handlers hold up the reading: nothing shows then whether the server is there."""
+        return self._pause.paused
+
+    @property
     def catching_up(self) -> bool:
         """True while the replay is under way, or may still come."""
         return not self._caught_up.is_set()
@@ -151,6 +160,7 @@ class Stream:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        self._pause.stop()
         await self.connection.close(code)
 
     def _do(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -173,12 +183,12 @@ class Stream:
 
     async def _follow(self) -> NoReturn:
         """Take what comes live."""
-        connection, intake, cursor = self.connection, self._intake, self._cursor
+        connection, intake, cursor, pause = self.connection, self._intake, self._cursor, self._pause
         receive = connection.receive
         wanted_since = -1
         while True:
             if intake.full:
-                await intake.room()
+                await pause.room()
             messages = await receive()
             numbering = cursor.numbering
             events, controls = intake.sort(messages, cursor, from_start=self._from_start)
@@ -201,7 +211,7 @@ class Stream:
         loop, begun_at = asyncio.get_running_loop(), 0.0
         wanted: list[Incoming] = []
         while True:
-            await self._intake.room()
+            await self._pause.room()
             # What is wanted is not known before the verdict: should the connection end here, it comes again.
             part, others = tally.look(await connection.receive())
             if not self._first_frame_begun.is_set():
@@ -215,7 +225,7 @@ class Stream:
         is_replay, ended = tally.is_replay, not connection.amid_frame
         self._take(wanted, tally, from_start=from_start, ended=ended, replayed=is_replay)
         while connection.amid_frame:
-            await self._intake.room()
+            await self._pause.room()
             self._take(await connection.receive(), from_start=from_start, replayed=is_replay)
         # It has brought what earlier connections may have left out.
         for reason in self._cursor.held:

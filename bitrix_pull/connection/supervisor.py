@@ -47,7 +47,7 @@ _CHANNELS = "channels"
 _LEFT_MAX = 20
 """Channels from before that are listened on once more: a server takes up to 100 in all."""
 
-_LIVE = {State.LIVE, State.RENEWING}
+_LIVE = {State.LIVE, State.PAUSED, State.RENEWING}
 
 _NOT_RUNNING = {State.IDLE, State.FAILED, State.CLOSING, State.CLOSED}
 
@@ -216,16 +216,22 @@ class Supervisor:
         if ended_for_s < 0:
             self._recovery.was_live = True
             self._lost_unix, self._left_ids = None, ()
-            self._lifecycle.move(State.LIVE)
+            self._lifecycle.move(State.PAUSED if stream.paused else State.LIVE)
         elif ended_for_s < RENEWAL_S and channels.asked_ago_s > ended_for_s and state in _LIVE:
             # As it should be: the portal tells new ones only when the old ones have ended.
-            self._lifecycle.move(State.RENEWING)
+            self._lifecycle.move(State.PAUSED if stream.paused else State.RENEWING)
         else:
             self._lose(stream.config, for_s=max(ended_for_s, channels.clock.away_s()))
             if channels.trouble is None:
                 self._lifecycle.move(State.CONFIGURING)
             else:
                 self._lifecycle.move(State.BACKOFF, error=channels.trouble, retry_in_s=channels.due_in_s)
+
+    def _show_pause(self) -> None:
+        """Show in the state that handlers have begun, or ceased, to hold up the reading."""
+        stream = self._stream
+        if stream is not None and not stream.catching_up and not stream.reader.done():
+            self._show(stream)
 
     def _lose(self, config: PullConfig, *, for_s: float) -> None:
         """Take note since when nothing can have been received, if it could until then."""
@@ -243,7 +249,8 @@ class Supervisor:
     async def _replace(self, old: Stream, transport: Transport) -> Stream:
         """Make before break: return the new stream, or the old one if there is none to be had."""
         is_live = self._lifecycle.state in _LIVE
-        self._lifecycle.move(State.RENEWING if is_live else State.CONNECTING)
+        if self._lifecycle.state is not State.PAUSED:
+            self._lifecycle.move(State.RENEWING if is_live else State.CONNECTING)
         try:
             new = await self._open(await self._channels.config(), prefer=transport, reconnect=not is_live)
         except PullError as error:
@@ -326,6 +333,7 @@ class Supervisor:
             self._announce,
             partial(self._transports.history, config),
             resumption,
+            self._show_pause,
             repeats=polling,
             catch_up_s=self._options.catch_up_s,
         )

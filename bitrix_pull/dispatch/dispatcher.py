@@ -187,6 +187,11 @@ class Dispatcher(Generic[E]):
         names = [receiver.name for receiver in self._receivers() if receiver.has(event)]
         return OldestEvent(event.label, ", ".join(names), max(now - taken_at, 0.0))
 
+    def held_by(self) -> tuple[str, str, int]:
+        """Return which event has waited longest, for which handlers, and how many wait."""
+        oldest = self.oldest(0.0)
+        return (oldest.event, oldest.handler, len(self.inbox)) if oldest is not None else ("", "", 0)
+
     def runs_current_task(self) -> bool:
         """Tell whether the caller is a handler."""
         return self._tasks is not None and asyncio.current_task() in self._tasks

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from typing import Final
 
-from bitrix_pull.events import Continuity, Gap, Notice, State, StateChanged
+from bitrix_pull.events import Continuity, Gap, InboxFull, Notice, State, StateChanged
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.telemetry import log_fields
 
@@ -86,6 +86,13 @@ def _log(notice: Notice) -> None:
         case Gap():
             logger.warning(
                 "the push server's history is gone: events may be lost. Fetch the state anew over REST"
+            )
+        case InboxFull(event=event, handler=handler, waiting=waiting):
+            logger.warning(
+                "handlers are behind, and nothing more is read: %d events wait, %s longest, for %s",
+                waiting,
+                event,
+                handler,
             )
         case Continuity(recovered="yes", replayed=replayed, duplicates=duplicates):
             logger.info(

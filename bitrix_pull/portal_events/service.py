@@ -126,7 +126,9 @@ class PortalEventService:
         async with aclosing(self._notices.listen()) as notices:
             async for notice in notices:
                 match notice:
-                    case StateChanged(state=State.LIVE, previous=State.CONNECTING | State.CATCHING_UP):
+                    case StateChanged(
+                        state=State.LIVE, previous=State.CONNECTING | State.CATCHING_UP | State.PAUSED
+                    ):
                         self._drain.live()
                     case Gap():
                         self._drain.look()

@@ -9,7 +9,7 @@ from tests.soak.crashes import sigkill
 from tests.soak.cuts import cuts, short_cuts
 from tests.soak.gaps import history_dropped
 from tests.soak.handlers import poison
-from tests.soak.liveness import busy_loop, half_open
+from tests.soak.liveness import busy_loop, half_open, paused
 from tests.soak.load import growth, overload
 from tests.soak.loops import loops
 from tests.soak.outages import first_outage, hour_of_502, live_again, server_gone
@@ -39,6 +39,7 @@ SCENARIOS: dict[str, Callable[..., Outcome]] = {
     "growth": growth,
     "half-open": half_open,
     "busy-loop": busy_loop,
+    "paused": paused,
     "first-outage": first_outage,
     "server-gone": server_gone,
     "hour-of-502": hour_of_502,

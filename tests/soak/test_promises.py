@@ -14,7 +14,7 @@ from tests.soak.crashes import sigkill
 from tests.soak.cuts import cuts, short_cuts
 from tests.soak.gaps import history_dropped
 from tests.soak.handlers import poison
-from tests.soak.liveness import busy_loop, half_open
+from tests.soak.liveness import busy_loop, half_open, paused
 from tests.soak.load import growth, overload
 from tests.soak.loops import loops
 from tests.soak.outages import first_outage, hour_of_502, live_again, server_gone
@@ -57,6 +57,7 @@ SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (polls_blocked, {"times": 10, "no_second": True}),
     (half_open, {"times": 40}),
     (half_open, {"times": 40, "version": 5}),
+    (paused, {"events": 700, "versions": (4,), "ends": ("reset", "silence")}),
     (busy_loop, {}),
     (busy_loop, {"version": 5}),
     (overload, {"seconds": 2.5}),
