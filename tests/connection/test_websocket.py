@@ -137,10 +137,12 @@ def test_slow_handlers_stop_the_reading_and_cause_no_alarm() -> None:
                 emu.portal.send("x", {"n": n})
                 await asyncio.sleep(0.5)
             await asyncio.sleep(30)
-            assert listener.state is State.LIVE
+            assert listener.state is State.PAUSED
             assert listener.health().waiting <= 8
             await asyncio.sleep(60)
             assert done == list(range(30))
+            assert listener.state is State.LIVE
+            assert State.BACKOFF not in listener.states
             assert listener.health().connects == 1
             assert listener.health().waiting == 0
 
