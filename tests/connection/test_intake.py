@@ -42,6 +42,9 @@ class Taken:
     def put(self, events: Sequence[PullEvent[Any]]) -> None:
         self.events += [item.mid for item in events]
 
+    def held_by(self) -> tuple[str, str, int]:
+        return "", "", 0
+
     async def room(self) -> None:
         pass
 

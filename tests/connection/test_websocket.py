@@ -141,7 +141,7 @@ def test_slow_handlers_stop_the_reading_and_cause_no_alarm() -> None:
             assert listener.health().waiting <= 8
             await asyncio.sleep(60)
             assert done == list(range(30))
-            assert listener.state is State.LIVE
+            assert listener.health().live
             assert State.BACKOFF not in listener.states
             assert listener.health().connects == 1
             assert listener.health().waiting == 0
