@@ -3,8 +3,18 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, get_args, overload
 
@@ -14,7 +24,7 @@ from pydantic import TypeAdapter
 from bitrix_pull.connection.checkpointer import Start
 from bitrix_pull.connection.resume_keys import resume_keys
 from bitrix_pull.connection.states import Lifecycle
-from bitrix_pull.connection.stores import ResumeStore, as_store
+from bitrix_pull.connection.stores import MemoryStore, ResumeStore, as_store
 from bitrix_pull.dispatch.dependencies import Supply, checked_context
 from bitrix_pull.dispatch.patterns import PortalPattern, wanted
 from bitrix_pull.dispatch.router import C, M, Router
@@ -37,7 +47,7 @@ from bitrix_pull.presence.watch import CHANGE_COMMAND, CHANGE_MODULE, PresenceWa
 from bitrix_pull.publish.batch import Batch
 from bitrix_pull.publish.message import Message, Params
 from bitrix_pull.publish.notifications import notify
-from bitrix_pull.publish.publisher import Route
+from bitrix_pull.publish.publisher import Publishing, Route
 from bitrix_pull.publish.receipt import Receipt
 from bitrix_pull.publish.retrying import Retry
 from bitrix_pull.reception import Reception
@@ -45,6 +55,9 @@ from bitrix_pull.redaction import naming
 from bitrix_pull.running import Block, Run
 from bitrix_pull.shared import Shared
 from bitrix_pull.wire.channel_ids import PublicChannel
+
+_LENT = ("_options", "_rest", "_store", "_is_shared_store", "_start_at", "_reception", "_lifecycle", "_run")
+"""What of a client is another while a test has it."""
 
 
 class PullClient(Router):
@@ -125,6 +138,7 @@ class PullClient(Router):
         self._lifecycle = Lifecycle(self._reception.notices.post)
         self._run = self._new_run()
         self._block: Block | None = None
+        self._is_lent = False
 
     def _new_run(self) -> Run:
         return Run(
@@ -640,6 +654,42 @@ class PullClient(Router):
         connector = self._options.connector
         return {"auth_connector": connector, **(params or {})} if connector else params or {}
 
+    # -- tests ----------------------------------------------------------------
+
+    def _lend(
+        self,
+        auth: Callable[[Mode], Credentials | Caller],
+        rest: Callable[[RestClient], RestClient],
+        publishing: Callable[[Publishing, Mode], Publishing],
+        reception: tuple[Reception, Lifecycle] | None,
+        options: Mapping[str, Any],
+    ) -> "Loan":
+        """See ``lend``."""
+        if self._run.serving or self._is_lent:
+            raise RuntimeError(
+                "this client is in use already: a TestClient takes one that is not started,"
+                " and each client is in one TestClient at a time"
+            )
+        kept = {name: getattr(self, name) for name in _LENT}
+        self._is_lent = True
+        self._options = replace(self._options, **options)
+        if reception is not None:
+            self._reception, self._lifecycle = reception
+        self._store, self._is_shared_store, self._start_at = MemoryStore(), False, "latest"
+        self._rest = RestClient(auth(self._mode), options=self._options)
+        self._run = self._new_run()
+        self._run.publisher = publishing(self._run.publisher, self._mode)
+        self._rest = rest(self._rest)
+
+        async def end() -> None:
+            await self.close(drain=0)
+            await self._rest.close()
+            for name, value in kept.items():
+                setattr(self, name, value)
+            self._is_lent = False
+
+        return Loan(self._reception, self._lifecycle, self._mode, end)
+
     # -- presence -------------------------------------------------------------
 
     async def online(self, users: int | Iterable[int]) -> dict[int, Presence]:
@@ -728,3 +778,46 @@ class PullClient(Router):
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         """Run what a context of the user's needs, until the run ends."""
         return self._run.companions.spawn(coroutine, name)
+
+
+@dataclass(slots=True, frozen=True)
+class Loan:
+    """A client that speaks to somebody else for a while, with nothing kept of it: for tests of its handlers.
+
+    Attributes:
+        reception: Where its events arrive.
+        lifecycle: Its state.
+        mode: Whose channels it follows.
+        end: Closes the client, and lets it be as it was.
+    """
+
+    reception: Reception
+    lifecycle: Lifecycle
+    mode: Mode
+    end: Callable[[], Awaitable[None]]
+
+
+def lend(
+    client: PullClient,
+    auth: Callable[[Mode], Credentials | Caller],
+    *,
+    rest: Callable[[RestClient], RestClient],
+    publishing: Callable[[Publishing, Mode], Publishing],
+    reception: tuple[Reception, Lifecycle] | None = None,
+    options: Mapping[str, Any] = {},
+) -> Loan:
+    """Let a client speak to somebody else.
+
+    Args:
+        client: One that is not in use.
+        auth: Gives what calls are made with, for the client's mode.
+        rest: Returns what its users' own calls go through, in the place of what it is given.
+        publishing: The same for what they publish, by a client of some mode.
+        reception: Where events arrive, in the place of its own, and its state.
+        options: Those that differ from its own.
+
+    Raises:
+        RuntimeError: It is in use.
+    """
+    # It is this module's own.
+    return client._lend(auth, rest, publishing, reception, options)  # pyright: ignore[reportPrivateUsage]

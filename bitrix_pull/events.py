@@ -131,12 +131,19 @@ class Origin:
     A copy has the same one. What comes out of a pickle knows the portal's name, and no client.
     """
 
-    __slots__ = ("client", "portal")
+    __slots__ = ("_client", "portal")
 
-    def __init__(self, portal: str = "", client: "PullClient | None" = None) -> None:
-        """Describe a client."""
+    def __init__(
+        self, portal: str = "", client: "PullClient | Callable[[], PullClient] | None" = None
+    ) -> None:
+        """Describe a client, or what makes one when somebody asks for it."""
         self.portal: str = portal
-        self.client: PullClient | None = client
+        self._client = client
+
+    @property
+    def client(self) -> "PullClient | None":
+        """The client."""
+        return self._client() if callable(self._client) else self._client
 
     def __deepcopy__(self, memo: object) -> Self:
         return self

@@ -26,7 +26,7 @@ from bitrix_pull.portal.public_channels import PublicChannels
 from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.portal_events.service import PortalEventService
 from bitrix_pull.presence.lookup import PresenceLookup
-from bitrix_pull.publish.publisher import Publisher
+from bitrix_pull.publish.publisher import Publisher, Publishing
 from bitrix_pull.reception import Reception
 from bitrix_pull.redaction import PORTAL
 
@@ -118,7 +118,7 @@ class Run:
         self.presence: PresenceLookup = PresenceLookup(
             self._supervisor, config=self._channels.current, public_channels=public_channels, rest=rest
         )
-        self.publisher: Publisher = Publisher(
+        self.publisher: Publishing = Publisher(
             rest=rest,
             mode=mode,
             config=self._channels.current,

@@ -3,14 +3,14 @@
 import asyncio
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from bitrix_pull.dispatch.binding import Bound
 from bitrix_pull.dispatch.blocking import BlockingWatch
 from bitrix_pull.dispatch.calls import as_failure, call, cancelled, failure, logger
-from bitrix_pull.dispatch.inbox import Inbox
+from bitrix_pull.dispatch.observing import Settling
 from bitrix_pull.dispatch.policy import RETRY_DELAY_MAX_S, Policy
 from bitrix_pull.dispatch.tasks import GRACE_S
 from bitrix_pull.dispatch.worker import TURN, Worker, cancelled_itself
@@ -94,7 +94,7 @@ class ConcurrentWorker(Worker[E]):
     def __init__(
         self,
         bound: Bound[E],
-        inbox: Inbox[E],
+        inbox: Settling[E],
         announce: Callable[[Notice], None],
         blocking: BlockingWatch,
         spawn: Spawn,
@@ -128,6 +128,10 @@ class ConcurrentWorker(Worker[E]):
             self._lines[delivery.key].popleft()
         else:
             super().forgo()
+
+    def attempts_at(self) -> Iterable[float]:
+        """Return when events that were put aside are attempted again."""
+        return [timer.when() for timer in self._timers.values()]
 
     async def run(self) -> None:
         """Handle events in one task until cancelled."""

@@ -10,6 +10,7 @@ from bitrix_pull.dispatch.blocking import BlockingWatch
 from bitrix_pull.dispatch.concurrency import ConcurrentWorker
 from bitrix_pull.dispatch.dependencies import Supply
 from bitrix_pull.dispatch.inbox import Inbox
+from bitrix_pull.dispatch.observing import Observer
 from bitrix_pull.dispatch.patterns import Pattern
 from bitrix_pull.dispatch.registry import Handler, Registry
 from bitrix_pull.dispatch.subscription import EventIterator
@@ -85,6 +86,8 @@ class Dispatcher(Generic[E]):
         self._registry = registry
         self.inbox = inbox
         """The events that are not settled yet."""
+        self.observer: Observer[E] | None = None
+        """Who looks on; it counts from the next ``prepare`` and ``run`` on."""
         self._drops = inbox.overflow != "pause"
         self._announce = announce
         self._origin = origin
@@ -192,6 +195,11 @@ class Dispatcher(Generic[E]):
         oldest = self.oldest(0.0)
         return (oldest.event, oldest.handler, len(self.inbox)) if oldest is not None else ("", "", 0)
 
+    @property
+    def next_attempt_at(self) -> float | None:
+        """When an event that a handler has put aside is attempted again, by the event loop's clock."""
+        return min((at for worker in self._workers.values() for at in worker.attempts_at()), default=None)
+
     def runs_current_task(self) -> bool:
         """Tell whether the caller is a handler."""
         return self._tasks is not None and asyncio.current_task() in self._tasks
@@ -223,6 +231,8 @@ class Dispatcher(Generic[E]):
         if not run:
             return
         self.inbox.take(run, len(receivers), asyncio.get_running_loop().time())
+        if self.observer is not None:
+            self.observer.given(run, [item.handler for item in receivers if isinstance(item, Worker)])
         if not receivers:
             self._unrouted.count(map(self._topic_of, run))
             return
@@ -271,7 +281,8 @@ class Dispatcher(Generic[E]):
         bound: dict[Handler, Bound[E]] = {}
         for handler, way in self._registry.routes():
             if handler.pattern.kind is self._kind and handler not in bound:
-                bound[handler] = bind(handler, way, self._supply, self._blocking)
+                ready: Bound[E] = bind(handler, way, self._supply, self._blocking)
+                bound[handler] = ready if self.observer is None else self.observer.bound(ready)
         return bound
 
     def _handlers_changed(self) -> None:
@@ -290,9 +301,10 @@ class Dispatcher(Generic[E]):
         self._routes.clear()
 
     def _worker(self, bound: Bound[E], tasks: TaskSet) -> Worker[E]:
+        inbox = self.inbox if self.observer is None else self.observer.settling(bound.handler, self.inbox)
         if bound.handler.policy.is_plain:
-            return Worker(bound, self.inbox, self._announce, self._blocking)
-        return ConcurrentWorker(bound, self.inbox, self._announce, self._blocking, tasks.spawn)
+            return Worker(bound, inbox, self._announce, self._blocking)
+        return ConcurrentWorker(bound, inbox, self._announce, self._blocking, tasks.spawn)
 
     def _run(self, worker: Worker[E], tasks: TaskSet) -> None:
         task = tasks.spawn(worker.run(), f"bitrix_pull handler {worker.handler.name}")

@@ -30,12 +30,16 @@ class NoticeBoard:
         self._also = also
         self._listeners: list[_Listener] = []
         self._counts: Counter[type[Notice]] = Counter()
+        self.hear: Callable[[Notice], None] | None = None
+        """Called with each notice at once."""
 
     def post(self, notice: Notice) -> None:
         """Give a notice to whoever listens now, and write down what nobody should miss."""
         _log(notice)
         self._counts[type(notice)] += 1
         notice = replace(notice, portal=self._portal)
+        if self.hear is not None:
+            self.hear(notice)
         for listener in self._listeners:
             listener.backlog.append(notice)
             listener.arrived.set()

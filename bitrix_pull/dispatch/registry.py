@@ -180,6 +180,12 @@ class Registry:
             self._changed()
             raise
 
+    def exclude(self, other: "Registry") -> None:
+        """Take an included registry's handlers back."""
+        self._included.remove(other)
+        other.unwatch(self._changed)
+        self._changed()
+
     def routes(self, above: tuple["Registry", ...] = ()) -> Iterator[tuple[Handler, tuple["Registry", ...]]]:
         """Yield its handlers, then those of the included ones, in order of registration.
 

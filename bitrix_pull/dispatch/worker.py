@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from inspect import isawaitable
 from time import monotonic
 from types import CoroutineType
@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from bitrix_pull.dispatch.binding import Bound
 from bitrix_pull.dispatch.blocking import BlockingWatch
 from bitrix_pull.dispatch.calls import as_failure, cancellation, failure
-from bitrix_pull.dispatch.inbox import Inbox
+from bitrix_pull.dispatch.observing import Settling
 from bitrix_pull.dispatch.patterns import Pattern
 from bitrix_pull.dispatch.registry import Handler
 from bitrix_pull.events import Event, Notice
@@ -35,7 +35,11 @@ class Worker(Generic[E]):
     """
 
     def __init__(
-        self, bound: Bound[E], inbox: Inbox[E], announce: Callable[[Notice], None], blocking: BlockingWatch
+        self,
+        bound: Bound[E],
+        inbox: Settling[E],
+        announce: Callable[[Notice], None],
+        blocking: BlockingWatch,
     ) -> None:
         """Create a worker; ``run`` must be started by its owner."""
         self.pattern: Pattern = bound.handler.pattern
@@ -79,6 +83,10 @@ class Worker(Generic[E]):
     def forgo(self) -> None:
         """Take that event out of the queue, without settling it."""
         self._queue.popleft()
+
+    def attempts_at(self) -> Iterable[float]:
+        """Return when events that were put aside are attempted again, by the event loop's clock."""
+        return ()
 
     async def run(self) -> None:
         """Handle events until cancelled.

@@ -1,6 +1,5 @@
 """The portal: users, tokens and channels, and the events that its backend sends (protocol §2, §3, §5)."""
 
-import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from bitrix_pull.emulator.channels import (
     PortalChannel,
     derive,
 )
+from bitrix_pull.emulator.clock import machine_time
 from bitrix_pull.emulator.faults import PortalFaults
 from bitrix_pull.emulator.history import MAX_EXPIRY_S, NO_ADDITIONS, Additions
 from bitrix_pull.emulator.journal import Journal
@@ -111,7 +111,7 @@ class Portal:
         self,
         push: PushServer,
         security_key: str,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = machine_time,
         *,
         channel_life_s: float = CHANNEL_LIFE_S,
         journal: Journal | None = None,

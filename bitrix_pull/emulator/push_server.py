@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -10,6 +9,7 @@ from typing import Literal
 import orjson
 
 from bitrix_pull.emulator.channels import Refused, Signer, derive
+from bitrix_pull.emulator.clock import machine_time
 from bitrix_pull.emulator.frames import Outgoing, channel_stats, server_stats
 from bitrix_pull.emulator.history import NO_ADDITIONS, Additions, History, Message, Snapshot
 from bitrix_pull.emulator.journal import Journal
@@ -80,7 +80,7 @@ class PushServer:
     def __init__(
         self,
         security_key: str,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = machine_time,
         *,
         version: int = 4,
         mode: Mode = "personal",

@@ -2,7 +2,6 @@
 
 import secrets
 import ssl
-import time
 from collections.abc import Callable
 from email.utils import formatdate
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Self
 from aiohttp import web
 
 from bitrix_pull.emulator.channels import CHANNEL_LIFE_S
+from bitrix_pull.emulator.clock import machine_time
 from bitrix_pull.emulator.journal import Journal
 from bitrix_pull.emulator.portal import Portal
 from bitrix_pull.emulator.publish_api import PublishApi
@@ -53,7 +53,7 @@ class Emulator:
         version: int = 4,
         mode: Mode = "personal",
         channel_life_s: float = CHANNEL_LIFE_S,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = machine_time,
         epoch: int | None = None,
         tls: ssl.SSLContext | None = None,
         latency_s: float = 0.0,

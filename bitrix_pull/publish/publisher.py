@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from bitrix_pull.errors import (
     InvalidArgument,
@@ -41,6 +41,16 @@ PIPELINED_MAX = 500
 
 ISOLATING_MAX = 64
 """Refused requests of one call that are tried again in parts, to find out whose fault it is."""
+
+
+class Publishing(Protocol):
+    """Publishes what users want published."""
+
+    async def publish(
+        self, messages: Iterable[Message], *, route: Route, retry: Retry, timeout_s: float | None
+    ) -> Receipt:
+        """Send messages; see ``PullClient.publish_many``."""
+        ...
 
 
 class Publisher:
@@ -88,7 +98,7 @@ class Publisher:
         self, messages: Iterable[Message], *, route: Route, retry: Retry, timeout_s: float | None
     ) -> Receipt:
         """Send messages; see ``PullClient.publish_many``."""
-        messages = _checked(messages, route, retry, timeout_s)
+        messages = checked(messages, route, retry, timeout_s)
         loop = asyncio.get_running_loop()
         end = None if timeout_s is None else loop.time() + timeout_s
         ledger = Ledger(messages)
@@ -170,9 +180,14 @@ def _is_about_a_part(error: PullError, way: routes.Route) -> bool:
     return isinstance(error, PublishRefused) and error.code in way.isolates
 
 
-def _checked(
+def checked(
     messages: Iterable[Message], route: Route, retry: Retry, timeout_s: float | None
 ) -> list[Message]:
+    """Return the messages, if ``publish`` can be called so.
+
+    Raises:
+        InvalidArgument: It cannot.
+    """
     if not isinstance(messages, Iterable):
         raise InvalidArgument(f"messages must be several Message objects, not {type(messages).__name__}")
     checked = list(messages)
