@@ -24,7 +24,7 @@ from bitrix_pull.hub.cluster import (
     checked_keys,
     lease_clock,
 )
-from bitrix_pull.hub.valkey.engine import Engine, Script, pairs, text
+from bitrix_pull.hub.valkey.engine import Engine, Script, cancellable, pairs, text
 from bitrix_pull.redaction import get_logger
 
 _log: Final = get_logger("hub")
@@ -521,7 +521,8 @@ class _Place:
         try:
             while True:
                 try:
-                    given = await client.blpop([self._wake_key(self.worker)], timeout=wait_s)
+                    with cancellable():
+                        given = await client.blpop([self._wake_key(self.worker)], timeout=wait_s)
                 except Exception:
                     # Without it they are found by the next beat.
                     await asyncio.sleep(self._lease_s / _BEATS_A_LEASE)

@@ -1,8 +1,9 @@
 """The engine itself: connections to Valkey or Redis, scripts, and what their errors mean."""
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from importlib import resources
 from typing import Any, Final
 
@@ -162,12 +163,13 @@ class Engine:
     async def call(self, *command: str | bytes | float) -> Any:
         """Run a command; see ``run``."""
         client = self.client
-        try:
-            return await client.execute_command(*command)
-        except NoScriptError:
-            raise _NotLoadedError from None
-        except (RedisError, RedisClusterException, OSError) as error:
-            raise self.meaning(error) from None
+        with cancellable():
+            try:
+                return await client.execute_command(*command)
+            except NoScriptError:
+                raise _NotLoadedError from None
+            except (RedisError, RedisClusterException, OSError) as error:
+                raise self.meaning(error) from None
 
     def blocking_client(self, wait_s: float) -> "Redis | RedisCluster":
         """Return another client, for commands that the engine answers late; to be closed by the caller."""
@@ -206,7 +208,8 @@ class Engine:
     async def _connected(self) -> "Redis | RedisCluster":
         client: Redis | RedisCluster = self._make(Redis, self._timeout_s)
         try:
-            about = await self._about(client)
+            with cancellable():
+                about = await self._about(client)
             self._check(about)
             if "cluster" in (about.get("server_mode"), about.get("redis_mode")):  # Valkey, Redis
                 await client.aclose()
@@ -242,6 +245,21 @@ class Engine:
                 f"the engine at {self.name} throws away any key when it is full (maxmemory-policy {policy})",
                 advice="Set maxmemory-policy to noeviction: fences and resume points must stay.",
             )
+
+
+@contextlib.contextmanager
+def cancellable() -> Generator[None]:
+    """Raise a cancellation that was asked for within, and that the redis package has swallowed.
+
+    It does so while it connects, on Python 3.11 at least: the task would live on.
+    """
+    task = asyncio.current_task()
+    cancelling = 0 if task is None else task.cancelling()
+    try:
+        yield
+    finally:
+        if task is not None and task.cancelling() > cancelling:
+            raise asyncio.CancelledError
 
 
 class _NotLoadedError(Exception):
