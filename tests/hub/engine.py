@@ -62,7 +62,8 @@ class Server:
         self.folder = folder
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
-        self._options = {"save": "", "appendonly": "no", "dir": str(folder), **options}
+        self._options = {"save": "", "appendonly": "no", "dir": str(folder)}
+        self._options |= {name.replace("_", "-"): value for name, value in options.items()}
         self._program = server_program()
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -81,8 +82,11 @@ class Server:
                 with contextlib.closing(_client(self.port)) as client:
                     client.ping()
                     return
+            except redis.AuthenticationError:
+                return
             except redis.RedisError as error:
                 if time.monotonic() > deadline or self.process.poll() is not None:
+                    self.stop()
                     raise RuntimeError("the server does not start") from error
                 time.sleep(0.02)
 
@@ -105,8 +109,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(folder: Path | None = None, **options: str) -> Iterator[Server]:
-    """Run a server in a folder, or in a temporary one."""
+def running(folder: Path | None = None, /, **options: str) -> Iterator[Server]:
+    """Run a server in a folder, or in a temporary one. Options are its own, with ``_`` for ``-``."""
     with tempfile.TemporaryDirectory(prefix="bitrix_pull_valkey_") as temporary:
         server = Server(folder or Path(temporary), **options)
         server.start()
@@ -121,7 +125,7 @@ def running_cluster() -> Iterator[str]:
     """Run three nodes that share the slots; yield the address of one."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bitrix_pull_cluster_")))
-        options = {"cluster-enabled": "yes", "cluster-node-timeout": "5000"}
+        options = {"cluster_enabled": "yes", "cluster_node_timeout": "5000"}
         nodes = [stack.enter_context(running(folder / str(number), **options)) for number in range(3)]
         clients = [stack.enter_context(contextlib.closing(_client(node.port))) for node in nodes]
         bounds = [0, 5461, 10923, 16384]

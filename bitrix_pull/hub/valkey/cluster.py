@@ -24,7 +24,7 @@ from bitrix_pull.hub.cluster import (
     checked_keys,
     lease_clock,
 )
-from bitrix_pull.hub.valkey.engine import Engine, Script, cancellable, pairs, text
+from bitrix_pull.hub.valkey.engine import Engine, Script, as_engine, cancellable, pairs, text
 from bitrix_pull.redaction import get_logger
 
 _log: Final = get_logger("hub")
@@ -87,14 +87,14 @@ class ValkeyCluster:
     """A cluster of workers that meet at a Valkey or Redis server (6.2 or newer), or a cluster of them.
 
     Args:
-        url: See ``Engine``.
+        engine: Its address (see ``Engine``), or one that others use too.
         name: Tells this cluster from others on the same engine.
         lease_s: For how long a worker that falls silent keeps its portals, by the engine's
             clock. Another one begins to take them within 1.2 times that.
         settle_s: For how long a worker must have been there before others give portals up to
             it. It grows for one that has fallen silent lately.
         handovers: How many portals a worker gives up at the same time.
-        timeout_s: For how long to wait for the engine.
+        timeout_s: For how long to wait for the engine, where its address is given.
 
     Raises:
         InvalidArgument: An argument cannot work.
@@ -102,7 +102,7 @@ class ValkeyCluster:
 
     def __init__(
         self,
-        url: str,
+        engine: str | Engine,
         *,
         name: str = "bitrix-pull",
         lease_s: float = 6.0,
@@ -114,7 +114,7 @@ class ValkeyCluster:
             raise InvalidArgument("the cluster's name must be printable, without braces and blanks")
         if not 0.1 <= lease_s <= 3600 or not 0 <= settle_s <= 3600 or handovers < 1:
             raise InvalidArgument("lease_s must be 0.1 to 3600, settle_s 0 to 3600, handovers 1 or more")
-        self._engine = Engine(url, timeout_s=min(timeout_s, lease_s / 3))
+        self._engine = as_engine(engine, timeout_s=min(timeout_s, lease_s / 3))
         self._lease_s = lease_s
         self._settle_s = settle_s
         self._handovers = handovers
@@ -164,8 +164,7 @@ class ValkeyCluster:
         finally:
             await self._engine.close()
         now = int(seconds) + int(micros) / 1e6
-        flat = [item for row in alive for item in (row if isinstance(row, list) else [row])]
-        ends = {session: float(score) / 1000 - now for session, score in pairs(flat)}
+        ends = {session: float(score) / 1000 - now for session, score in pairs(alive)}
         owned = {key: text(value).partition(" ")[2] for key, value in leases.items()}
         told = {session: _read_object(about.get(session)) for session in ends}
         workers = [

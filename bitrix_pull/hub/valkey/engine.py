@@ -198,6 +198,8 @@ class Engine:
     def _make(self, kind: "type[Redis] | type[RedisCluster]", timeout_s: float) -> "Redis | RedisCluster":
         made: Redis | RedisCluster = kind.from_url(
             self._url,
+            # Every version of engine and package speaks it, and answers alike.
+            protocol=2,
             socket_timeout=timeout_s,
             socket_connect_timeout=self._timeout_s,
             # A node that does not have a slot any more says who has it: that is an answer too.
@@ -247,6 +249,17 @@ class Engine:
             )
 
 
+def as_engine(engine: str | Engine, *, timeout_s: float) -> Engine:
+    """Return the engine that a user means: an address stands for one of its own.
+
+    Raises:
+        InvalidArgument: It is none.
+    """
+    if isinstance(engine, Engine):
+        return engine
+    return Engine(engine, timeout_s=timeout_s)
+
+
 @contextlib.contextmanager
 def cancellable() -> Generator[None]:
     """Raise a cancellation that was asked for within, and that the redis package has swallowed.
@@ -272,7 +285,7 @@ def text(value: Any) -> str:
 
 
 def pairs(answer: Any) -> list[tuple[str, Any]]:
-    """Return what a flat list holds as pairs; what maps come as in newer protocols, too."""
+    """Return what a flat list holds as pairs, or what the redis package has made a map of."""
     if isinstance(answer, dict):
         return [(text(key), value) for key, value in answer.items()]
     return [(text(key), value) for key, value in zip(answer[::2], answer[1::2], strict=True)]

@@ -9,7 +9,7 @@ from bitrix_pull.connection.resume_point import ResumePoint
 from bitrix_pull.connection.stamps import UNKNOWN
 from bitrix_pull.errors import InvalidArgument, LeaseLost, ResumeStoreFailed
 from bitrix_pull.hub.cluster import Lease, checked_keys
-from bitrix_pull.hub.valkey.engine import Engine, Script, text
+from bitrix_pull.hub.valkey.engine import Engine, Script, as_engine, text
 from bitrix_pull.redaction import get_logger
 
 _log: Final = get_logger("hub")
@@ -28,6 +28,8 @@ class FencedPoints:
         keys: Where a portal's state and its settled messages are.
         lease: Whose right it is; None where nobody else has it.
     """
+
+    _by = ""
 
     def __init__(self, engine: Engine, keys: tuple[str, str], lease: Lease | None) -> None:
         self._engine = engine
@@ -96,7 +98,7 @@ class FencedPoints:
     async def _write(self, key: str, whole: bytes, advance: bytes, mid: str, members: Iterable[str]) -> None:
         self._require()
         answer = await self._engine.run(
-            _SAVE, self._keys, self.epoch, self.confirmed, key, whole, advance, mid, *members
+            _SAVE, self._keys, self.epoch, self.confirmed, key, whole, advance, mid, self._by, *members
         )
         if answer < 0:
             raise self.refused(answer)
@@ -130,16 +132,16 @@ class ValkeyResumeStore:
         pull = PullClient(auth, resume=ValkeyResumeStore("redis://…"))
 
     Args:
-        url: See ``Engine``.
+        engine: Its address (see ``Engine``), or one that others use too.
         name: Tells these points from others on the same engine.
-        timeout_s: For how long to wait for the engine.
+        timeout_s: For how long to wait for the engine, where its address is given.
 
     Raises:
         InvalidArgument: The address is none.
     """
 
-    def __init__(self, url: str, *, name: str = "bitrix-pull", timeout_s: float = 5.0) -> None:
-        self._engine = Engine(url, timeout_s=timeout_s)
+    def __init__(self, engine: str | Engine, *, name: str = "bitrix-pull", timeout_s: float = 5.0) -> None:
+        self._engine = as_engine(engine, timeout_s=timeout_s)
         self._name = name
         self._points: dict[str, FencedPoints] = {}
 

@@ -3,11 +3,12 @@
 -- KEYS at seen
 -- ARGV epoch, number of writes confirmed so far, key of the resume point,
 --      a whole resume point or "", an advance or "", the mid up to which all is settled,
---      then "MID STAMP" of messages after it that are settled
+--      "log" if messages are settled by a log too, of which a whole point may not know yet,
+--      then "MID STAMP" of messages after the mid that are settled
 -- Returns the number of writes so far, -1 if a later owner was here,
 --   or -2 if what was confirmed is gone: the engine has gone back
 local at, seen = unpack(KEYS)
-local epoch, confirmed, key, whole, advance, mid = unpack(ARGV)
+local epoch, confirmed, key, whole, advance, mid, by = unpack(ARGV)
 if tonumber(epoch) < (tonumber(redis.call('HGET', at, 'epoch') or '') or 0) then
     return -1
 end
@@ -17,9 +18,8 @@ end
 local writes = redis.call('HINCRBY', at, 'writes', 1)
 redis.call('HSET', at, 'epoch', epoch)
 if whole ~= '' then
-    local before = redis.call('HGET', at, 'mid') or ''
-    if mid < before then
-        -- Mids of another server, or of one that has lost its counter: those before do not compare.
+    -- Mids of another server, or of one that has lost its counter, do not compare with those before.
+    if by ~= 'log' or mid < (redis.call('HGET', at, 'mid') or '') then
         redis.call('DEL', seen)
     end
     redis.call('HSET', at, 'point ' .. key, whole)
@@ -29,7 +29,7 @@ else
 end
 redis.call('HSET', at, 'mid', mid)
 redis.call('ZREMRANGEBYLEX', seen, '-', '(' .. mid .. '!')
-for i = 7, #ARGV do
+for i = 8, #ARGV do
     redis.call('ZADD', seen, 0, ARGV[i])
 end
 return writes

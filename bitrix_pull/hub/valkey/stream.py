@@ -15,7 +15,7 @@ from bitrix_pull.connection.stamps import stamp_of
 from bitrix_pull.errors import EngineUnavailable, InvalidArgument, LeaseLost, PullError
 from bitrix_pull.events import PortalEvent, PullEvent
 from bitrix_pull.hub.cluster import Lease, checked_keys
-from bitrix_pull.hub.valkey.engine import Engine, Script, pairs, text
+from bitrix_pull.hub.valkey.engine import Engine, Script, as_engine, pairs, text
 from bitrix_pull.hub.valkey.envelope import envelope
 from bitrix_pull.hub.valkey.resume import FencedPoints, point_keys
 from bitrix_pull.redaction import get_logger
@@ -87,7 +87,7 @@ class ValkeyStream:
     group and shard until it has caught up; ``lag()`` tells the figures at any time.
 
     Args:
-        url: See ``Engine``.
+        engine: Its address (see ``Engine``), or one that others use too.
         name: Tells this log from others on the same engine.
         shards: Over how many streams portals are spread: more than one is for a cluster of
             engines. Changing it moves portals; stop all workers for that, and read old
@@ -95,7 +95,7 @@ class ValkeyStream:
         max_events: How many entries a shard keeps, about; 0: all.
         min_age_s: Entries younger than this stay also beyond ``max_events``.
         on_behind: Called with each group that is about to lose entries, or has lost some.
-        timeout_s: For how long to wait for the engine.
+        timeout_s: For how long to wait for the engine, where its address is given.
 
     Raises:
         InvalidArgument: An argument cannot work.
@@ -103,7 +103,7 @@ class ValkeyStream:
 
     def __init__(
         self,
-        url: str,
+        engine: str | Engine,
         *,
         name: str = "bitrix-pull",
         shards: int = 1,
@@ -116,7 +116,7 @@ class ValkeyStream:
             raise InvalidArgument("the log's name must be printable, without braces and blanks")
         if shards < 1 or max_events < 0 or not 0 <= min_age_s < inf:
             raise InvalidArgument("shards must be 1 or more, max_events and min_age_s 0 or more")
-        self._engine = Engine(url, timeout_s=timeout_s)
+        self._engine = as_engine(engine, timeout_s=timeout_s)
         self._max_events = max_events
         self._min_age_ms = round(min_age_s * 1000)
         self._on_behind = on_behind
@@ -255,6 +255,8 @@ class _Writer:
 
 class _Points(FencedPoints):
     """A resume point that the log moves by itself: what was appended need not be told again."""
+
+    _by = "log"
 
     def __init__(self, engine: Engine, keys: tuple[str, str], lease: Lease) -> None:
         super().__init__(engine, keys, lease)

@@ -1,0 +1,190 @@
+"""OAuth tokens in Valkey or Redis: refreshed once, whichever workers share them."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from bitrix_pull.errors import EngineUnavailable, InvalidArgument, PullError, TokenStoreFailed
+from bitrix_pull.hub.cluster import Lease, checked_keys
+from bitrix_pull.hub.valkey.ciphers import Cipher
+from bitrix_pull.hub.valkey.engine import Engine, Script, as_engine
+from bitrix_pull.portal.token_files import read_tokens, write_tokens
+from bitrix_pull.portal.token_stores import AUTHORISE, TokenStore
+from bitrix_pull.portal.tokens import Tokens
+
+_LOCK, _UNLOCK, _KEEP = Script("lock"), Script("unlock"), Script("keep")
+
+_ASK_EVERY_S: Final = (0.02, 0.05, 0.1, 0.2, 0.5)
+
+
+@dataclass(slots=True)
+class _Held:
+    """The right to refresh, while this process has it."""
+
+    holder: str
+    version: int
+
+
+class ValkeyTokenStore:
+    """Keeps the tokens of one application on one portal in Valkey or Redis (6.2 or newer).
+
+    One worker at a time refreshes: it holds a right that ends by the engine's clock, proves it
+    right before it spends the refresh token, and once it has spent that, is the only one that
+    can replace it, however late its answer comes.
+
+    Example:
+        OAuth("acme.bitrix24.com", …, tokens=ValkeyTokenStore("redis://…", "member-id"))
+
+    Args:
+        engine: Its address (see ``Engine``), or one that others use too.
+        key: Tells this portal's tokens from others. A portal keeps its ``member_id`` for good.
+            With several applications, name that too.
+        name: Tells these tokens from others on the same engine.
+        cipher: Encrypts what is kept; None: it is kept as it is. What was kept without one is
+            read all the same, and encrypted by the next refresh.
+        hold_s: For how long one worker may be refreshing before another one tries.
+        timeout_s: For how long to wait for the engine, where its address is given.
+
+    Raises:
+        InvalidArgument: An argument cannot work.
+    """
+
+    def __init__(
+        self,
+        engine: str | Engine,
+        key: str,
+        *,
+        name: str = "bitrix-pull",
+        cipher: Cipher | None = None,
+        hold_s: float = 30.0,
+        timeout_s: float = 5.0,
+    ) -> None:
+        checked_keys([key])
+        if cipher is not None and not isinstance(cipher, Cipher):
+            raise InvalidArgument("the cipher has no encrypt() and decrypt()")
+        self._engine = as_engine(engine, timeout_s=timeout_s)
+        self._key = key
+        self._at = f"{name}:tokens:{key}"
+        self._cipher = cipher
+        self._hold_ms = round(hold_s * 1000)
+        self._lease: Lease | None = None
+        self._held: _Held | None = None
+
+    def fence(self, lease: Lease) -> None:
+        """From now on, act for this owner of the portal: once a later one has refreshed, it may not."""
+        self._lease = lease
+
+    async def load(self) -> Tokens:
+        """Return the tokens that were saved last.
+
+        Raises:
+            InvalidArgument: There are none, or they cannot be read.
+            TokenStoreFailed: The engine does not answer.
+        """
+        async with self._opened():
+            content = await self._engine.call("HGET", self._at, "content")
+        if content is None:
+            raise InvalidArgument(f"{self!r} holds no tokens", advice=AUTHORISE)
+        return self._read(content)
+
+    async def save(self, tokens: Tokens, /) -> None:
+        """Keep tokens.
+
+        Raises:
+            InvalidArgument: They cannot be written.
+            TokenStoreFailed: The engine does not answer; or, within ``lock``, somebody else has the
+                right to refresh by now.
+        """
+        content = write_tokens(tokens)
+        held = self._held
+        async with self._opened():
+            kept = await self._engine.call("HGET", self._at, "content") if held is not None else None
+            same = kept is not None and self._read(kept) == tokens
+            version = await self._engine.run(
+                _KEEP,
+                [self._at],
+                "" if held is None else held.holder,
+                0 if held is None else held.version,
+                "same" if same else "",
+                self._hold_ms,
+                content if self._cipher is None else self._cipher.encrypt(content),
+            )
+        if version < 0:
+            raise TokenStoreFailed(f"another worker is refreshing the tokens of {self._key!r:.60}")
+        if held is not None:
+            held.version = version
+
+    async def delete(self) -> None:
+        """Forget the tokens, as where the application was uninstalled.
+
+        Raises:
+            TokenStoreFailed: The engine does not answer.
+        """
+        async with self._opened():
+            await self._engine.call("HDEL", self._at, "content")
+
+    @asynccontextmanager
+    async def lock(self, timeout_s: float = 30.0) -> AsyncGenerator[TokenStore]:
+        """Hold the right to refresh.
+
+        Raises:
+            TokenStoreFailed: Somebody else had it for ``timeout_s``, or has the portal by now.
+        """
+        holder = secrets.token_hex(8)
+        async with self._opened():
+            version = await self._taken(holder, timeout_s)
+            self._held = _Held(holder, version)
+            try:
+                yield self
+            finally:
+                self._held = None
+                with contextlib.suppress(PullError):  # Then it ends by itself.
+                    await self._engine.run(_UNLOCK, [self._at], holder)
+
+    async def _taken(self, holder: str, timeout_s: float) -> int:
+        pauses = iter(_ASK_EVERY_S)
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while True:
+            if self._lease is not None and not self._lease.valid():
+                raise TokenStoreFailed(f"this worker does not have the portal {self._key!r:.60} any more")
+            epoch = 0 if self._lease is None else self._lease.epoch
+            told, *version = await self._engine.run(_LOCK, [self._at], epoch, holder, self._hold_ms)
+            if told == 1:
+                taken: int = version[0]
+                return taken
+            if told < 0:
+                raise TokenStoreFailed(f"another worker has the portal {self._key!r:.60} by now")
+            pause_s = next(pauses, _ASK_EVERY_S[-1])
+            if asyncio.get_running_loop().time() + pause_s > deadline:
+                raise TokenStoreFailed(
+                    f"the tokens of {self._key!r:.60} have been in refresh elsewhere for {timeout_s:g} s"
+                )
+            await asyncio.sleep(pause_s)
+
+    def _read(self, content: bytes) -> Tokens:
+        if self._cipher is not None and not content.lstrip().startswith(b"{"):
+            try:
+                content = self._cipher.decrypt(content)
+            except ValueError as error:
+                raise InvalidArgument(
+                    f"the tokens of {self._key!r:.60} cannot be decrypted: {error}"
+                ) from None
+        return read_tokens(content, repr(self))
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncGenerator[None]:
+        try:
+            await self._engine.open()
+            try:
+                yield
+            finally:
+                await self._engine.close()
+        except EngineUnavailable as error:
+            raise TokenStoreFailed(str(error)) from None
+
+    def __repr__(self) -> str:
+        return f"ValkeyTokenStore({self._engine.name}, {self._key!r:.60})"
