@@ -31,6 +31,7 @@ class _Owner:
 
     def __init__(self, writer: Any, point: ResumePoint | None) -> None:
         self.writer = writer
+        self.has_point = point is not None
         self.settled = {mid(0)} if point is None else {*point.settled, *_up_to(point.mid)}
         self.untold = set[str]()
 
@@ -93,7 +94,7 @@ class LogMachine(RuleBasedStateMachine):
             except LeaseLost:
                 assert owner is not self.owners[-1] or self.went_back
                 return
-            assert owner is self.owners[-1]
+            assert owner is self.owners[-1] or self.went_back
             owner.settled.add(mid(number))
             owner.untold.add(mid(number))
 
@@ -114,7 +115,7 @@ class LogMachine(RuleBasedStateMachine):
         owner = self.owners[-1 - which % len(self.owners)]
         low = mid(owner.low)
         try:
-            if whole:
+            if whole or not owner.has_point:
                 beyond = tuple(sorted(each for each in owner.settled if each > low))
                 self._run(owner.writer.resume.save("key", ResumePoint(low, beyond)))
             else:
@@ -123,8 +124,9 @@ class LogMachine(RuleBasedStateMachine):
         except LeaseLost:
             assert owner is not self.owners[-1] or self.went_back
         else:
-            assert owner is self.owners[-1]
+            assert owner is self.owners[-1] or self.went_back
             owner.untold.clear()
+            owner.has_point = True
 
     @rule()
     def a_replica_has_come_up_to_here(self) -> None:

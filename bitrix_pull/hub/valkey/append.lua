@@ -5,7 +5,7 @@
 --      then of each portal: epoch, number of writes confirmed so far, number of events,
 --      and of each event: mid or "", stamp or what tells the event from others, the event
 -- Returns for each portal the number of writes so far, -1 if a later owner was here,
---   -2 if what was confirmed is gone, or text if something else is under its keys
+--   -2 if what was confirmed is gone, that it has begun included, or text if something else is under its keys
 local log = KEYS[1]
 
 local function kind(stamp)
@@ -25,8 +25,9 @@ local function known(seen, mid, stamp)
 end
 
 local function write(at, seen, taken, first, count)
-    if tonumber(ARGV[first]) < (tonumber(redis.call('HGET', at, 'epoch') or '') or 0) then
-        return -1
+    local epoch, present = tonumber(ARGV[first]), tonumber(redis.call('HGET', at, 'epoch') or '') or 0
+    if epoch ~= present then
+        return epoch < present and -1 or -2
     end
     local writes = tonumber(redis.call('HGET', at, 'writes') or '') or 0
     if writes < tonumber(ARGV[first + 1]) then
@@ -46,7 +47,6 @@ local function write(at, seen, taken, first, count)
             redis.call('ZREMRANGEBYSCORE', taken, '-inf', string.format('%.0f', now - 86400000))
         end
     end
-    redis.call('HSET', at, 'epoch', ARGV[first])
     return redis.call('HINCRBY', at, 'writes', 1)
 end
 

@@ -37,6 +37,8 @@ class FencedPoints:
         self._lease = lease
         self.confirmed: int = 0
         """How many writes the engine has confirmed: it must never know of fewer."""
+        self.begun: bool = lease is None
+        """True once earlier owners are shut out: an engine that does not know of it has gone back."""
 
     async def open(self) -> None:
         """Connect."""
@@ -64,7 +66,7 @@ class FencedPoints:
         if answer[0] == FENCED:
             raise self.refused(FENCED)
         writes, whole, advance, *members = answer
-        self.confirmed = writes
+        self.confirmed, self.begun = writes, True
         if not whole:
             return None
         try:
@@ -97,12 +99,18 @@ class FencedPoints:
 
     async def _write(self, key: str, whole: bytes, advance: bytes, mid: str, members: Iterable[str]) -> None:
         self._require()
+        await self.begin()
         answer = await self._engine.run(
             _SAVE, self._keys, self.epoch, self.confirmed, key, whole, advance, mid, self._by, *members
         )
         if answer < 0:
             raise self.refused(answer)
         self.confirmed = max(self.confirmed, answer)
+
+    async def begin(self) -> None:
+        """Shut earlier owners out, if that is still to be done. Raises as ``load`` does."""
+        if not self.begun:
+            await self.load("")
 
     def _require(self) -> None:
         if self._lease is not None:

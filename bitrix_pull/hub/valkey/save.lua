@@ -9,14 +9,14 @@
 --   or -2 if what was confirmed is gone: the engine has gone back
 local at, seen = unpack(KEYS)
 local epoch, confirmed, key, whole, advance, mid, by = unpack(ARGV)
-if tonumber(epoch) < (tonumber(redis.call('HGET', at, 'epoch') or '') or 0) then
-    return -1
+local present = tonumber(redis.call('HGET', at, 'epoch') or '') or 0
+if tonumber(epoch) ~= present then
+    return tonumber(epoch) < present and -1 or -2
 end
 if (tonumber(redis.call('HGET', at, 'writes') or '') or 0) < tonumber(confirmed) then
     return -2
 end
 local writes = redis.call('HINCRBY', at, 'writes', 1)
-redis.call('HSET', at, 'epoch', epoch)
 if whole ~= '' then
     -- Mids of another server, or of one that has lost its counter, do not compare with those before.
     if by ~= 'log' or mid < (redis.call('HGET', at, 'mid') or '') then

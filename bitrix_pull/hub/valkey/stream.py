@@ -183,7 +183,7 @@ class ValkeyStream:
             self._writers = {key: each for key, each in self._writers.items() if each.lease.valid()}
             for shard in self._shards:
                 writers = [
-                    each for each in self._writers.values() if each.shard is shard and each.resume.loaded
+                    each for each in self._writers.values() if each.shard is shard and each.resume.begun
                 ]
                 with contextlib.suppress(PullError):
                     await shard.verify(writers)
@@ -261,13 +261,6 @@ class _Points(FencedPoints):
     def __init__(self, engine: Engine, keys: tuple[str, str], lease: Lease) -> None:
         super().__init__(engine, keys, lease)
         self.appended: set[str] = set()
-        self.loaded = False
-
-    async def load(self, key: str) -> ResumePoint | None:
-        """See ``FencedPoints.load``."""
-        point = await super().load(key)
-        self.loaded = True
-        return point
 
     async def save(self, key: str, point: ResumePoint) -> None:
         """See ``FencedPoints.save``."""
@@ -354,6 +347,10 @@ class _Shard:
         return bool(wanted)
 
     async def _append(self) -> None:
+        for writer in dict.fromkeys(item.writer for item in self.begun):
+            await self._begin_writer(writer)
+        if not self._still_wanted():
+            return
         by_writer = dict[_Writer, list[_Item]]()
         for item in self.begun:
             by_writer.setdefault(item.writer, []).append(item)
@@ -369,10 +366,20 @@ class _Shard:
         for (writer, items), result in zip(by_writer.items(), answer, strict=True):
             self._settle(writer, items, result)
 
+    async def _begin_writer(self, writer: _Writer) -> None:
+        """Shut earlier owners out, where no client has loaded the resume point."""
+        try:
+            await writer.resume.begin()
+        except EngineUnavailable:
+            raise
+        except PullError as error:
+            # The next owner's load says what it is.
+            _log.error("%r cannot be written to the log: %s", writer.lease.key, error)
+            writer.lease.end()
+
     def _settle(self, writer: _Writer, items: Iterable[_Item], result: Any) -> None:
         error: PullError | None = None
         if isinstance(result, bytes | str):
-            # The next owner's load says what it is.
             _log.error("%r cannot be written to the log: %s", writer.lease.key, text(result))
             writer.lease.end()
             error = LeaseLost(f"something else is stored under the keys of {writer.lease.key!r:.60}")
