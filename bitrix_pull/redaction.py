@@ -119,7 +119,9 @@ def _named(record: logging.LogRecord) -> bool:
     if not hasattr(record, "portal"):
         record.portal = portal = PORTAL.get()
         if portal:
-            record.msg, record.args = f"{portal}: {record.getMessage()}", None
+            # A portal's member_id looks like a secret, and is none: some of it tells enough.
+            shown = portal if hide(portal) == portal else f"{portal[:8]}…"
+            record.msg, record.args = f"{shown}: {record.getMessage()}", None
     return True
 
 

@@ -23,8 +23,8 @@ _FIRST_TABLES = {
 _ADVANCES = 2**32
 """The advances of a point have the ids from its own id times this on: so each point's are together,
 and a save writes the one page at their end."""
-_FRIENDS = {"tokens"}
-"""The token store's table: both may live in one database."""
+_FRIENDS = {"tokens", "portal", "portal_change", "hub_worker"}
+"""The tables of the token store and of a hub: all may live in one database."""
 
 
 class SqliteStore(DiskStore):

@@ -93,6 +93,7 @@ class Portal:
         address: Host and port at which it is served.
         scheme: "https" where all is served over TLS.
         push_address: Host and port of its push server; "" for the same.
+        push_client_id: Its id on a push server in shared mode; "" for that of the first portal there.
         config_timestamp: When an administrator last changed the settings of the push server.
         channels: The book of its channels.
         tokens: Issues its tokens, and knows them again.
@@ -135,6 +136,7 @@ class Portal:
         self.address = ""
         self.scheme: Scheme = "http"
         self.push_address: str = ""
+        self.push_client_id: str = ""
         self.config_timestamp: int = 1_774_886_062
         self.channels: ChannelBook = ChannelBook(
             security_key, self.now, self._announce, life_s=channel_life_s, version=push.version
@@ -435,7 +437,7 @@ class Portal:
         if channels:
             config["channels"] = {kind: self._channel(channel) for kind, channel in channels.items()}
         if self._push.mode == "shared":
-            config["clientId"] = self._push.client_id
+            config["clientId"] = self.push_client_id or self._push.client_id
         elif version >= 5:
             config["jwt"] = self._push.jwt.issue(user_id, shared, issuer=self.address)
             config["exp"] = shared.end

@@ -58,7 +58,7 @@ class PushServer:
     Attributes:
         version: What it speaks.
         mode: "shared": every address needs the right ``clientId``.
-        client_id: That id; "" in personal mode.
+        client_id: That id, of the first portal; "" in personal mode.
         poll_timeout_s: How long a poll hangs before it is answered with 304.
         ping_interval_s: Seconds between the server's pings; who has not answered one
             after half of that is dropped, but by version 2, which looks at no answer.
@@ -94,6 +94,7 @@ class PushServer:
         self.version = version
         self.mode: Mode = mode
         self.client_id: str = derive(security_key, "push client id")[:16].hex() if mode == "shared" else ""
+        self._client_ids = {self.client_id}
         self.poll_timeout_s: float = 40.0
         self.ping_interval_s: float = 40.0 if version == 2 else 120.0
         self.rpc_ping_interval_s: float = 15.0
@@ -197,13 +198,17 @@ class PushServer:
         """Return the push server's time: unix time. The portal may have another."""
         return self._clock()
 
+    def add_portal(self, client_id: str) -> None:
+        """Serve one more portal, in shared mode: its clients come with this id."""
+        self._client_ids.add(client_id)
+
     def check_client_id(self, client_id: str | None) -> None:
         """Refuse who comes to a shared server without the portal's id there.
 
         Raises:
             Refused: It is missing or wrong (4036).
         """
-        if self.mode == "shared" and client_id != self.client_id:
+        if self.mode == "shared" and client_id not in self._client_ids:
             raise Refused(ServerClose.WRONG_CLIENT)
 
     def admit(self, subscriber: Subscriber, resume_after: str | None) -> None:

@@ -2,7 +2,7 @@
 
 import hmac
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import orjson
@@ -35,6 +35,9 @@ _GRANTS: Mapping[str, tuple[TokenKind, str]] = {
 """By grant type: what is traded, and the field that it comes in."""
 
 
+Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
 class RestApi:
     """Serves one portal."""
 
@@ -43,14 +46,10 @@ class RestApi:
 
     def add_routes(self, app: web.Application) -> None:
         """Serve the portal's paths in an application."""
-        paths = ("/rest/{method}", r"/rest/{user_id:[0-9]{1,18}}/{code}/{method}")
-        for verb, serve in (("GET", self._rest), ("POST", self._rest), ("OPTIONS", _preflight)):
-            for path in paths:
-                app.router.add_route(verb, path, serve)
-        for verb in ("GET", "POST"):
-            app.router.add_route(verb, "/oauth/token/", self._oauth_token)
+        add_portal_routes(app, self.rest, self.oauth_token)
 
-    async def _rest(self, request: web.Request) -> web.StreamResponse:
+    async def rest(self, request: web.Request) -> web.StreamResponse:
+        """Answer a REST call."""
         await self._portal.faults.meet_call()
         failure = self._portal.faults.next_rest_failure()
         if failure is not None and not failure.applied:
@@ -126,7 +125,8 @@ class RestApi:
         method.check(self._portal, caller)
         return method.call(self._portal, caller, params)
 
-    async def _oauth_token(self, request: web.Request) -> web.StreamResponse:
+    async def oauth_token(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request for tokens."""
         await self._portal.faults.meet_call()
         try:
             fields = read_form([*request.query.items(), *await _post_fields(request)])
@@ -167,6 +167,16 @@ class RestApi:
             "status": "L",
             "user_id": grant.user_id,
         }
+
+
+def add_portal_routes(app: web.Application, rest: Serve, oauth_token: Serve) -> None:
+    """Serve the paths of a portal, or of whichever one is asked for."""
+    paths = ("/rest/{method}", r"/rest/{user_id:[0-9]{1,18}}/{code}/{method}")
+    for verb, serve in (("GET", rest), ("POST", rest), ("OPTIONS", _preflight)):
+        for path in paths:
+            app.router.add_route(verb, path, serve)
+    for verb in ("GET", "POST"):
+        app.router.add_route(verb, "/oauth/token/", oauth_token)
 
 
 async def _preflight(request: web.Request) -> web.StreamResponse:

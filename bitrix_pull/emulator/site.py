@@ -28,10 +28,12 @@ class Site:
         routes: What is served.
         tls: Serve over TLS with this.
         latency_s: How long everything that is written is on its way.
+        more_ports: At how many free ports it listens beside that one.
 
     Attributes:
         host: Where it listens.
         port: 0 before the first start, if it was not chosen.
+        more_ports: The other ports; 0 each before the first start.
     """
 
     def __init__(
@@ -42,15 +44,17 @@ class Site:
         *routes: Routes,
         tls: ssl.SSLContext | None = None,
         latency_s: float = 0.0,
+        more_ports: int = 0,
     ) -> None:
         self.host = host
         self.port: int = port
+        self.more_ports: list[int] = [0] * more_ports
         self._prepare = prepare
         self._routes = routes
         self._tls = tls
         self._latency_s = latency_s
         self._runner: web.AppRunner | None = None
-        self._listening: asyncio.Server | None = None
+        self._listening: list[asyncio.Server] = []
 
     @property
     def address(self) -> str:
@@ -79,27 +83,29 @@ class Site:
         http = runner.server
         assert http is not None
         try:
-            self._listening = await asyncio.get_running_loop().create_server(
-                lambda: LineProtocol(http(), self._latency_s),
-                self.host,
-                self.port,
-                backlog=1024,
-                ssl=self._tls,
-            )
+            for port in (self.port, *self.more_ports):
+                listening = await asyncio.get_running_loop().create_server(
+                    lambda: LineProtocol(http(), self._latency_s),
+                    self.host,
+                    port,
+                    backlog=1024,
+                    ssl=self._tls,
+                )
+                self._listening.append(listening)
         except OSError:
+            self._listen_no_more()
             await runner.cleanup()
             raise
         self._runner = runner
-        self.port = self._listening.sockets[0].getsockname()[1]
+        self.port, *self.more_ports = (each.sockets[0].getsockname()[1] for each in self._listening)
 
     async def stop(self) -> None:
         """Stop listening, and cut every connection off as a dying process does."""
         if self._runner is None:
             return
         runner, self._runner = self._runner, None
-        assert self._listening is not None
         assert runner.server is not None
-        self._listening.close()
+        self._listen_no_more()
         for connection in runner.server.connections:
             if connection.transport is not None:
                 connection.transport.abort()
@@ -107,6 +113,11 @@ class Site:
         # A turn in which the ends are noticed, and one for what they cancel.
         for _ in range(2):
             await asyncio.sleep(0)
+
+    def _listen_no_more(self) -> None:
+        for listening in self._listening:
+            listening.close()
+        self._listening.clear()
 
 
 async def _unknown_path(request: web.Request) -> web.StreamResponse:

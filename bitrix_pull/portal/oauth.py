@@ -192,6 +192,24 @@ class OAuth(Credentials):
         )
 
     @property
+    def store(self) -> TokenStore:
+        """Where the tokens are kept."""
+        return self._store
+
+    def record(self) -> dict[str, Any]:
+        """Return, as JSON values, what makes these credentials again, beside the tokens. A secret is in it.
+
+        Raises:
+            InvalidArgument: ``on_token`` is set, which nobody can write down.
+        """
+        if self._on_token is not None:
+            raise InvalidArgument(
+                "credentials with on_token= cannot be written down", advice="Watch the token store instead."
+            )
+        application = {"client_id": self._client_id, "client_secret": self._client_secret}
+        return {"portal": self.endpoint, **application, "oauth_url": self._oauth_url}
+
+    @property
     def addresses(self) -> tuple[str, ...]:
         """The portal and the OAuth server, as far as the user names them."""
         return (self.endpoint, self._oauth_url or OAUTH_URL)

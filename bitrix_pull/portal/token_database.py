@@ -19,7 +19,7 @@ from bitrix_pull.portal.tokens import Tokens
 _LOCKS = 16
 _BUSY_TIMEOUT_S = 10.0
 
-_opening = threading.Lock()
+OPENING = threading.Lock()
 """A process that closes a file lets go of all locks that it has on it, SQLite's included: what
 makes the file has closed it before SQLite opens it."""
 
@@ -49,6 +49,15 @@ class SqliteTokenStore(DiskTokenStore):
                 "the key of the tokens is missing, empty or not printable", advice="Use the member_id."
             )
         self._key = key
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether both are the same place."""
+        if not isinstance(other, SqliteTokenStore):
+            return NotImplemented
+        return (self._path, self._key) == (other._path, other._key)
+
+    def __hash__(self) -> int:
+        return hash((self._path, self._key))
 
     @property
     def _lock_suffix(self) -> str:
@@ -81,7 +90,7 @@ class SqliteTokenStore(DiskTokenStore):
 
     def _create(self) -> sqlite3.Connection:
         with self._problems("written"):
-            with _opening, suppress(FileExistsError):
+            with OPENING, suppress(FileExistsError):
                 os.close(os.open(self._path.resolve(), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             return self._connect()
 
@@ -97,7 +106,7 @@ class SqliteTokenStore(DiskTokenStore):
 
     def _connect(self) -> sqlite3.Connection:
         keep_private(self._path, self._name)
-        with _opening, self._sqlite_problems():
+        with OPENING, self._sqlite_problems():
             return sqlite3.connect(
                 self._path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )

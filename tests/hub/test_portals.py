@@ -1,0 +1,194 @@
+"""Where a hub is told of its portals."""
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bitrix_pull import AccessToken, InvalidArgument, OAuth, PullOptions, Webhook
+from bitrix_pull.connection.resume_point import ResumePoint
+from bitrix_pull.hub.portals import (
+    Portal,
+    PortalBook,
+    PortalChange,
+    PortalList,
+    PortalPut,
+    PortalRemoved,
+    PortalSource,
+)
+from bitrix_pull.hub.records import write_portal
+from bitrix_pull.hub.sqlite import SqlitePortals
+from bitrix_pull.options import RateLimit
+from bitrix_pull.portal.tokens import Tokens
+
+ACME = Portal("acme", AccessToken("acme.bitrix24.com", "token-of-acme"))
+BETA = Portal("beta", Webhook("https://beta.bitrix24.com/rest/1/code-of-beta/"), mode="user", paused=True)
+GAMMA = Portal(
+    "gamma",
+    OAuth(
+        "gamma.bitrix24.com",
+        client_id="app.1",
+        client_secret="secret-of-app",
+        tokens=Tokens(access_token="first-access", refresh_token="first-refresh", expires=5.0),
+    ),
+    options=PullOptions(ping_interval_s=20.0, rest_limit=RateLimit(250, 5), ignore_modules={"im", "crm"}),
+)
+
+
+@pytest.fixture(params=["list", "sqlite"])
+def book(request: pytest.FixtureRequest, tmp_path: Path) -> PortalBook:
+    return PortalList() if request.param == "list" else SqlitePortals(tmp_path / "portals.db")
+
+
+@asynccontextmanager
+async def following(source: PortalSource) -> AsyncIterator["asyncio.Queue[PortalChange]"]:
+    seen = asyncio.Queue[PortalChange]()
+
+    async def follow() -> None:
+        async for change in source.changes():
+            seen.put_nowait(change)
+
+    task = asyncio.create_task(follow())
+    try:
+        yield seen
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def test_what_changes_is_told_in_order(book: PortalBook) -> None:
+    await book.open()
+    await book.put(ACME)
+    assert [portal.key for portal in await book.portals()] == ["acme"]
+    async with following(book) as seen:
+        await book.put(BETA)
+        assert (await seen.get()) == PortalPut(BETA) or isinstance(book, SqlitePortals)
+        await book.pause("beta", False)
+        change = await seen.get()
+        assert isinstance(change, PortalPut)
+        assert (change.portal.key, change.portal.paused, change.portal.mode) == ("beta", False, "user")
+        await book.remove("acme")
+        assert await seen.get() == PortalRemoved("acme")
+    assert [portal.key for portal in await book.portals()] == ["beta"]
+    await book.close()
+
+
+async def test_a_portal_that_is_not_there_cannot_be_changed(book: PortalBook) -> None:
+    await book.open()
+    for change in (book.remove("nobody"), book.pause("nobody", True)):
+        with pytest.raises(InvalidArgument, match="no portal 'nobody'"):
+            await change
+    await book.close()
+
+
+async def test_another_process_is_heard(tmp_path: Path) -> None:
+    ours, theirs = (SqlitePortals(tmp_path / "portals.db") for _ in range(2))
+    await ours.open()
+    assert await ours.portals() == ()
+    async with following(ours) as seen:
+        await theirs.put(ACME)
+        change = await seen.get()
+        assert isinstance(change, PortalPut)
+        assert change.portal.key == "acme"
+    await ours.close()
+
+
+async def test_everything_comes_back_from_the_database(tmp_path: Path) -> None:
+    path = tmp_path / "portals.db"
+    first = SqlitePortals(path)
+    for portal in (ACME, BETA, GAMMA):
+        await first.put(portal)
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    found = {portal.key: portal for portal in await SqlitePortals(path).portals()}
+    for portal in (ACME, BETA, GAMMA):
+        again = found[portal.key]
+        assert write_portal(again) == write_portal(portal)
+        assert (again.mode, again.paused) == (portal.mode, portal.paused)
+    gamma = found["gamma"].credentials
+    assert isinstance(gamma, OAuth)
+    assert (await gamma.store.load()).refresh_token == "first-refresh"
+
+
+async def test_tokens_that_were_refreshed_meanwhile_are_not_put_back(tmp_path: Path) -> None:
+    book = SqlitePortals(tmp_path / "portals.db")
+    await book.put(GAMMA)
+    (read,) = await book.portals()
+    assert isinstance(read.credentials, OAuth)
+    await read.credentials.store.load()
+    await book.tokens("gamma").save(Tokens(access_token="second-access", refresh_token="second-refresh"))
+    await book.put(replace(read, options=None))
+    assert (await book.tokens("gamma").load()).refresh_token == "second-refresh"
+
+
+async def test_resume_points_and_tokens_live_in_the_same_database(tmp_path: Path) -> None:
+    book = SqlitePortals(tmp_path / "portals.db")
+    await book.open()
+    assert book.resume is not None
+    await book.resume.open()
+    await book.put(GAMMA)
+    await book.resume.save("gamma", ResumePoint("1" * 26))
+    await book.remove("gamma")
+    point = await book.resume.load("gamma")
+    assert point is not None
+    assert point.mid == "1" * 26
+    with pytest.raises(InvalidArgument, match="holds none"):
+        await book.tokens("gamma").load()
+    await book.resume.close()
+    await book.close()
+
+
+@pytest.mark.parametrize(
+    ("portal", "text"),
+    [
+        (replace(ACME, options=PullOptions(ssl=__import__("ssl").create_default_context())), "options.ssl"),
+        (replace(ACME, credentials=type("Own", (), {"call": lambda self: None})()), "Own"),
+        (
+            replace(
+                ACME,
+                credentials=OAuth(
+                    "a.b",
+                    client_id="a",
+                    client_secret="b",
+                    tokens=Tokens(access_token="a", refresh_token="b"),
+                    on_token=print,
+                ),
+            ),
+            "on_token",
+        ),
+    ],
+)
+async def test_what_cannot_be_written_down_is_refused(tmp_path: Path, portal: Portal, text: str) -> None:
+    book = SqlitePortals(tmp_path / "portals.db")
+    with pytest.raises(InvalidArgument, match=text):
+        await book.put(portal)
+    assert await book.portals() == ()
+
+
+async def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "portals.db"
+    path.write_bytes(b"no database at all, and long enough to be seen as none" * 100)
+    path.chmod(0o600)
+    with pytest.raises(InvalidArgument, match=r"portals in .* cannot be used"):
+        await SqlitePortals(path).open()
+    with pytest.raises(InvalidArgument, match="No such file"):
+        await SqlitePortals(tmp_path / "nowhere" / "portals.db").open()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("", ACME.credentials), "key must be printable"),
+        (("a", "token"), "no way to call it"),
+    ],
+)
+def test_what_is_no_portal_is_refused(arguments: Any, text: str) -> None:
+    with pytest.raises(InvalidArgument, match=text):
+        Portal(*arguments)
+    with pytest.raises(InvalidArgument, match="two portals have the key"):
+        PortalList([ACME, ACME])
