@@ -1,32 +1,96 @@
-"""An emulator in a process of its own that publishes as fast as it is told, by lines on stdin."""
+"""An emulator in a process of its own that publishes what it is told, by lines on stdin.
+
+What it keeps is its own business there: in this process, memory is the client's.
+"""
 
 import asyncio
+import os
 import sys
+from typing import Self
 
 from bitrix_pull.emulator import Emulator
+from bitrix_pull.emulator.faults import ConnectionFaults
 
 TICK_S = 0.01
 
 
-async def main() -> None:
-    """Serve until stdin ends; each line is a rate, a number of messages and their size."""
+def resident_bytes() -> int:
+    """Return how much memory this process has."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class FloodServer:
+    """That process, as the one that has started it sees it."""
+
+    def __init__(self, process: asyncio.subprocess.Process, portal_url: str, token: str) -> None:
+        self._process = process
+        self.portal_url = portal_url
+        self.token = token
+
+    @classmethod
+    async def start(cls, *, version: int = 4) -> Self:
+        """Start it, with a push server of this version."""
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.soak.flood", str(version), stdin=pipe, stdout=pipe
+        )
+        assert process.stdout is not None
+        portal_url, token = (await process.stdout.readline()).decode().split()
+        return cls(process, portal_url, token)
+
+    async def flood(self, rate: float, total: int, text_bytes: int, at_once: int = 1) -> None:
+        """Publish so many messages of a size, at a rate of this many times ``at_once`` a second."""
+        await self._order("flood", rate, total, text_bytes, at_once)
+
+    async def link(self, bytes_per_s: int) -> None:
+        """Let connections be no faster than this from now on."""
+        await self._order("link", bytes_per_s)
+
+    async def stop(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        await self._process.wait()
+
+    async def _order(self, *words: object) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(" ".join(map(str, words)).encode() + b"\n")
+        await self._process.stdin.drain()
+        await self._process.stdout.readline()
+
+
+async def main(version: int) -> None:
+    """Serve until stdin ends; each line is an order of ``FloodServer``."""
     loop = asyncio.get_running_loop()
     commands = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
-    async with Emulator() as emu:
+    sent = 0
+    async with Emulator(version=version) as emu:
         _tell(emu.portal_url, emu.token)
         while line := await commands.readline():
-            rate, total, text_bytes = map(int, line.split())
-            text = "x" * text_bytes
-            began = loop.time()
-            sent = 0
-            while sent < total:
-                due = min(total, int((loop.time() - began) * rate))
-                for n in range(sent, due):
-                    emu.portal.send("flood", {"n": n, "text": text})
-                sent = due
-                await asyncio.sleep(TICK_S)
+            match line.decode().split():
+                case ["flood", rate, total, text_bytes, at_once]:
+                    await _flood(emu, sent, float(rate), int(total), int(text_bytes), int(at_once))
+                    sent += int(total)
+                case ["link", bytes_per_s]:
+                    faults = emu.push.faults
+                    faults.script = faults.poll_script = lambda number, limit=int(bytes_per_s): (
+                        ConnectionFaults(bytes_per_s=limit)
+                    )
             _tell("done")
+
+
+async def _flood(emu: Emulator, first: int, rate: float, total: int, text_bytes: int, at_once: int) -> None:
+    loop, text, sent = asyncio.get_running_loop(), "x" * text_bytes, 0
+    began = loop.time()
+    while sent < total:
+        due = min(total, int((loop.time() - began) * rate + 1) * at_once)
+        for n in range(sent, due):
+            emu.portal.send("flood", {"n": first + n, "text": text})
+        sent = due
+        await asyncio.sleep(TICK_S)
 
 
 def _tell(*words: str) -> None:
@@ -35,4 +99,4 @@ def _tell(*words: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(int(sys.argv[1])))

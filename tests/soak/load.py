@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import sys
 import tracemalloc
 from typing import Any, cast
 
@@ -12,6 +11,7 @@ from bitrix_pull import AccessToken, EventsDropped, PullClient, PullEvent, PullO
 from bitrix_pull.options import Overflow
 from tests import virtual_time
 from tests.connection.listening import emulator
+from tests.soak.flood import FloodServer, resident_bytes
 from tests.soak.outcome import Outcome
 
 MIB = 1024 * 1024
@@ -39,7 +39,7 @@ def overload(
 async def _overload(
     outcome: Outcome, overflow: Overflow, rate: int, per_s: int, seconds: float, text_bytes: int
 ) -> None:
-    server = await _Server.start()
+    server = await FloodServer.start()
     total = int(rate * seconds)
     # Small, as it is measured too.
     seen, handled, doubled, first_dropped = bytearray(total), 0, 0, 0
@@ -66,18 +66,18 @@ async def _overload(
     async with pull:
         await asyncio.sleep(IDLE_S)
         gc.collect()
-        idle, most = _resident_bytes(), 0
+        idle, most = resident_bytes(), 0
         flood = asyncio.create_task(server.flood(rate, total, text_bytes))
         while not flood.done():
             await asyncio.sleep(0.05)
-            most = max(most, _resident_bytes())
+            most = max(most, resident_bytes())
         await asyncio.sleep(1)
         is_flooded = False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds + 60):
                 while handled + pull.health().dropped < total:
                     await asyncio.sleep(0.1)
-                    most = max(most, _resident_bytes())
+                    most = max(most, resident_bytes())
         await asyncio.sleep(IDLE_S)
         dropped = pull.health().dropped
     watching.cancel()
@@ -163,41 +163,3 @@ def _footprint() -> tuple[int, int, int]:
     )
     size = sum(statistic.size for statistic in snapshot.statistics("filename"))
     return size, len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks())
-
-
-def _resident_bytes() -> int:
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-class _Server:
-    """An emulator in another process, which floods when told to."""
-
-    def __init__(self, process: asyncio.subprocess.Process, portal_url: str, token: str) -> None:
-        self._process = process
-        self.portal_url = portal_url
-        self.token = token
-
-    @classmethod
-    async def start(cls) -> "_Server":
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.soak.flood", stdin=pipe, stdout=pipe
-        )
-        assert process.stdout is not None
-        portal_url, token = (await process.stdout.readline()).decode().split()
-        return cls(process, portal_url, token)
-
-    async def flood(self, rate: int, total: int, text_bytes: int) -> None:
-        """Publish so many messages of a size at a rate."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{rate} {total} {text_bytes}\n".encode())
-        await self._process.stdin.drain()
-        await self._process.stdout.readline()
-
-    async def stop(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        await self._process.wait()

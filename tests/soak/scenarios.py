@@ -18,6 +18,7 @@ from tests.soak.portal_events import killed, latency, lost_announcements, poison
 from tests.soak.publishing import publishing
 from tests.soak.races import overtaking, replay_race
 from tests.soak.servers import counter_goes_back, server_moves
+from tests.soak.sizes import large_live, large_replay
 from tests.soak.sleeping import asleep
 from tests.soak.stores import damaged_stores, store_key, stuck_event
 from tests.soak.token_refreshes import token_race, token_sigkill
@@ -32,6 +33,8 @@ SCENARIOS: dict[str, Callable[..., Outcome]] = {
     "server-moves": server_moves,
     "slow-audit": slow_audit,
     "polls-blocked": polls_blocked,
+    "large-replay": large_replay,
+    "large-live": large_live,
     "poison": poison,
     "sigkill": sigkill,
     "closing": closing,
