@@ -19,12 +19,15 @@ from bitrix_pull import (
     State,
     StateChanged,
 )
+from bitrix_pull.options import Transport
 from tests.soak.flood import FloodServer, resident_bytes
 from tests.soak.outcome import Outcome
 
 MIB = 1024 * 1024
 FORMS = ((3, True), (4, True), (4, False))
 """Versions, and whether protobuf is spoken."""
+
+TRANSPORTS: tuple[Transport, ...] = ("websocket", "long_polling")
 
 LOOK_S = 0.02
 
@@ -76,9 +79,7 @@ def large_replay(
 ) -> Outcome:
     """22 of 900 KB, 20,000 of 1 KB, 200 MB, at 1 MB/s: once each, 24 MiB over idle, live in 1.5 x that."""
     outcome = Outcome()
-    for (version, protobuf), transport, (count, size) in product(
-        forms, ("websocket", "long_polling"), replays
-    ):
+    for (version, protobuf), transport, (count, size) in product(forms, TRANSPORTS, replays):
         options = PullOptions(transport=transport, protobuf=protobuf)
         asyncio.run(_replay(outcome, version, options, count, size, bytes_per_s))
     return outcome
@@ -135,7 +136,7 @@ def large_live(
 ) -> Outcome:
     """150/s of 20 KiB, bursts of 8 x 400 kB, one of 3 MB: lost 0 but that one, which is told; always live."""
     outcome = Outcome()
-    for (version, protobuf), transport in product(forms, ("websocket", "long_polling")):
+    for (version, protobuf), transport in product(forms, TRANSPORTS):
         if version < 5 or transport == "websocket":
             options = PullOptions(transport=transport, protobuf=protobuf)
             asyncio.run(_live(outcome, version, options, seconds, bursts))
