@@ -38,6 +38,10 @@ if TYPE_CHECKING:
         StateChanged,
     )
     from bitrix_pull.health import Health, OldestEvent, StoreHealth
+    from bitrix_pull.hub.hub import Hub
+    from bitrix_pull.hub.notices import PortalFailed, PortalUninstalled
+    from bitrix_pull.hub.portals import Portal
+    from bitrix_pull.hub.sqlite import SqlitePortals
     from bitrix_pull.options import PullOptions, RateLimit
     from bitrix_pull.portal.auth import AccessToken, Webhook
     from bitrix_pull.portal.oauth import OAuth
@@ -72,6 +76,7 @@ __all__ = [
     "GrowingStore",
     "HandlerFailed",
     "Health",
+    "Hub",
     "InboxFull",
     "Ledger",
     "MemoryStore",
@@ -82,9 +87,12 @@ __all__ = [
     "OAuth",
     "OldestEvent",
     "Once",
+    "Portal",
     "PortalEvent",
     "PortalEvents",
+    "PortalFailed",
     "PortalTrouble",
+    "PortalUninstalled",
     "Presence",
     "PresenceChanged",
     "PresenceWatch",
@@ -100,6 +108,7 @@ __all__ = [
     "Sender",
     "SenderType",
     "SqlLedger",
+    "SqlitePortals",
     "SqliteStore",
     "SqliteTokenStore",
     "State",
@@ -132,6 +141,7 @@ _HOMES = {
     "GrowingStore": "connection.stores",
     "HandlerFailed": "events",
     "Health": "health",
+    "Hub": "hub.hub",
     "InboxFull": "events",
     "Ledger": "dispatch.once",
     "MemoryStore": "connection.stores",
@@ -142,9 +152,12 @@ _HOMES = {
     "OAuth": "portal.oauth",
     "OldestEvent": "health",
     "Once": "dispatch.once",
+    "Portal": "hub.portals",
     "PortalEvent": "events",
     "PortalEvents": "portal_events.feed",
+    "PortalFailed": "hub.notices",
     "PortalTrouble": "events",
+    "PortalUninstalled": "hub.notices",
     "PublicChannel": "wire.channel_ids",
     "Presence": "presence.status",
     "PresenceChanged": "presence.status",
@@ -160,6 +173,7 @@ _HOMES = {
     "Sender": "events",
     "SenderType": "events",
     "SqlLedger": "dispatch.once",
+    "SqlitePortals": "hub.sqlite",
     "SqliteStore": "connection.sqlite_store",
     "SqliteTokenStore": "portal.token_database",
     "State": "events",

@@ -127,6 +127,7 @@ class PullClient(Router):
         """What handlers may ask for by name, such as a database. What stands here when the client
         starts counts until it is closed."""
         self._options = options or PullOptions()
+        self._shared = shared
         pool = None if shared is None else shared.http
         self._rest = RestClient(auth, options=self._options, http=http or pool)
         self._mode: Mode = mode or self._rest.default_mode
@@ -151,6 +152,7 @@ class PullClient(Router):
             options=self._options,
             lifecycle=self._lifecycle,
             reception=self._reception,
+            shared=self._shared,
         )
 
     def _present_run(self) -> Run:

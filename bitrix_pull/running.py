@@ -29,6 +29,7 @@ from bitrix_pull.presence.lookup import PresenceLookup
 from bitrix_pull.publish.publisher import Publisher, Publishing
 from bitrix_pull.reception import Reception
 from bitrix_pull.redaction import PORTAL
+from bitrix_pull.shared import Shared
 
 _AWAITED = {
     State.CONFIGURING: "the portal has not answered",
@@ -57,6 +58,7 @@ class Run:
         options: PullOptions,
         lifecycle: Lifecycle,
         reception: Reception,
+        shared: Shared | None = None,
     ) -> None:
         """Put the parts together; nothing is sent, and no event loop is needed yet.
 
@@ -70,6 +72,7 @@ class Run:
             options: Timeouts, limits and policies.
             lifecycle: The client's state.
             reception: Takes events, and what happens.
+            shared: What is shared with other clients.
         """
         self._portal = portal
         self._rest = rest
@@ -113,6 +116,7 @@ class Run:
             lifecycle=lifecycle,
             options=options,
             announce=notices.post,
+            first_turn=None if shared is None else shared.first_turn,
         )
         public_channels = PublicChannels(rest, mode, config=self._channels.current, now=rest.http.clock.now)
         self.presence: PresenceLookup = PresenceLookup(

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NoReturn
 
@@ -65,8 +65,10 @@ class Supervisor:
         lifecycle: Lifecycle,
         options: PullOptions,
         announce: Callable[[Notice], None],
+        first_turn: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         """Create a supervisor; ``run`` does the work."""
+        self._first_turn = first_turn
         self._channels = channels
         self._transports = transports
         self._intake = intake
@@ -133,8 +135,11 @@ class Supervisor:
         if not self._checkpointer.loaded:
             self._cursors = await self._checkpointer.load(config)
         self._lifecycle.move(State.CONNECTING)
-        self._limiter = limiter_of(config.websocket_url or config.polling_url or "")
+        server = config.websocket_url or config.polling_url or ""
+        self._limiter = limiter_of(server)
         self._limiter.join(self)
+        if self._first_turn is not None and not again:
+            await self._first_turn(server)
         async with self._limiter.turn() if again else contextlib.nullcontext():
             return await self._open(config, reconnect=True)
 

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from bitrix_pull.events import Continuity, Gap, InboxFull, Notice, State, StateChanged
 from bitrix_pull.redaction import get_logger
@@ -12,26 +12,60 @@ from bitrix_pull.telemetry import log_fields
 
 logger: Final = get_logger("client")
 
+N = TypeVar("N")
+
 _BACKLOG_MAX = 1_000
 """Notices kept for a listener that does not read; the oldest are dropped."""
 
 
-class NoticeBoard:
-    """Hands each notice to every open iterator. Posting never waits."""
+class Listeners(Generic[N]):
+    """Hands each notice to every open iterator, and never waits for one."""
 
-    def __init__(self, portal: str = "", also: Callable[[Notice], None] | None = None) -> None:
+    def __init__(self) -> None:
+        """Begin with nobody who listens."""
+        self._listeners: list[_Listener[N]] = []
+
+    def tell(self, notice: N) -> None:
+        """Give a notice to whoever listens now."""
+        for listener in self._listeners:
+            listener.backlog.append(notice)
+            listener.arrived.set()
+
+    def end(self) -> None:
+        """End the iterators that are open, once they have yielded what was told."""
+        for listener in self._listeners:
+            listener.ended = True
+            listener.arrived.set()
+
+    async def listen(self) -> AsyncGenerator[N]:
+        """Yield the notices told from the first request on, until ``end``."""
+        listener = _Listener[N]()
+        self._listeners.append(listener)
+        try:
+            while not listener.ended:
+                await listener.arrived.wait()
+                listener.arrived.clear()
+                while listener.backlog:
+                    yield listener.backlog.popleft()
+        finally:
+            self._listeners.remove(listener)
+
+
+class NoticeBoard:
+    """Tells what happens to one client. Posting never waits."""
+
+    def __init__(self, portal: str = "", hear: Callable[[Notice], None] | None = None) -> None:
         """Create a board that nobody listens to.
 
         Args:
             portal: What the client's portal is called.
-            also: Gets every notice too.
+            hear: Called with each notice at once.
         """
         self._portal = portal
-        self._also = also
-        self._listeners: list[_Listener] = []
-        self._counts: Counter[type[Notice]] = Counter()
-        self.hear: Callable[[Notice], None] | None = None
+        self.hear: Callable[[Notice], None] | None = hear
         """Called with each notice at once."""
+        self._listeners = Listeners[Notice]()
+        self._counts: Counter[type[Notice]] = Counter()
 
     def post(self, notice: Notice) -> None:
         """Give a notice to whoever listens now, and write down what nobody should miss."""
@@ -40,11 +74,7 @@ class NoticeBoard:
         notice = replace(notice, portal=self._portal)
         if self.hear is not None:
             self.hear(notice)
-        for listener in self._listeners:
-            listener.backlog.append(notice)
-            listener.arrived.set()
-        if self._also is not None:
-            self._also(notice)
+        self._listeners.tell(notice)
 
     def count(self, kind: type[Notice]) -> int:
         """Return how many notices of a kind were posted since ``begin``."""
@@ -56,22 +86,11 @@ class NoticeBoard:
 
     def end(self) -> None:
         """End the iterators that are open, once they have yielded what was posted."""
-        for listener in self._listeners:
-            listener.ended = True
-            listener.arrived.set()
+        self._listeners.end()
 
-    async def listen(self) -> AsyncGenerator[Notice]:
+    def listen(self) -> AsyncGenerator[Notice]:
         """Yield the notices posted from the first request on, until ``end``."""
-        listener = _Listener()
-        self._listeners.append(listener)
-        try:
-            while not listener.ended:
-                await listener.arrived.wait()
-                listener.arrived.clear()
-                while listener.backlog:
-                    yield listener.backlog.popleft()
-        finally:
-            self._listeners.remove(listener)
+        return self._listeners.listen()
 
 
 def _log(notice: Notice) -> None:
@@ -109,8 +128,8 @@ def _log(notice: Notice) -> None:
             pass
 
 
-class _Listener:
+class _Listener(Generic[N]):
     def __init__(self) -> None:
-        self.backlog: deque[Notice] = deque(maxlen=_BACKLOG_MAX)
+        self.backlog: deque[N] = deque(maxlen=_BACKLOG_MAX)
         self.arrived = asyncio.Event()
         self.ended = False

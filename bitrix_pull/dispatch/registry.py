@@ -113,7 +113,7 @@ class Registry:
         self.error_handlers: dict[type[Exception], ErrorHandler] = {}
         self._handlers: list[Handler] = []
         self._included: list[Registry] = []
-        self._watchers: list[Callable[[], None]] = []
+        self._watchers: dict[Callable[[], None], None] = {}
 
     def add(self, handler: Handler) -> None:
         """Add a handler.
@@ -230,12 +230,12 @@ class Registry:
 
         It may refuse what is new by raising an InvalidArgument.
         """
-        self._watchers.append(changed)
+        self._watchers[changed] = None
 
     def unwatch(self, changed: Callable[[], None]) -> None:
         """Call it no longer."""
-        self._watchers.remove(changed)
+        del self._watchers[changed]
 
     def _changed(self) -> None:
-        for changed in self._watchers:
+        for changed in list(self._watchers):
             changed()

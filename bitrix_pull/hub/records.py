@@ -112,6 +112,7 @@ def _write_options(portal: Portal) -> dict[str, Any]:
 
 def _read_options(record: Mapping[str, Any]) -> PullOptions:
     given = dict(record)
-    if isinstance(limit := given.get("rest_limit"), list):
-        given["rest_limit"] = RateLimit(*limit)
+    limit: Any = given.get("rest_limit")
+    if isinstance(limit, list):
+        given["rest_limit"] = RateLimit(limit[0], limit[1])
     return PullOptions(**given)

@@ -180,10 +180,9 @@ class SqlitePortals:
         self._changed.set()
 
     def _read(self, key: str, record: bytes, paused: int) -> Portal:
-        try:
+        content: Any = {}
+        with contextlib.suppress(orjson.JSONDecodeError):
             content = orjson.loads(record)
-        except orjson.JSONDecodeError:
-            content = {}
         return read_portal(key, content, self.tokens(key), paused=bool(paused))
 
     async def _change(self, statement: str, values: tuple[Any, ...]) -> int:

@@ -1,0 +1,508 @@
+"""``Hub``: the same handlers for any number of portals."""
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+from bitrix_pull.client import PullClient
+from bitrix_pull.connection.pace import Pace
+from bitrix_pull.connection.stores import MemoryStore, ResumeStore, as_store
+from bitrix_pull.dispatch.dependencies import checked_context
+from bitrix_pull.dispatch.notices import Listeners
+from bitrix_pull.dispatch.patterns import PortalPattern
+from bitrix_pull.dispatch.router import Router
+from bitrix_pull.errors import InvalidArgument, NotRunning
+from bitrix_pull.hub.cluster import Acquired, Cluster, Lease, Lost, Membership, Recalled, SingleWorker
+from bitrix_pull.hub.health import HubHealth, PortalStatus
+from bitrix_pull.hub.log import EventLog, LogWriter
+from bitrix_pull.hub.notices import HubNotice
+from bitrix_pull.hub.portals import (
+    Portal,
+    PortalBook,
+    PortalChange,
+    PortalList,
+    PortalPut,
+    PortalRemoved,
+    PortalSource,
+    unknown,
+)
+from bitrix_pull.hub.service import Fittings, PortalService
+from bitrix_pull.hub.sqlite import SqlitePortals
+from bitrix_pull.options import PullOptions, check_number
+from bitrix_pull.redaction import get_logger
+from bitrix_pull.shared import Shared
+
+logger: Final = get_logger("hub")
+
+STARTS_PER_S: Final = 60.0
+RETRY_FAILED_S: Final = 600.0
+INBOX_MAX_BYTES: Final = 64 * 1024 * 1024
+REPORT_EVERY_S: Final = 5.0
+_READ_AGAIN_S: Final = (1.0, 30.0)
+"""Least and longest wait before a source of portals is read again that could not be read."""
+
+
+class Hub(Router):
+    """Serves many portals in one process; with a cluster, in any number of processes, on any machines.
+
+    It is a router, as a client is: register handlers with ``on`` and ``on_portal_event``, take
+    in routers with ``include``. Each portal has a client of its own, which is ``event.client``,
+    and ``event.portal`` is the portal's key; all share one HTTP session and the handlers.
+    What ``on`` says of a handler's order and concurrency holds for each portal.
+
+    No portal can hold up the others: each has its own inbox and its own turns on the event
+    loop; what all of them hold is bounded, and when that is full, only those wait that hold
+    more than their share. A portal that fails for good is reported, and tried again slowly.
+
+    Example:
+        hub = Hub(SqlitePortals("portals.db"))
+
+        @hub.on_portal_event("ONCRMDEALUPDATE")
+        async def deal(event: PortalEvent) -> None:
+            print(event.portal, await event.client.call("crm.deal.get", {"id": event.id}))
+
+        bitrix_pull.run(hub)
+    """
+
+    def __init__(
+        self,
+        portals: PortalSource | Iterable[Portal] = (),
+        *,
+        cluster: Cluster | None = None,
+        stream: EventLog | None = None,
+        log_portal_events: Iterable[str] = (),
+        resume: str | os.PathLike[str] | ResumeStore | None = None,
+        options: PullOptions | None = None,
+        context: Mapping[str, Any] | None = None,
+        worker: str | None = None,
+        starts_per_s: float = STARTS_PER_S,
+        retry_failed_s: float = RETRY_FAILED_S,
+        inbox_max_bytes: int = INBOX_MAX_BYTES,
+    ) -> None:
+        """Create a hub; nothing is sent yet.
+
+        Args:
+            portals: ``SqlitePortals("portals.db")``, another source, or the portals themselves.
+            cluster: Shares the portals out among several workers; None: this one has all.
+            stream: A log that every event of the stream is written to, beside handlers. It keeps
+                the resume points then.
+            log_portal_events: The names of the portals' own events that go to the log as well.
+            resume: Where resume points are kept; None: where the source keeps them, or else in
+                memory.
+            options: For portals that have none of their own.
+            context: What handlers may ask for by the names of their arguments.
+            worker: A name that stays the same from one start to the next; None: host and process.
+            starts_per_s: How many portals are started in a second, and how many of them connect to
+                one push server.
+            retry_failed_s: Seconds until a portal is tried again that failed for good; up to half
+                of it is added at random.
+            inbox_max_bytes: What the events of all portals may take that are not handled yet.
+                Twice of it, at worst.
+
+        Raises:
+            InvalidArgument: An argument cannot work; the text says why.
+        """
+        super().__init__()
+        if options is not None and not isinstance(options, PullOptions):
+            raise InvalidArgument(f"options must be PullOptions, not {type(options).__name__}")
+        if isinstance(cluster, str) or not isinstance(cluster, Cluster | None):
+            raise InvalidArgument(
+                f"cluster must be a ValkeyCluster or the like, not {type(cluster).__name__}"
+            )
+        if not isinstance(stream, EventLog | None):
+            raise InvalidArgument(f"stream must be such as ValkeyStream, not {type(stream).__name__}")
+        names = tuple(log_portal_events)
+        if names and stream is None:
+            raise InvalidArgument("log_portal_events takes a log to write them to: stream=")
+        check_number("starts_per_s", starts_per_s)
+        check_number("retry_failed_s", retry_failed_s)
+        check_number("inbox_max_bytes", inbox_max_bytes, whole=True)
+        self.source: PortalSource = portals if isinstance(portals, PortalSource) else PortalList(portals)
+        """Where it is told of its portals."""
+        self.context: dict[str, Any] = checked_context(context)
+        """What handlers may ask for by name. What stands here when a portal starts counts."""
+        self.worker: str = worker or f"{socket.gethostname()}:{os.getpid()}"
+        """What this worker is called."""
+        self._cluster = cluster
+        self._log = stream
+        self._options = options or PullOptions()
+        self._notices = Listeners[HubNotice]()
+        kept = getattr(self.source, "resume", None)
+        self._fittings = Fittings(
+            shared=Shared(
+                inbox_max_bytes=inbox_max_bytes, starts_per_s=starts_per_s, announce=self._notices.tell
+            ),
+            handlers=self._registry,
+            options=self._options,
+            context=self.context,
+            resume=as_store(resume) if resume is not None else (kept or MemoryStore()),
+            pace=Pace(starts_per_s),
+            retry_failed_s=retry_failed_s,
+            announce=self._notices.tell,
+            log_portal_events=tuple(sorted(PortalPattern.of(names).events)) if names else (),
+            fenced=cluster is not None,
+        )
+        self._portals: dict[str, Portal] = {}
+        self._services: dict[str, PortalService] = {}
+        self._leases: dict[str, Lease] = {}
+        # Why portals of ours have no client, by key.
+        self._refused: dict[str, str] = {}
+        # What happens to one portal happens in order.
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._membership: Membership | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._opened = asyncio.Event()
+        self._drain_s = self._options.close_drain_s
+
+    # -- life -----------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until cancelled or closed, through every outage.
+
+        Raises:
+            PullError: The portals cannot be read at the start, or the cluster or log not be used.
+            RuntimeError: The hub is running already.
+        """
+        serving = self._start()
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            if not serving.cancelled():
+                await self.close(drain=0)
+                raise
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncGenerator["Hub"]:
+        """Serve in the background of a block, and close at its end. For the life of a web service.
+
+        It does not wait for any portal.
+
+        Raises:
+            PullError: Before the block: as ``run`` does.
+            RuntimeError: The hub is running already.
+        """
+        serving = self._start()
+        opened = asyncio.ensure_future(self._opened.wait())
+        try:
+            await asyncio.wait({serving, opened}, return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                serving.result()
+            yield self
+        finally:
+            opened.cancel()
+            await self.close()
+
+    async def close(self, drain: float | None = None) -> None:
+        """Stop serving all portals. May be called at any time, and again.
+
+        With a cluster each portal is handed over when it is drained. Not for handlers, as it
+        waits for them: they may create a task of it.
+
+        Args:
+            drain: Seconds for handlers to finish what was already received; None:
+                ``options.close_drain_s``.
+        """
+        self._drain_s = self._options.close_drain_s if drain is None else drain
+        serving = self._serving
+        if serving is not None and not serving.done():
+            if self._membership is not None:
+                self._membership.leave()
+                if drain is not None:
+                    await asyncio.gather(*(self._stop(key, drain) for key in list(self._services)))
+            else:
+                serving.cancel()
+            await asyncio.wait({serving})
+        self._notices.end()
+
+    def _start(self) -> "asyncio.Task[None]":
+        if self._serving is not None and not self._serving.done():
+            raise RuntimeError("this hub is running already")
+        self._opened.clear()
+        self._drain_s = self._options.close_drain_s
+        self._serving = asyncio.create_task(self._serve(), name="bitrix_pull hub")
+        # Whoever waits gets the error; without anybody it is in the log.
+        self._serving.add_done_callback(_tell_failure)
+        return self._serving
+
+    async def _serve(self) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._fittings.shared.close)
+            await self.source.open()
+            stack.push_async_callback(self.source.close)
+            if self._log is not None:
+                await self._log.open()
+                stack.push_async_callback(self._log.close)
+            else:
+                # It stays open from one portal's client to the next one's.
+                await self._fittings.resume.open()
+                stack.push_async_callback(self._fittings.resume.close)
+            self._portals = {portal.key: portal for portal in await self.source.portals()}
+            cluster = self._cluster or SingleWorker()
+            membership = await stack.enter_async_context(cluster.join(self.worker))
+            stack.callback(self._forget_membership)
+            self._want(membership)
+            self._membership = membership
+            self._opened.set()
+            await self._until_left(membership)
+
+    async def _until_left(self, membership: Membership) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                helpers = [
+                    tasks.create_task(self._follow_source(), name="bitrix_pull hub portals"),
+                    tasks.create_task(self._report(membership), name="bitrix_pull hub report"),
+                ]
+                async for change in membership.changes():
+                    match change:
+                        case Acquired(lease):
+                            self._leases[lease.key] = lease
+                            tasks.create_task(self._take_up(lease))
+                            # Who starts portals slowly asks slowly.
+                            await self._fittings.pace.turn()
+                        case Recalled(lease):
+                            tasks.create_task(self._hand_over(membership, lease))
+                        case Lost(lease):
+                            tasks.create_task(self._drop(lease))
+                for helper in helpers:
+                    helper.cancel()
+        except ExceptionGroup as group:
+            # One is enough, and it is the first.
+            raise group.exceptions[0] from group.exceptions[0].__cause__
+        finally:
+            # What is left after a failure, or a cancellation.
+            await asyncio.gather(*(self._stop(key, 0) for key in list(self._services)))
+            self._leases.clear()
+
+    def _forget_membership(self) -> None:
+        self._membership = None
+
+    # -- one portal's turns -----------------------------------------------------
+
+    def _turn(self, key: str) -> asyncio.Lock:
+        turn = self._turns.get(key)
+        if turn is None:
+            turn = self._turns[key] = asyncio.Lock()
+        return turn
+
+    async def _take_up(self, lease: Lease) -> None:
+        """Begin to serve a portal, or begin anew with what has changed of it."""
+        async with self._turn(lease.key):
+            portal = self._portals.get(lease.key)
+            if portal is None or portal.paused or self._leases.get(lease.key) is not lease:
+                return
+            running = self._services.get(lease.key)
+            if running is not None and running.portal == portal and running.lease is lease:
+                return
+            await self._stop(lease.key, self._drain_s)
+            if not lease.valid():
+                return
+            writer: LogWriter | None = None if self._log is None else self._log.writer(lease)
+            try:
+                service = PortalService(portal, lease, self._fittings, writer)
+            except InvalidArgument as error:
+                logger.error("portal %s cannot be served: %s", lease.key, error)
+                self._refused[lease.key] = str(error)
+                return
+            self._refused.pop(lease.key, None)
+            self._services[lease.key] = service
+            service.start()
+
+    async def _hand_over(self, membership: Membership, lease: Lease) -> None:
+        async with self._turn(lease.key):
+            await self._stop(lease.key, self._drain_s)
+            self._let_go(lease)
+            await membership.release(lease)
+
+    async def _drop(self, lease: Lease) -> None:
+        service = self._services.get(lease.key)
+        if service is not None and service.lease is lease:
+            # Before its turn: whoever drains it must not go on.
+            await service.stop(0)
+        async with self._turn(lease.key):
+            if service is not None and self._services.get(lease.key) is service:
+                del self._services[lease.key]
+            self._let_go(lease)
+
+    def _let_go(self, lease: Lease) -> None:
+        if self._leases.get(lease.key) is lease:
+            del self._leases[lease.key]
+
+    async def _stop(self, key: str, drain_s: float) -> None:
+        service = self._services.get(key)
+        if service is not None:
+            await service.stop(drain_s)
+            if self._services.get(key) is service:
+                del self._services[key]
+
+    # -- which portals there are --------------------------------------------------
+
+    def _want(self, membership: Membership) -> None:
+        membership.want([key for key, portal in self._portals.items() if not portal.paused])
+
+    async def _follow_source(self) -> None:
+        """Follow what changes, through every failure of the source."""
+        wait_s = _READ_AGAIN_S[0]
+        while True:
+            try:
+                async for change in self.source.changes():
+                    wait_s = _READ_AGAIN_S[0]
+                    await self._apply(change)
+                return
+            except Exception as error:
+                logger.warning("the portals cannot be followed, again in %.0f s: %s", wait_s, error)
+            await asyncio.sleep(wait_s * random.uniform(1, 1.2))
+            wait_s = min(wait_s * 2, _READ_AGAIN_S[1])
+            with contextlib.suppress(Exception):
+                await self._compare({portal.key: portal for portal in await self.source.portals()})
+
+    async def _compare(self, found: dict[str, Portal]) -> None:
+        for key in self._portals.keys() - found.keys():
+            await self._apply(PortalRemoved(key))
+        for key, portal in found.items():
+            if self._portals.get(key) != portal:
+                await self._apply(PortalPut(portal))
+
+    async def _apply(self, change: PortalChange) -> None:
+        match change:
+            case PortalPut(portal):
+                self._portals[portal.key] = portal
+            case PortalRemoved(key):
+                self._portals.pop(key, None)
+        membership = self._membership
+        if membership is None:
+            return
+        self._want(membership)
+        if isinstance(change, PortalPut) and (lease := self._leases.get(change.portal.key)) is not None:
+            await self._take_up(lease)
+
+    # -- what users do with it ----------------------------------------------------
+
+    async def add(self, portal: Portal) -> None:
+        """Serve one more portal, or one with other credentials or options; also while it runs.
+
+        What this and its like change is done a moment later. The source keeps the portal, and
+        its OAuth tokens where it keeps tokens.
+
+        Raises:
+            InvalidArgument: The source cannot keep it.
+        """
+        if not isinstance(portal, Portal):
+            raise InvalidArgument(f"a hub takes Portal(key, credentials), not {type(portal).__name__}")
+        await self._book.put(portal)
+
+    async def remove(self, key: str) -> None:
+        """Serve a portal no more, and forget it and its tokens.
+
+        Raises:
+            InvalidArgument: There is none of this key, or the source cannot be written.
+        """
+        await self._book.remove(key)
+
+    async def pause(self, key: str) -> None:
+        """Stop serving a portal until ``resume``. Its events wait at the server, for a day.
+
+        Raises:
+            InvalidArgument: See ``remove``.
+        """
+        await self._book.pause(key, True)
+
+    async def resume(self, key: str) -> None:
+        """Serve a portal again that was paused; try one again now that has failed.
+
+        Raises:
+            InvalidArgument: See ``remove``.
+        """
+        await self._book.pause(key, False)
+        service = self._services.get(key)
+        if service is not None:
+            service.retry()
+
+    @property
+    def _book(self) -> PortalBook:
+        if not isinstance(self.source, PortalBook):
+            raise InvalidArgument(
+                f"a {type(self.source).__name__} only tells of portals",
+                advice="Change them where it has them from, or give it put, remove and pause.",
+            )
+        return self.source
+
+    def client(self, key: str) -> PullClient:
+        """Return the client of a portal that this worker serves: to publish, to call.
+
+        Raises:
+            InvalidArgument: There is no portal of this key.
+            NotRunning: This worker does not serve it.
+        """
+        service = self._services.get(key)
+        if service is not None:
+            return service.client
+        if key not in self._portals:
+            raise unknown(key)
+        raise NotRunning(f"this worker does not serve portal {key!r:.60}")
+
+    def list(self) -> tuple[PortalStatus, ...]:
+        """Return how each portal is doing."""
+        return tuple(self._status(key, portal) for key, portal in self._portals.items())
+
+    def _status(self, key: str, portal: Portal) -> PortalStatus:
+        service = self._services.get(key)
+        if service is not None:
+            return service.status()
+        if portal.paused:
+            return PortalStatus(key, "paused")
+        if key not in self._leases:
+            return PortalStatus(key, "elsewhere")
+        refused = self._refused.get(key, "")
+        return PortalStatus(key, "failed" if refused else "starting", last_error=refused)
+
+    def health(self) -> HubHealth:
+        """Return how the hub is doing."""
+        statuses = self.list()
+        states = Counter[str](status.state for status in statuses)
+        return HubHealth(
+            worker=self.worker,
+            portals=len(self._portals),
+            served=len(self._services),
+            live=states["live"],
+            states=dict(states),
+            failed={status.key: status.last_error for status in statuses if status.state == "failed"},
+            waiting_bytes=self._fittings.shared.storage.used,
+            alive=self._serving is not None and not self._serving.done(),
+        )
+
+    def notices(self) -> AsyncIterator[HubNotice]:
+        """Return an iterator over what happens to all portals: their clients' notices, and the hub's own.
+
+        It ends when the hub is closed. A consumer that falls 1,000 notices behind loses the oldest.
+        """
+        return self._notices.listen()
+
+    async def _report(self, membership: Membership) -> None:
+        """Tell others how this worker is doing, now and then."""
+        book = self.source if isinstance(self.source, SqlitePortals) else None
+        try:
+            while True:
+                health = self.health().as_json()
+                membership.report(health)
+                if book is not None:
+                    with contextlib.suppress(InvalidArgument):
+                        await book.report(self.worker, health)
+                await asyncio.sleep(REPORT_EVERY_S)
+        finally:
+            if book is not None:
+                with contextlib.suppress(InvalidArgument):
+                    await book.withdraw(self.worker)
+
+    def __repr__(self) -> str:
+        return f"Hub({self.worker}, portals={len(self._portals)}, served={len(self._services)})"
+
+
+def _tell_failure(serving: "asyncio.Task[None]") -> None:
+    if not serving.cancelled() and (error := serving.exception()) is not None:
+        logger.error("the hub has ended: %s", error)
