@@ -10,6 +10,7 @@ from typing import Self
 
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.emulator.faults import ConnectionFaults
+from bitrix_pull.emulator.subscribers import PollSubscriber, Subscriber
 
 TICK_S = 0.01
 
@@ -47,18 +48,22 @@ class FloodServer:
         """Let connections be no faster than this from now on."""
         await self._order("link", bytes_per_s)
 
+    async def replayed(self) -> int:
+        """Wait until somebody connects, and return how many bytes are then replayed."""
+        return int(await self._order("weigh"))
+
     async def stop(self) -> None:
         """End the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         await self._process.wait()
 
-    async def _order(self, *words: object) -> None:
+    async def _order(self, *words: object) -> str:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(" ".join(map(str, words)).encode() + b"\n")
         await self._process.stdin.drain()
-        await self._process.stdout.readline()
+        return (await self._process.stdout.readline()).decode()
 
 
 async def main(version: int) -> None:
@@ -70,6 +75,7 @@ async def main(version: int) -> None:
     async with Emulator(version=version) as emu:
         _tell(emu.portal_url, emu.token)
         while line := await commands.readline():
+            answer = "done"
             match line.decode().split():
                 case ["flood", rate, total, text_bytes, at_once]:
                     await _flood(emu, sent, float(rate), int(total), int(text_bytes), int(at_once))
@@ -79,7 +85,9 @@ async def main(version: int) -> None:
                     faults.script = faults.poll_script = lambda number, limit=int(bytes_per_s): (
                         ConnectionFaults(bytes_per_s=limit)
                     )
-            _tell("done")
+                case ["weigh"]:
+                    answer = str(await _weigh(emu))
+            _tell(answer)
 
 
 async def _flood(emu: Emulator, first: int, rate: float, total: int, text_bytes: int, at_once: int) -> None:
@@ -91,6 +99,20 @@ async def _flood(emu: Emulator, first: int, rate: float, total: int, text_bytes:
             emu.portal.send("flood", {"n": first + n, "text": text})
         sent = due
         await asyncio.sleep(TICK_S)
+
+
+async def _weigh(emu: Emulator) -> int:
+    weight: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def weigh(subscriber: Subscriber) -> None:
+        emu.push.faults.replay_race = None
+        if not isinstance(subscriber, PollSubscriber):
+            weight.set_result(subscriber.line.get_write_buffer_size())
+        else:
+            weight.set_result(len(subscriber.answered.result()[1]) if subscriber.answered.done() else 0)
+
+    emu.push.faults.replay_race = weigh
+    return await weight
 
 
 def _tell(*words: str) -> None:

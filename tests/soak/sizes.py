@@ -3,10 +3,11 @@
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import product
+from functools import partial
 from typing import Any
 
 from bitrix_pull import (
@@ -20,16 +21,23 @@ from bitrix_pull import (
     StateChanged,
 )
 from bitrix_pull.options import Transport
-from tests.soak.flood import FloodServer, resident_bytes
+from tests.benchmarks.comparison import Figures, peak_mib, resident_mib
+from tests.benchmarks.harness import run_apart
+from tests.soak.flood import FloodServer
 from tests.soak.outcome import Outcome
 
-MIB = 1024 * 1024
-FORMS = ((3, True), (4, True), (4, False))
-"""Versions, and whether protobuf is spoken."""
+Way = tuple[int, bool, Transport]
+"""The version, whether protobuf is spoken, the transport."""
 
-TRANSPORTS: tuple[Transport, ...] = ("websocket", "long_polling")
-
-LOOK_S = 0.02
+WAYS: Sequence[Way] = (
+    (3, True, "websocket"),
+    (4, True, "websocket"),
+    (4, False, "websocket"),
+    (5, True, "websocket"),
+    (3, True, "long_polling"),
+    (4, True, "long_polling"),
+    (4, False, "long_polling"),
+)
 
 SLOW_LINK_S = 10.0
 """From when on it is the link that takes the time, and not the machine."""
@@ -37,12 +45,11 @@ SLOW_LINK_S = 10.0
 
 @dataclass(slots=True)
 class Taken:
-    """What a client got, and what it took to hold it."""
+    """What a client got."""
 
     numbers: Counter[int] = field(default_factory=Counter[int])
     dropped: int = 0
     left_live: int = 0
-    most_bytes: int = 0
 
 
 @asynccontextmanager
@@ -56,38 +63,72 @@ async def _taking(taken: Taken, pull: PullClient) -> AsyncIterator[None]:
             taken.dropped += isinstance(notice, MessageDropped)
             taken.left_live += isinstance(notice, StateChanged) and notice.previous is State.LIVE
 
-    async def measure() -> None:
-        while True:
-            taken.most_bytes = max(taken.most_bytes, resident_bytes())
-            await asyncio.sleep(LOOK_S)
-
-    tasks = [asyncio.create_task(listen()), asyncio.create_task(measure())]
+    listening = asyncio.create_task(listen())
     await asyncio.sleep(0)
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        listening.cancel()
 
 
 def large_replay(
     *,
     replays: Sequence[tuple[int, int]] = ((22, 900_000), (20_000, 1_000), (222, 900_000)),
     bytes_per_s: int = 1_000_000,
-    forms: Sequence[tuple[int, bool]] = FORMS,
+    ways: Sequence[Way] = WAYS,
 ) -> Outcome:
     """22 of 900 KB, 20,000 of 1 KB, 200 MB, at 1 MB/s: once each, 24 MiB over idle, live in 1.5 x that."""
     outcome = Outcome()
-    for (version, protobuf), transport, (count, size) in product(forms, TRANSPORTS, replays):
-        options = PullOptions(transport=transport, protobuf=protobuf)
-        asyncio.run(_replay(outcome, version, options, count, size, bytes_per_s))
+    for count, size in replays:
+        for figures in _apart(partial(_replay, count, size, bytes_per_s), ways):
+            outcome.exactly(0, lost=_sum(outcome, figures, "lost"), doubled=_sum(outcome, figures, "doubled"))
+            outcome.exactly(1, connects=_most(outcome, figures, "connects"))
+            outcome.at_most(24, peak_over_idle_mib=_most(outcome, figures, "peak_over_idle_mib"))
+            outcome.note(received=_sum(outcome, figures, "received"))
+            if figures["link_s"] >= SLOW_LINK_S:
+                outcome.at_most(1.5, live_by_link_time=_most(outcome, figures, "live_by_link_time"))
     return outcome
 
 
-async def _replay(
-    outcome: Outcome, version: int, options: PullOptions, count: int, size: int, bytes_per_s: int
-) -> None:
+def large_live(*, seconds: float = 40.0, bursts: int = 3, ways: Sequence[Way] = WAYS) -> Outcome:
+    """150/s of 20 KiB, bursts of 8 x 400 kB, one of 3 MB: lost 0 but that one, which is told; always live."""
+    outcome = Outcome()
+    for figures in _apart(partial(_live, seconds, bursts), ways):
+        outcome.exactly(0, lost=_sum(outcome, figures, "lost"), doubled=_sum(outcome, figures, "doubled"))
+        outcome.exactly(0, left_live=_sum(outcome, figures, "left_live"))
+        outcome.promise("the one that is too large is told, once", figures["dropped"] == 1)
+        outcome.note(received=_sum(outcome, figures, "received"))
+        outcome.note(peak_over_idle_mib=_most(outcome, figures, "peak_over_idle_mib"))
+    return outcome
+
+
+def _apart(measure: Callable[[int, bool, Transport], Figures], ways: Sequence[Way]) -> Iterable[Figures]:
+    """Measure all ways at once; each client in a fresh process, whose memory is its own."""
+    with ThreadPoolExecutor(len(ways)) as pool:
+        yield from pool.map(run_apart, [partial(measure, *way) for way in ways])
+
+
+def _sum(outcome: Outcome, figures: Figures, name: str) -> float:
+    before: float = outcome.figures.get(name, 0)
+    return before + figures[name]
+
+
+def _most(outcome: Outcome, figures: Figures, name: str) -> float:
+    before: float = outcome.figures.get(name, 0)
+    return max(before, figures[name])
+
+
+# -- in a process of its own ------------------------------------------------------
+
+
+def _replay(
+    count: int, size: int, bytes_per_s: int, version: int, protobuf: bool, transport: Transport
+) -> Figures:
+    options = PullOptions(transport=transport, protobuf=protobuf)
+    return asyncio.run(_replayed(version, options, count, size, bytes_per_s))
+
+
+async def _replayed(version: int, options: PullOptions, count: int, size: int, bytes_per_s: int) -> Figures:
     server = await FloodServer.start(version=version)
     store, auth = MemoryStore(), AccessToken(server.portal_url, server.token)
     loop = asyncio.get_running_loop()
@@ -97,58 +138,49 @@ async def _replay(
                 await server.flood(1, 1, 10)
                 await anext(events)
             gc.collect()
-            idle = resident_bytes()
+            idle_mib = resident_mib()
         await server.flood(10_000, count, size)
         await server.link(bytes_per_s)
         pull, taken = PullClient(auth, resume=store, options=options), Taken()
-        link_s = count * size / bytes_per_s
         async with _taking(taken, pull):
-            began_at = loop.time()
+            weighing = asyncio.create_task(server.replayed())
             running = asyncio.create_task(pull.run())
-            await asyncio.sleep(0)
+            link_s = await weighing / bytes_per_s
+            began_at = loop.time()
             await pull.wait_live(timeout=5 * link_s + 60)
             live_after = loop.time() - began_at
             while len(taken.numbers) < count and loop.time() < began_at + 5 * link_s + 60:
                 await asyncio.sleep(0.1)
             # Whatever the audit brings once more has come by then.
             await asyncio.sleep(6)
+            connects = pull.health().connects
             await pull.close()
             await asyncio.wait({running})
     finally:
         await server.stop()
-    before = outcome.figures.get
-    outcome.exactly(
-        0,
-        lost=before("lost", 0) + count - len(taken.numbers),
-        doubled=before("doubled", 0) + taken.numbers.total() - len(taken.numbers),
-    )
-    outcome.note(replays=before("replays", 0) + 1)
-    outcome.at_most(
-        24, peak_over_idle_mib=max(before("peak_over_idle_mib", 0.0), (taken.most_bytes - idle) / MIB)
-    )
-    if link_s >= SLOW_LINK_S:
-        longest = max(before("live_by_link_time", 0.0), (live_after - 1) / link_s)
-        outcome.at_most(1.5, live_by_link_time=longest)
+    return {
+        "lost": count - len(taken.numbers),
+        "doubled": taken.numbers.total() - len(taken.numbers),
+        "received": len(taken.numbers),
+        "connects": connects,
+        "peak_over_idle_mib": peak_mib() - idle_mib,
+        "link_s": link_s,
+        "live_by_link_time": live_after / link_s,
+    }
 
 
-def large_live(
-    *, seconds: float = 40.0, bursts: int = 3, forms: Sequence[tuple[int, bool]] = (*FORMS, (5, True))
-) -> Outcome:
-    """150/s of 20 KiB, bursts of 8 x 400 kB, one of 3 MB: lost 0 but that one, which is told; always live."""
-    outcome = Outcome()
-    for (version, protobuf), transport in product(forms, TRANSPORTS):
-        if version < 5 or transport == "websocket":
-            options = PullOptions(transport=transport, protobuf=protobuf)
-            asyncio.run(_live(outcome, version, options, seconds, bursts))
-    return outcome
+def _live(seconds: float, bursts: int, version: int, protobuf: bool, transport: Transport) -> Figures:
+    options = PullOptions(transport=transport, protobuf=protobuf)
+    return asyncio.run(_kept_up(version, options, seconds, bursts))
 
 
-async def _live(outcome: Outcome, version: int, options: PullOptions, seconds: float, bursts: int) -> None:
+async def _kept_up(version: int, options: PullOptions, seconds: float, bursts: int) -> Figures:
     server, taken = await FloodServer.start(version=version), Taken()
     pull = PullClient(AccessToken(server.portal_url, server.token), options=options)
     steady = int(150 * seconds)
     try:
         async with _taking(taken, pull), pull:
+            idle_mib = resident_mib()
             await server.flood(150, steady, 20 * 1024)
             await server.flood(0.5, 8 * bursts, 400_000, at_once=8)
             await server.flood(1, 1, 3_000_000)
@@ -161,13 +193,12 @@ async def _live(outcome: Outcome, version: int, options: PullOptions, seconds: f
             left_live = taken.left_live
     finally:
         await server.stop()
-    before = outcome.figures.get
     expected = {*range(last - 1), last}
-    outcome.exactly(
-        0,
-        lost=before("lost", 0) + len(expected - set(taken.numbers)),
-        doubled=before("doubled", 0) + taken.numbers.total() - len(taken.numbers),
-        left_live=before("left_live", 0) + left_live,
-    )
-    outcome.promise("the one that is too large is told, once", taken.dropped == 1)
-    outcome.note(received=before("received", 0) + len(taken.numbers))
+    return {
+        "lost": len(expected - set(taken.numbers)),
+        "doubled": taken.numbers.total() - len(taken.numbers),
+        "received": len(taken.numbers),
+        "left_live": left_live,
+        "dropped": taken.dropped,
+        "peak_over_idle_mib": peak_mib() - idle_mib,
+    }

@@ -24,10 +24,12 @@ from tests.soak.publishing import publishing
 from tests.soak.races import overtaking, replay_race
 from tests.soak.scenarios import SCENARIOS
 from tests.soak.servers import counter_goes_back, server_moves
-from tests.soak.sizes import large_live, large_replay
+from tests.soak.sizes import Way, large_live, large_replay
 from tests.soak.sleeping import asleep
 from tests.soak.stores import damaged_stores, store_key, stuck_event
 from tests.soak.token_refreshes import token_race, token_sigkill
+
+SOME_WAYS: list[Way] = [(4, True, "websocket"), (4, True, "long_polling")]
 
 SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (cuts, {"seeds": 2, "messages": 1_000, "cuts": 40}),
@@ -58,9 +60,9 @@ SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (polls_blocked, {"times": 10, "no_second": True}),
     (
         large_replay,
-        {"replays": ((8, 900_000), (1_000, 1_000)), "bytes_per_s": 20_000_000, "forms": ((4, True),)},
+        {"replays": ((8, 900_000), (1_000, 1_000)), "bytes_per_s": 20_000_000, "ways": SOME_WAYS},
     ),
-    (large_live, {"seconds": 1.0, "bursts": 1, "forms": ((4, True),)}),
+    (large_live, {"seconds": 1.0, "bursts": 1, "ways": SOME_WAYS}),
     (half_open, {"times": 40}),
     (half_open, {"times": 40, "version": 5}),
     (paused, {"events": 700, "versions": (4,), "ends": ("reset", "silence")}),
