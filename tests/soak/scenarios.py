@@ -9,6 +9,7 @@ from tests.soak.crashes import sigkill
 from tests.soak.cuts import cuts, short_cuts
 from tests.soak.gaps import history_dropped
 from tests.soak.handlers import poison
+from tests.soak.hubs import hub_embedded
 from tests.soak.liveness import busy_loop, half_open, paused
 from tests.soak.load import growth, overload
 from tests.soak.loops import loops
@@ -62,4 +63,5 @@ SCENARIOS: dict[str, Callable[..., Outcome]] = {
     "damaged-stores": damaged_stores,
     "token-race": token_race,
     "token-sigkill": token_sigkill,
+    "hub-embedded": hub_embedded,
 }

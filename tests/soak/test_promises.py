@@ -14,6 +14,7 @@ from tests.soak.crashes import sigkill
 from tests.soak.cuts import cuts, short_cuts
 from tests.soak.gaps import history_dropped
 from tests.soak.handlers import poison
+from tests.soak.hubs import hub_embedded
 from tests.soak.liveness import busy_loop, half_open, paused
 from tests.soak.load import growth, overload
 from tests.soak.loops import loops
@@ -84,6 +85,7 @@ SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (damaged_stores, {"every": 4}),
     (token_race, {"rounds": 2, "processes": 4}),
     (token_sigkill, {"kills": 3}),
+    (hub_embedded, {"portals": 60, "rate": 40.0, "idle_s": 2.0, "kib": 150.0, "cpu_percent": 25.0}),
     (growth, {"messages": 1_000, "reconnects": 20, "warm_up": 5}),
 ]
 
