@@ -287,6 +287,11 @@ class PullClient(Router):
         return self._portal
 
     @property
+    def mode(self) -> Mode:
+        """Whose channels it follows: "application" or "user"."""
+        return self._mode
+
+    @property
     def state(self) -> State:
         """Where the connection is in its life."""
         return self._lifecycle.state
@@ -823,3 +828,8 @@ def lend(
     """
     # It is this module's own.
     return client._lend(auth, rest, publishing, reception, options)  # pyright: ignore[reportPrivateUsage]
+
+
+def reception_of(client: PullClient) -> Reception:
+    """Return where a client's events arrive."""
+    return client._reception  # pyright: ignore[reportPrivateUsage]  # It is this module's own.

@@ -57,7 +57,7 @@ DELIBERATE = {
     "websockets.server": "The log of those that tests put in a push server's place.",
     "websockets.client": "In tests of the emulator, which speak to it without our client.",
     "the cause of CallerFailed": "What a user's own REST client raised: theirs to word.",
-    "bitrix-pull emulator": "Prints the token and the webhook of its own portal: that is what it is for.",
+    "bitrix-pull emulator, replay": "Prints the token and the webhook of its own portal: that is what it is for.",
     "sender of an event": "`listen --json` gives programs the whole event, and its sender is part of it.",
     "a test's own program": "Its stdout is how it talks to the test; its stderr is looked at.",
 }
@@ -174,7 +174,7 @@ class CanaryNet:
     def _see_process(self, command: Any, fd: int, written: str) -> None:
         program = [str(part) for part in command[1:]]
         is_ours = program[:2] == ["-m", "bitrix_pull"] or "examples" in " ".join(program)
-        if fd == 1 and (not is_ours or program[2:3] == ["emulator"]):
+        if fd == 1 and (not is_ours or program[2:3] in (["emulator"], ["replay"])):
             return
         if fd == 1 and "--json" in program:
             written = _SENDER.sub("", written)

@@ -511,6 +511,82 @@ def doctor(
     return run(work, verbose=verbose, log_format=log_format)
 
 
+@app.command()
+def record(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="JSON lines; compressed if its name ends in .gz.")
+    ],
+    keep_params: Annotated[
+        bool, typer.Option("--keep-params", help="Write what events carry too: your customers' data.")
+    ] = False,
+    events: _EventsOption = None,
+    webhook: _WebhookOption = None,
+    portal: _PortalOption = None,
+    token: _TokenOption = None,
+    tokens: _TokensOption = None,
+    client_id: _ClientIdOption = None,
+    client_secret_file: _ClientSecretFileOption = None,
+    oauth_url: _OAuthUrlOption = None,
+    allow_http: _AllowHttpOption = None,
+    ca_file: _CaFileOption = None,
+    proxy: _ProxyOption = None,
+    transport: _TransportOption = TransportName.AUTO,
+    as_json: _JsonOption = False,
+    verbose: _VerboseOption = False,
+    log_format: _LogFormatOption = streams.LogFormat.TEXT,
+) -> int:
+    """Write down the events of your portal as they come, until stopped."""
+    from bitrix_pull.cli.credentials import Account
+    from bitrix_pull.cli.record import record
+    from bitrix_pull.cli.running import run
+
+    account = Account(
+        webhook=webhook,
+        portal=portal,
+        token=token,
+        tokens=tokens,
+        client_id=client_id,
+        client_secret_file=client_secret_file,
+        oauth_url=oauth_url,
+        allow_http=allow_http or (),
+        ca_file=ca_file,
+        proxy=proxy,
+    )
+    work = record(
+        account,
+        file,
+        keep_params=keep_params,
+        events=events,
+        transport=transport.value,
+        as_json=as_json,
+    )
+    return run(work, verbose=verbose, log_format=log_format, serves=True)
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `bitrix-pull record` has written.")],
+    speed: Annotated[
+        float, typer.Option("--speed", min=0.001, metavar="N", help="How many times as fast as it was.")
+    ] = 1.0,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, metavar="N", help="0 takes a free one.")
+    ] = 0,
+    push_version: Annotated[
+        int, typer.Option("--push-version", min=2, max=5, metavar="N", help="Of the push server.")
+    ] = 4,
+    as_json: _JsonOption = False,
+    verbose: _VerboseOption = False,
+    log_format: _LogFormatOption = streams.LogFormat.TEXT,
+) -> int:
+    """Serve a recording through the emulator to any client, from when the first one is connected."""
+    from bitrix_pull.cli.replay import replay
+    from bitrix_pull.cli.running import run
+
+    work = replay(file, speed=speed, port=port, push_version=push_version, as_json=as_json)
+    return run(work, verbose=verbose, log_format=log_format, serves=True)
+
+
 def _names(listed: str | None) -> list[str]:
     """Return names that are separated by commas."""
     return [name for item in (listed or "").split(",") if (name := item.strip())]

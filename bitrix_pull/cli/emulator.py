@@ -70,7 +70,7 @@ async def emulator(
             if as_json:
                 write_line(orjson.dumps(described))
             else:
-                _explain(described)
+                explain(described)
             await asyncio.Event().wait()
     finally:
         await stand.__aexit__(None, None, None)
@@ -130,16 +130,20 @@ def _read_limit(text: str) -> tuple[int, float]:
     return limit
 
 
-def _explain(described: dict[str, Any]) -> None:
+def explain(described: dict[str, Any], *, user_mode: bool = False) -> None:
+    """Tell people where the portal is, and how to use it from another terminal."""
     console = people_console()
     console.print("An emulated Bitrix24 portal and its push server. Ctrl-C stops them.\n", style="bold")
     others: list[dict[str, str]] = described.get("others", [])
     first = [(name, address) for name, address in described.items() if name != "others"]
     for name, address in first + [("portal", other["portal"]) for other in others]:
         console.print(f"  {name:<14}{address}", soft_wrap=True)
-    commands = (
+    of_application = (
         f"export BITRIX_PULL_PORTAL={quote(described['portal'])}",
         f"export BITRIX_PULL_TOKEN={quote(described['token'])}",
+    )
+    commands = (
+        *((f"export BITRIX_PULL_WEBHOOK={quote(described['webhook'])}",) if user_mode else of_application),
         *((f"export SSL_CERT_FILE={quote(described['ca_file'])}",) if "ca_file" in described else ()),
         "bitrix-pull listen",
         """bitrix-pull publish order_update --params '{"id": 7}'""",

@@ -41,7 +41,7 @@ async def listen(
             raise InvalidArgument("--portal-events does not go with --command and --module")
         subscription = pull.portal_events(*portal_events)
     # Entered first: what the portal does not have is an error of the start.
-    async with _narrated(pull, portal_name(credentials)), subscription as arriving, pull:
+    async with narrated(pull, portal_name(credentials)), subscription as arriving, pull:
         try:
             async for event in arriving:
                 printer.show(event)
@@ -54,7 +54,7 @@ async def listen(
 
 
 @contextlib.asynccontextmanager
-async def _narrated(pull: PullClient, portal: str) -> AsyncGenerator[None]:
+async def narrated(pull: PullClient, portal: str) -> AsyncGenerator[None]:
     """Say what happens to the connection."""
     task = asyncio.create_task(_narrate(pull.notices(), portal))
     try:

@@ -88,6 +88,8 @@ class Dispatcher(Generic[E]):
         """The events that are not settled yet."""
         self.observer: Observer[E] | None = None
         """Who looks on; it counts from the next ``prepare`` and ``run`` on."""
+        self.taps: list[Callable[[Sequence[E]], None]] = []
+        """Called with all that is put in here, whoever wants it."""
         self._drops = inbox.overflow != "pause"
         self._announce = announce
         self._origin = origin
@@ -137,6 +139,8 @@ class Dispatcher(Generic[E]):
 
     def put(self, events: Sequence[E]) -> None:
         """Give each event to everybody who wants it, those together that go to the same."""
+        for tap in self.taps:
+            tap(events)
         routes = list(map(self._routes.get, map(self._topic_of, events)))
         if not self._drops and routes and routes[0] is not None and routes.count(routes[0]) == len(routes):
             self._give(events, routes[0])

@@ -62,7 +62,7 @@ class NoticeBoard:
             hear: Called with each notice at once.
         """
         self._portal = portal
-        self.hear: Callable[[Notice], None] | None = hear
+        self.taps: list[Callable[[Notice], None]] = [] if hear is None else [hear]
         """Called with each notice at once."""
         self._listeners = Listeners[Notice]()
         self._counts: Counter[type[Notice]] = Counter()
@@ -72,8 +72,8 @@ class NoticeBoard:
         _log(notice)
         self._counts[type(notice)] += 1
         notice = replace(notice, portal=self._portal)
-        if self.hear is not None:
-            self.hear(notice)
+        for tap in self.taps:
+            tap(notice)
         self._listeners.tell(notice)
 
     def count(self, kind: type[Notice]) -> int:

@@ -26,6 +26,7 @@ from bitrix_pull.emulator.push_server import CLIENT_PUBLISH_PATH, SUBSCRIBE_PATH
 from bitrix_pull.emulator.records import Deals
 from bitrix_pull.emulator.rest_limits import RestLimits
 from bitrix_pull.emulator.tokens import Tokens
+from bitrix_pull.events import BACKEND_SENDER, Sender
 
 Scheme = Literal["http", "https"]
 
@@ -192,6 +193,7 @@ class Portal:
         expiry_s: int = MAX_EXPIRY_S,
         user_params: Mapping[str, Any] | None = None,
         dictionary: Mapping[str, Any] | None = None,
+        sender: Sender = BACKEND_SENDER,
     ) -> str:
         """Send an event and return its mid.
 
@@ -205,6 +207,7 @@ class Portal:
             user_params: Belongs into ``params``, which then must be a map. Version 5 sends
                 it beside the body, and the client merges; before that the portal does.
             dictionary: The same, and it wins.
+            sender: Who it is said to come from.
         """
         owners = [Owner(audience)]
         if users is not None:
@@ -218,7 +221,7 @@ class Portal:
             for addition in additions.values():
                 content = {**content, **addition}
             additions = {}
-        return self._publish(channels, module, command, content, expiry_s, additions)
+        return self._publish(channels, module, command, content, expiry_s, additions, sender)
 
     def send_status(self, user_id: int, status: str = "online") -> str:
         """Tell all who are in user mode that a user is online, away, …, and return the mid."""
@@ -386,6 +389,7 @@ class Portal:
         params: Any,
         expiry_s: int,
         additions: Additions = NO_ADDITIONS,
+        sender: Sender = BACKEND_SENDER,
     ) -> str:
         now = self.now()
         body = {
@@ -400,7 +404,7 @@ class Portal:
                 "revision_mobile": REVISION_MOBILE,
             },
         }
-        return self._push.publish(channels, json_values.dumps(body), expiry_s, additions)
+        return self._push.publish(channels, json_values.dumps(body), expiry_s, additions, sender)
 
     # -- what it tells its clients ------------------------------------------------
 

@@ -127,6 +127,7 @@ class PushServer:
         body: bytes | str,
         expiry_s: int = 0,
         additions: Additions = NO_ADDITIONS,
+        sender: Sender = BACKEND_SENDER,
     ) -> str:
         """Send a message as the portal's backend does, and return its mid.
 
@@ -135,13 +136,14 @@ class PushServer:
             body: Anything: JSON that a client can read, or not.
             expiry_s: How long to keep it for replay; 0: not at all.
             additions: ``user_params`` and ``dictionary``, which only version 5 sends.
+            sender: Who it is said to come from.
 
         Raises:
             Refused: An id is malformed.
         """
         ids = [self.signer.read(channel, trusted=True).id for channel in channels]
         raw = body.encode() if isinstance(body, str) else body
-        return self.send(ids, raw, expiry_s, BACKEND_SENDER, additions)
+        return self.send(ids, raw, expiry_s, sender, additions)
 
     async def disconnect_all(self, code: int | None = None, reason: str = "") -> None:
         """End every connection: with a close code, or without one, as a dying network does.

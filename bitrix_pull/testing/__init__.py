@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from bitrix_pull.testing.events import make_event, make_portal_event
     from bitrix_pull.testing.outcomes import Delivered, Handling
     from bitrix_pull.testing.post import Published
+    from bitrix_pull.testing.recorder import Recorder
+    from bitrix_pull.testing.recording import Recording
+    from bitrix_pull.testing.replay import Replay, Replayed
 
 __all__ = [
     "Call",
@@ -18,6 +21,10 @@ __all__ = [
     "Handling",
     "NotSettled",
     "Published",
+    "Recorder",
+    "Recording",
+    "Replay",
+    "Replayed",
     "TestClient",
     "make_event",
     "make_portal_event",
@@ -30,6 +37,10 @@ _HOMES = {
     "Handling": "outcomes",
     "NotSettled": "client",
     "Published": "post",
+    "Recorder": "recorder",
+    "Recording": "recording",
+    "Replay": "replay",
+    "Replayed": "replay",
     "TestClient": "client",
     "make_event": "events",
     "make_portal_event": "events",

@@ -142,7 +142,7 @@ class TestClient:
     def _look_on(self, reception: Reception) -> None:
         reception.stream.observer = self._stream
         reception.portal_feed.dispatcher.observer = self._portal
-        reception.notices.hear = self._hear
+        reception.notices.taps.append(self._hear)
         self._reception = reception
 
     def _hear(self, notice: Notice) -> None:
@@ -172,7 +172,7 @@ class TestClient:
         await self._ground.close()
         if (reception := getattr(self, "_reception", None)) is not None:
             reception.stream.observer = reception.portal_feed.dispatcher.observer = None
-            reception.notices.hear = None
+            reception.notices.taps.remove(self._hear)
         self._ground = None
         if self._owns_clock and self._clock is not None:
             await self._clock.__aexit__(None, None, None)

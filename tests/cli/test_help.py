@@ -13,7 +13,17 @@ async def test_help_names_every_command() -> None:
     outcome = await run("--help")
 
     assert outcome.code == 0
-    for command in ("demo", "listen", "events", "publish", "config", "doctor", "emulator"):
+    for command in (
+        "demo",
+        "listen",
+        "events",
+        "publish",
+        "config",
+        "doctor",
+        "record",
+        "replay",
+        "emulator",
+    ):
         assert command in outcome.out
 
 
@@ -21,7 +31,9 @@ def test_nothing_at_all_is_a_request_for_help(run_here: RunHere) -> None:
     assert run_here() == run_here("--help")
 
 
-@pytest.mark.parametrize("command", ["demo", "listen", "events", "publish", "config", "doctor", "emulator"])
+@pytest.mark.parametrize(
+    "command", ["demo", "listen", "events", "publish", "config", "doctor", "record", "replay", "emulator"]
+)
 def test_each_command_has_help(command: str, run_here: RunHere) -> None:
     outcome = run_here(command, "--help")
 

@@ -18,6 +18,7 @@ from tests.soak.outcome import Outcome
 from tests.soak.portal_events import killed, latency, lost_announcements, poisoned, portal_events, two
 from tests.soak.publishing import publishing
 from tests.soak.races import overtaking, replay_race
+from tests.soak.recording import record
 from tests.soak.servers import counter_goes_back, server_moves
 from tests.soak.sizes import large_live, large_replay
 from tests.soak.sleeping import asleep
@@ -38,6 +39,7 @@ SCENARIOS: dict[str, Callable[..., Outcome]] = {
     "large-live": large_live,
     "poison": poison,
     "sigkill": sigkill,
+    "record": record,
     "closing": closing,
     "overload": overload,
     "growth": growth,

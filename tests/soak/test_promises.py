@@ -23,6 +23,7 @@ from tests.soak.outcome import Outcome
 from tests.soak.portal_events import killed, latency, lost_announcements, poisoned, portal_events, two
 from tests.soak.publishing import publishing
 from tests.soak.races import overtaking, replay_race
+from tests.soak.recording import record
 from tests.soak.scenarios import SCENARIOS
 from tests.soak.servers import counter_goes_back, server_moves
 from tests.soak.sizes import Way, large_live, large_replay
@@ -71,6 +72,8 @@ SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (busy_loop, {"version": 5}),
     (overload, {"seconds": 2.5}),
     (overload, {"seconds": 2.5, "overflow": "drop_oldest"}),
+    # How soon a busy machine lets a thread write is nothing to promise here.
+    (record, {"seconds": 3.0, "rate": 500, "lost_within_s": 2.0}),
     (closing, {"moments": 30}),
     (loops, {"events": 4, "every_s": 0.3}),
     (portal_events, {"changes": 1_500, "records": 1_000, "cuts": 18}),

@@ -1,0 +1,44 @@
+"""``bitrix-pull record``: the events of a portal, into a file."""
+
+from pathlib import Path
+
+import orjson
+
+from bitrix_pull.cli.credentials import Account, portal_name
+from bitrix_pull.cli.listen import narrated
+from bitrix_pull.cli.streams import say, write_line
+from bitrix_pull.client import PullClient
+from bitrix_pull.options import Transport
+from bitrix_pull.testing.recorder import Recorder
+
+
+async def record(
+    account: Account,
+    file: Path,
+    *,
+    keep_params: bool,
+    events: int | None,
+    transport: Transport,
+    as_json: bool,
+) -> None:
+    """Record until there were ``events`` of them, or until cancelled."""
+    credentials = account.credentials()
+    pull = PullClient(credentials, options=account.options(transport=transport))
+    recorder = Recorder(file, keep_params=keep_params)
+    count = 0
+    try:
+        with recorder.follow(pull):
+            if not keep_params:
+                say("what events carry is hidden; --keep-params keeps it")
+            async with narrated(pull, portal_name(credentials)), pull.subscribe() as arriving, pull:
+                async for _ in arriving:
+                    count += 1
+                    if count == events:
+                        return
+    finally:
+        if as_json:
+            told = {"file": str(file), "events": count, "dropped": recorder.dropped}
+            write_line(orjson.dumps(told))
+        else:
+            dropped = f", and {recorder.dropped} were dropped" if recorder.dropped else ""
+            say(f"{count} events are in {file}{dropped}")
