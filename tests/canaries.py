@@ -57,7 +57,7 @@ DELIBERATE = {
     "websockets.server": "The log of those that tests put in a push server's place.",
     "websockets.client": "In tests of the emulator, which speak to it without our client.",
     "the cause of CallerFailed": "What a user's own REST client raised: theirs to word.",
-    "bitrix-pull emulator, replay": "Prints the token and the webhook of its own portal: that is what it is for.",
+    "bitrix-pull emulator, replay": "Print the token and the webhook of their own portal, as they should.",
     "sender of an event": "`listen --json` gives programs the whole event, and its sender is part of it.",
     "a test's own program": "Its stdout is how it talks to the test; its stderr is looked at.",
 }

@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, cast
 
 from bitrix_pull.client import PullClient, reception_of
 from bitrix_pull.errors import InvalidArgument
-from bitrix_pull.events import Event, Notice, PortalEvent, PullEvent
+from bitrix_pull.events import Event, Notice
 from bitrix_pull.options import check_number
 from bitrix_pull.redaction import PORTAL, get_logger
 from bitrix_pull.telemetry import log_fields
@@ -142,8 +142,7 @@ class Recorder:
                 continue
             self._waiting_bytes -= sum(event.size for event in came)
             for event in came:
-                if isinstance(event, PullEvent | PortalEvent):
-                    self._add(lines, event, at_unix)
+                self._add(lines, cast("Recorded", event), at_unix)
         if not lines:
             return
         try:

@@ -147,7 +147,7 @@ def hidden(value: Any) -> Any:
         case str():
             return HIDDEN if value else ""
         case Mapping():
-            named: Mapping[Any, Any] = value
+            named = cast("Mapping[object, Any]", value)
             return {_hidden_name(name, index): hidden(named[name]) for index, name in enumerate(named)}
         case list() | tuple():
             return [hidden(item) for item in cast("list[Any]", value)]

@@ -6,6 +6,7 @@ import pytest
 from tests.cli.command import run
 from tests.cli.conftest import RunHere
 
+COMMANDS = ("demo", "listen", "events", "publish", "config", "doctor", "record", "replay", "emulator")
 HEAVY = ("aiohttp", "websockets", "google.protobuf")
 
 
@@ -31,9 +32,7 @@ def test_nothing_at_all_is_a_request_for_help(run_here: RunHere) -> None:
     assert run_here() == run_here("--help")
 
 
-@pytest.mark.parametrize(
-    "command", ["demo", "listen", "events", "publish", "config", "doctor", "record", "replay", "emulator"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help(command: str, run_here: RunHere) -> None:
     outcome = run_here(command, "--help")
 
