@@ -4,8 +4,8 @@ A pytest plugin. It watches, from outside, the places where secrets are made and
 emulator's, and what users pass), and everything that a person or a log service could get to
 see: log records of every logger at DEBUG with their arguments, extra fields and tracebacks;
 stdout and stderr, of child processes too; warnings; the texts of the library's errors with
-all that they are chained to; notices; ``health()``; the files of resume stores. A test in
-whose output a secret is found fails at its end.
+all that they are chained to; notices; ``health()``; the inspector's page; the files of resume
+stores. A test in whose output a secret is found fails at its end.
 """
 
 import functools
@@ -33,6 +33,7 @@ from bitrix_pull.emulator.portal import Portal
 from bitrix_pull.emulator.tokens import Tokens as EmulatedTokens
 from bitrix_pull.errors import CallerFailed, PullError
 from bitrix_pull.events import Notice
+from bitrix_pull.inspector.tape import Tape
 from bitrix_pull.portal.auth import AccessToken, Webhook
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.portal.oauth import OAuth
@@ -222,6 +223,11 @@ class CanaryNet:
     def _watch_texts(self) -> None:
         see, watch = self.see, self._watch
         post, read = NoticeBoard.post, ReadSubprocessPipeProto.data_received
+        append = Tape.append
+
+        def appended(tape: Tape, entry: bytes) -> None:
+            see("the inspector's page", entry.decode())
+            append(tape, entry)
 
         def posted(board: NoticeBoard, notice: Notice) -> None:
             see("a notice", repr(notice))
@@ -244,6 +250,7 @@ class CanaryNet:
                 self._see_process(process.args, fd, str(text or ""))
 
         self._patch.setattr(NoticeBoard, "post", posted)
+        self._patch.setattr(Tape, "append", appended)
         self._patch.setattr(ReadSubprocessPipeProto, "data_received", data_received)
         watch(subprocess.Popen, "communicate", communicated)
         watch(pytest.CaptureFixture, "readouterr", lambda _, texts: [see("output", text) for text in texts])

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import browsers
 from tests.event_loops import LOOPS, LoopFactory
 
 # What is true must be found true beside a busy core as well.
@@ -25,6 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from tests.canaries import CanaryNet
 
     config.pluginmanager.register(CanaryNet())
+    config.pluginmanager.register(browsers)
 
 
 SLOWEST = ("soak", "connection/test_renewing", "connection/test_resuming", "cli", "benchmarks", "hostile")

@@ -417,6 +417,60 @@ def config(
 
 
 @app.command()
+def inspect(
+    demo: Annotated[
+        bool, typer.Option("--demo", help="On an emulated portal, with no account.", rich_help_panel=_ACCOUNT)
+    ] = False,
+    webhook: _WebhookOption = None,
+    portal: _PortalOption = None,
+    token: _TokenOption = None,
+    tokens: _TokensOption = None,
+    client_id: _ClientIdOption = None,
+    client_secret_file: _ClientSecretFileOption = None,
+    oauth_url: _OAuthUrlOption = None,
+    allow_http: _AllowHttpOption = None,
+    ca_file: _CaFileOption = None,
+    proxy: _ProxyOption = None,
+    transport: _TransportOption = TransportName.AUTO,
+    connector: _ConnectorOption = "",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, metavar="N", help="Of the page; 0 takes a free one.")
+    ] = 0,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    as_json: _JsonOption = False,
+    verbose: _VerboseOption = False,
+    log_format: _LogFormatOption = streams.LogFormat.TEXT,
+) -> int:
+    """Serve a web page that shows what comes, how the connection is doing, and publishes: on loopback."""
+    from bitrix_pull.cli.credentials import Account
+    from bitrix_pull.cli.inspect import inspect
+    from bitrix_pull.cli.running import run
+
+    account = Account(
+        webhook=webhook,
+        portal=portal,
+        token=token,
+        tokens=tokens,
+        client_id=client_id,
+        client_secret_file=client_secret_file,
+        oauth_url=oauth_url,
+        allow_http=allow_http or (),
+        ca_file=ca_file,
+        proxy=proxy,
+        connector=connector,
+    )
+    work = inspect(
+        account,
+        demo=demo,
+        port=port,
+        transport=transport.value,
+        open_browser=open_browser,
+        as_json=as_json,
+    )
+    return run(work, verbose=verbose, log_format=log_format, serves=True)
+
+
+@app.command()
 def events(
     portal: _PortalOption = None,
     token: _TokenOption = None,

@@ -17,7 +17,7 @@ from bitrix_pull.portal.auth import AccessToken
 from bitrix_pull.publish.publisher import Route
 from bitrix_pull.publish.receipt import Receipt
 
-_PAUSE_S = 0.6
+PAUSE_S = 0.6
 """Between two events: slow enough to read along."""
 
 _CUSTOMERS = ("Ada", "Юрий", "Grace", "José", "Linus")
@@ -65,7 +65,7 @@ async def demo(events: int | None, *, as_json: bool) -> None:
                 pull,
                 pull.subscribe(module="application") as arriving,
             ):
-                for step in itertools.islice(_story(), events):
+                for step in itertools.islice(story(), events):
                     event: Shown
                     if isinstance(step, Deal):
                         portal.portal.deals.update(deal_id, {"TITLE": step.title, "STAGE_ID": step.stage})
@@ -85,14 +85,15 @@ async def demo(events: int | None, *, as_json: bool) -> None:
                         columns.show(event, mark="←", at=datetime.now())
                     received += 1
                     if received != events:
-                        await asyncio.sleep(_PAUSE_S)
+                        await asyncio.sleep(PAUSE_S)
     except asyncio.CancelledError:
         _say_goodbye(received)
         raise
     _say_goodbye(received)
 
 
-def _story() -> Iterator[Step | Deal]:
+def story() -> Iterator[Step | Deal]:
+    """Yield what happens on the demo's portal, without end."""
     for order, customer in zip(itertools.count(1001), itertools.cycle(_CUSTOMERS), strict=False):
         yield Step("order_new", {"id": order, "for": customer})
         yield Step("order_update", {"id": order, "status": "paid"})

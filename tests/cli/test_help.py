@@ -6,7 +6,18 @@ import pytest
 from tests.cli.command import run
 from tests.cli.conftest import RunHere
 
-COMMANDS = ("demo", "listen", "events", "publish", "config", "doctor", "record", "replay", "emulator")
+COMMANDS = (
+    "demo",
+    "listen",
+    "events",
+    "publish",
+    "config",
+    "doctor",
+    "inspect",
+    "record",
+    "replay",
+    "emulator",
+)
 HEAVY = ("aiohttp", "websockets", "google.protobuf")
 
 
@@ -21,6 +32,7 @@ async def test_help_names_every_command() -> None:
         "publish",
         "config",
         "doctor",
+        "inspect",
         "record",
         "replay",
         "emulator",
