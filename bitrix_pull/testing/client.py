@@ -15,7 +15,7 @@ from bitrix_pull.events import BACKEND_SENDER, Notice, PortalEvent, PullEvent, S
 from bitrix_pull.options import check_number
 from bitrix_pull.reception import Reception
 from bitrix_pull.testing.awaited import Awaited
-from bitrix_pull.testing.clock import Clock
+from bitrix_pull.testing.clock import ON_ITS_WAY_S, Clock, Restless
 from bitrix_pull.testing.events import make_event, make_portal_event
 from bitrix_pull.testing.grounds import Ground, Outside
 from bitrix_pull.testing.in_process import InProcess
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from bitrix_pull.testing.post import Published
 
 T = TypeVar("T")
-
-_ON_ITS_WAY_S = 0.002
-"""How long what was sent over loopback may take to arrive before time goes on."""
 
 _PATIENCE_S = 0.02
 """How long sockets on loopback may take before time is put forward for what is waited for."""
@@ -111,6 +108,7 @@ class TestClient:
         if clock is None:
             clock = await Clock().__aenter__()
             self._owns_clock = True
+        clock.limit_s = self._timeout_s
         self._clock = clock
         self._ground = self._new_ground(clock)
         try:
@@ -133,7 +131,7 @@ class TestClient:
             return InProcess(self._target, self._outside, self._context)
         from bitrix_pull.testing.over_sockets import OverSockets
 
-        clock.patience_s = _ON_ITS_WAY_S
+        clock.patience_s = ON_ITS_WAY_S
         emulator = None if isinstance(self._emulator, bool) else self._emulator
         return OverSockets(
             self._target, self._outside, self._context, emulator, until=self._until, notices=self.notices
@@ -216,7 +214,7 @@ class TestClient:
         """
         return self._step(
             f'client.deliver("{event if isinstance(event, str) else event.command}", …)',
-            self._deliver(_event(event, params, module, sender, created), advance),
+            partial(self._deliver, _event(event, params, module, sender, created), advance),
         )
 
     def deliver_portal_event(
@@ -259,7 +257,8 @@ class TestClient:
                 f"deliver_portal_event takes a name or a PortalEvent, not {type(event).__name__}"
             )
         return self._step(
-            f'client.deliver_portal_event("{made.name}", …)', self._deliver_portal_event(made, advance)
+            f'client.deliver_portal_event("{made.name}", …)',
+            partial(self._deliver_portal_event, made, advance),
         )
 
     async def _deliver(self, event: PullEvent[Any], advance: float) -> Delivered[PullEvent[Any]]:
@@ -310,7 +309,7 @@ class TestClient:
         Raises:
             NotSettled: They took longer than the real time that they may.
         """
-        return self._step("client.cut(…)", self._cut(missed))
+        return self._step("client.cut(…)", partial(self._cut, missed))
 
     async def _cut(self, missed: Sequence[PullEvent[Any]]) -> list[Delivered[PullEvent[Any]]]:
         ground, _ = self._on()
@@ -330,7 +329,7 @@ class TestClient:
             RuntimeError: Nothing was delivered before: a client that knows nothing misses nothing.
             NotSettled: It was not said in time.
         """
-        return self._step("client.gap()", self._gap())
+        return self._step("client.gap()", self._gap)
 
     async def _gap(self) -> None:
         ground, _ = self._on()
@@ -348,7 +347,7 @@ class TestClient:
 
         Over sockets it is that of the emulated portal too: channels and tokens end, and are renewed.
         """
-        return self._step("client.advance(…)", self._advance(seconds, minutes, hours, days))
+        return self._step("client.advance(…)", partial(self._advance, seconds, minutes, hours, days))
 
     async def _advance(self, seconds: float, minutes: float, hours: float, days: float) -> None:
         _, clock = self._on()
@@ -423,12 +422,10 @@ class TestClient:
             raise RuntimeError("enter the client first: `async with TestClient(…) as client:`")
         return self._ground, self._clock
 
-    def _step(self, what: str, coroutine: Coroutine[Any, Any, T]) -> "Awaited[T]":
+    def _step(self, what: str, make: Callable[[], Coroutine[Any, Any, T]]) -> "Awaited[T]":
         """Return something to await, and remember it until it is."""
-        if self._ground is None:
-            coroutine.close()
         self._on()
-        return Awaited(coroutine, what, self._unawaited)
+        return Awaited(_settled(make), what, self._unawaited)
 
     async def _arrived(
         self, watch: Watch[Any], seen: int, is_it: Callable[[Any], bool], label: str
@@ -487,6 +484,15 @@ class TestClient:
     def _next_attempt_at(self) -> float | None:
         dispatchers = (self._reception.stream, self._reception.portal_feed.dispatcher)
         return min((at for each in dispatchers if (at := each.next_attempt_at) is not None), default=None)
+
+
+async def _settled(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    try:
+        return await make()
+    except Restless as error:
+        raise NotSettled(
+            f"{error}: does a handler give its event back again and again, by nack() without a delay?"
+        ) from None
 
 
 def _has_mid(mid: str, event: PullEvent[Any]) -> bool:

@@ -22,8 +22,17 @@ _GRAIN_MAX_S = 1.0
 _COMPARE_EVERY_S = 6 * 3600.0
 """How often a client compares its clocks, which cannot come apart: it would be most of a day's work."""
 
+ON_ITS_WAY_S = 0.002
+"""How long what was sent over loopback may take to arrive before time goes on."""
+
+_LIMIT_S = 30.0
+
 _FORGET_AT = 10_000
 """Timers from which on those that are over are looked for."""
+
+
+class Restless(RuntimeError):  # noqa: N818 - reads as what the event loop is
+    """The event loop does not come to rest, so time cannot be put forward."""
 
 
 class Clock:
@@ -41,10 +50,12 @@ class Clock:
     Attributes:
         patience_s: Real seconds in which nothing may happen before time goes on: what is between two
             sockets takes a moment to arrive, and time must not overtake it.
+        limit_s: Real seconds within which the event loop must have come to rest.
     """
 
     def __init__(self) -> None:
         self.patience_s: float = 0.0
+        self.limit_s: float = _LIMIT_S
         self._ahead_s = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         # The event loop's own methods, and which of them had been put in the places of others.
@@ -56,6 +67,8 @@ class Clock:
         self._numbers = itertools.count()
         self._happened = 0
         self._jobs = 0
+        # The event loop has done what was due by then.
+        self._seen_at = 0.0
         # Its result is whether it became calm, or who looked was cancelled.
         self._looking: asyncio.Future[bool] | None = None
 
@@ -82,16 +95,15 @@ class Clock:
             "call_soon": self._call_soon,
             "run_in_executor": self._run_in_executor,
         }
-        self._originals = {name: getattr(loop, name) for name in ours}
-        self._replaced = {name: getattr(loop, "__dict__", {}).get(name) for name in ours}
-        try:
-            for name, function in ours.items():
-                setattr(loop, name, function)
-        except AttributeError:
+        if not isinstance(loop, asyncio.BaseEventLoop):
             raise RuntimeError(
                 f"the clock of {type(loop).__module__}'s event loop cannot be moved:"
                 " run tests on asyncio's own, without uvloop"
-            ) from None
+            )
+        self._originals = {name: getattr(loop, name) for name in ours}
+        self._replaced = {name: getattr(loop, "__dict__", {}).get(name) for name in ours}
+        for name, function in ours.items():
+            setattr(loop, name, function)
         self._loop = loop
         return self
 
@@ -125,6 +137,7 @@ class Clock:
 
         Raises:
             ValueError: It would have to go back.
+            Restless: What is due does not come to an end.
         """
         seconds += 60 * (minutes + 60 * (hours + 24 * days))
         if seconds < 0:
@@ -157,7 +170,11 @@ class Clock:
         self._ahead_s += behind_s
 
     async def calm(self) -> None:
-        """Wait until nothing happens in the event loop any more, unless time passes."""
+        """Wait until nothing happens in the event loop any more, unless time passes.
+
+        Raises:
+            Restless: It takes too long.
+        """
         # One looks, and the others wait for it: they would see each other looking.
         while (looking := self._looking) is not None:
             if await asyncio.shield(looking):
@@ -173,8 +190,9 @@ class Clock:
 
     async def _look(self) -> None:
         turns, patience_s = 0, self.patience_s
+        give_up_at = time.perf_counter() + self.limit_s
         while turns < _CALM or patience_s:
-            happened = self._happened
+            happened, self._seen_at = self._happened, self._loop_time()
             if turns >= _CALM:
                 await asyncio.sleep(patience_s)
                 patience_s = 0.0
@@ -182,6 +200,8 @@ class Clock:
                 await asyncio.sleep(0 if not self._jobs else 0.001)
             if self._happened > happened + 1 or self._jobs:
                 turns, patience_s = 0, self.patience_s
+                if time.perf_counter() > give_up_at:
+                    raise Restless(f"the event loop has not come to rest for {self.limit_s:g} s")
             else:
                 turns += 1
 
@@ -233,8 +253,7 @@ class Clock:
 
     def _next(self) -> float | None:
         """Return when something is due next."""
-        now = self._loop_time()
-        while self._timers and (self._timers[0][0] <= now or self._timers[0][2].cancelled()):
+        while self._timers and (self._timers[0][0] <= self._seen_at or self._timers[0][2].cancelled()):
             heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None
 

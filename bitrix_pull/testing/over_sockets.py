@@ -17,10 +17,15 @@ from bitrix_pull.testing.answers import AnsweringRest
 from bitrix_pull.testing.grounds import PORTAL_NAME, Outside, is_client
 from bitrix_pull.testing.post import OWN_USER, Passing
 
-_OPTIONS = {"ping_interval_s": 900.0, "ping_timeout_s": 300.0, "portal_events_interval_s": 3_600.0}
-_SERVER_PING_INTERVAL_S = 1_200.0
+CALM_OPTIONS: Mapping[str, Any] = {
+    "ping_interval_s": 900.0,
+    "ping_timeout_s": 300.0,
+    "portal_events_interval_s": 3_600.0,
+}
 """A quiet day is made of pings and of looks for the most part. A dead link is still noticed, in 20
 minutes of the test's, and a lost announcement in an hour."""
+
+CALM_SERVER_PING_INTERVAL_S = 1_200.0
 
 _in_use: "WeakSet[Emulator]" = WeakSet()
 
@@ -82,7 +87,7 @@ class OverSockets:
             if self._is_own:
                 await stack.enter_async_context(self.emulator)
             push = self.emulator.push
-            push.gather_s, push.ping_interval_s = 0.0, _SERVER_PING_INTERVAL_S
+            push.gather_s, push.ping_interval_s = 0.0, CALM_SERVER_PING_INTERVAL_S
             self._lend(stack)
             look_on(self._reception)
             await stack.enter_async_context(self.pull.serving())
@@ -111,7 +116,7 @@ class OverSockets:
             auth,
             rest=lambda own: AnsweringRest(own, answers),
             publishing=lambda inner, _: Passing(self._outside.post, inner),
-            options=_OPTIONS,
+            options=CALM_OPTIONS,
         )
         stack.push_async_callback(loan.end)
         self._reception, self._mode = loan.reception, loan.mode

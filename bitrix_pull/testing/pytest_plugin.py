@@ -8,7 +8,9 @@ Fixtures, for tests run by pytest-asyncio or by anyio:
 
 - ``bitrix_portal``: an ``Emulator``, fresh for each test;
 - ``bitrix_account``: credentials for it, to pass to your own factory of clients;
-- ``pull_client``: a ``PullClient`` that is live on it.
+- ``pull_client``: a ``PullClient`` that is live on it;
+- ``bitrix_clock``: a ``Clock``, by which a test puts forward the time of all of these:
+  ``await bitrix_clock.advance(hours=12)``.
 
 ``@pytest.mark.bitrix(version=5, mode="shared", licence="small", account="oauth",
 faults={"lose_announcements": True})`` says what portal a test wants, each of it optional;
@@ -28,6 +30,7 @@ import pytest
 if TYPE_CHECKING:
     from bitrix_pull import AccessToken, OAuth, PullClient, Webhook
     from bitrix_pull.emulator import Emulator
+    from bitrix_pull.testing.clock import Clock
 
 _CHOICES: dict[str, tuple[object, ...]] = {
     "version": (2, 3, 4, 5),
@@ -57,6 +60,9 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def bitrix_portal(request: pytest.FixtureRequest) -> "Emulator":
     """An emulated portal and push server on loopback, fresh for this test."""
+    if "bitrix_clock" in request.fixturenames:
+        # What began before the clock would not be put forward.
+        request.getfixturevalue("bitrix_clock")
     emulator: Emulator = _asynchronous(request, "portal")
     return emulator
 
@@ -91,6 +97,13 @@ def pull_client(request: pytest.FixtureRequest) -> "PullClient":
     return client
 
 
+@pytest.fixture
+def bitrix_clock(request: pytest.FixtureRequest) -> "Clock":
+    """The clock of the test's event loop, of ``bitrix_portal``, and of ``time``; it can be put forward."""
+    clock: Clock = _asynchronous(request, "clock")
+    return clock
+
+
 # -- which of the two plugins runs the test ---------------------------------------------
 
 
@@ -104,7 +117,7 @@ def _asynchronous(request: pytest.FixtureRequest, name: str) -> Any:
                 pytrace=False,
             )
         return request.getfixturevalue(f"_bitrix_{name}_by_anyio")
-    if importlib.util.find_spec("pytest_asyncio") is None or not inspect.iscoroutinefunction(
+    if not request.config.pluginmanager.hasplugin("asyncio") or not inspect.iscoroutinefunction(
         getattr(request.node, "obj", None)
     ):
         pytest.fail(
@@ -123,19 +136,42 @@ async def _portal(request: pytest.FixtureRequest) -> "AsyncGenerator[Emulator]":
     emulator = Emulator(version=wanted.get("version", 4), mode=wanted.get("mode", "personal"))
     if wanted.get("licence") == "small":
         emulator.portal.features.update(rest_offline_extended="N", rest_auth_connector="N")
+    if "bitrix_clock" in request.fixturenames:
+        from bitrix_pull.testing.over_sockets import CALM_SERVER_PING_INTERVAL_S
+
+        emulator.push.ping_interval_s = CALM_SERVER_PING_INTERVAL_S
     _misbehave(emulator, wanted.get("faults", {}))
     async with emulator:
         yield emulator
 
 
 @contextlib.asynccontextmanager
-async def _client(account: "AccessToken | OAuth | Webhook") -> "AsyncGenerator[PullClient]":
-    from bitrix_pull import PullClient
+async def _client(
+    account: "AccessToken | OAuth | Webhook", request: pytest.FixtureRequest
+) -> "AsyncGenerator[PullClient]":
+    from bitrix_pull import PullClient, PullOptions
+    from bitrix_pull.testing.over_sockets import CALM_OPTIONS
 
+    options = PullOptions(**CALM_OPTIONS) if "bitrix_clock" in request.fixturenames else None
     # Not the client's own `async with`: the two halves of a fixture may run in two tasks.
-    async with PullClient(account).serving() as client:
+    async with PullClient(account, options=options).serving() as client:
         await client.wait_live(timeout=_LIVE_WITHIN_S)
         yield client
+
+
+@contextlib.asynccontextmanager
+async def _clock() -> "AsyncGenerator[Clock]":
+    from bitrix_pull.testing.clock import ON_ITS_WAY_S, Clock
+
+    async with Clock() as clock:
+        clock.patience_s = ON_ITS_WAY_S
+        yield clock
+
+
+@pytest.fixture
+async def _bitrix_clock_by_anyio() -> "AsyncGenerator[Clock]":
+    async with _clock() as clock:
+        yield clock
 
 
 @pytest.fixture
@@ -145,8 +181,10 @@ async def _bitrix_portal_by_anyio(request: pytest.FixtureRequest) -> "AsyncGener
 
 
 @pytest.fixture
-async def _bitrix_client_by_anyio(bitrix_account: "AccessToken") -> "AsyncGenerator[PullClient]":
-    async with _client(bitrix_account) as client:
+async def _bitrix_client_by_anyio(
+    bitrix_account: "AccessToken", request: pytest.FixtureRequest
+) -> "AsyncGenerator[PullClient]":
+    async with _client(bitrix_account, request) as client:
         yield client
 
 
@@ -160,10 +198,15 @@ if importlib.util.find_spec("pytest_asyncio") is not None:
 
     @pytest_asyncio.fixture
     async def _bitrix_client_by_pytest_asyncio(
-        bitrix_account: "AccessToken",
+        bitrix_account: "AccessToken", request: pytest.FixtureRequest
     ) -> "AsyncGenerator[PullClient]":
-        async with _client(bitrix_account) as client:
+        async with _client(bitrix_account, request) as client:
             yield client
+
+    @pytest_asyncio.fixture
+    async def _bitrix_clock_by_pytest_asyncio() -> "AsyncGenerator[Clock]":
+        async with _clock() as clock:
+            yield clock
 
 
 # -- what portal a test wants -------------------------------------------------------------

@@ -49,6 +49,35 @@ def test_with_anyio(pytester: pytest.Pytester) -> None:
     run(pytester, HEARS.format(mark=ANYIO, check="True"), passed=1)
 
 
+DAY = """
+    {mark}
+
+    async def test_it(pull_client, bitrix_portal, bitrix_clock):
+        events = pull_client.subscribe("order_update")
+        async with events:
+            await bitrix_clock.advance(hours=13)
+            bitrix_portal.portal.send("order_update", {{"id": 7}})
+            await bitrix_clock.advance(seconds=1)
+            assert (await anext(events)).params == {{"id": 7}}
+        states = [entry.kind for entry in bitrix_portal.journal.entries("subscribed")]
+        assert len(states) >= 2  # Its channels have ended, and it listens on new ones.
+"""
+
+
+@pytest.mark.parametrize("mark", ["", ANYIO])
+def test_half_a_day_of_a_portal_takes_no_time(pytester: pytest.Pytester, mark: str) -> None:
+    mode = "strict" if mark else "auto"
+    run(pytester, DAY.format(mark=mark), f"--asyncio-mode={mode}", passed=1)
+
+
+def test_without_a_plugin_for_asynchronous_tests_it_says_what_to_do(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("async def test_it(bitrix_portal): pass")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:asyncio")
+
+    result.assert_outcomes(errors=1)
+    assert "install pytest-asyncio, or mark the test with @pytest.mark.anyio" in result.stdout.str()
+
+
 @pytest.mark.parametrize(
     ("mark", "options", "check"),
     [
