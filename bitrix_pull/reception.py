@@ -1,7 +1,7 @@
 """Where a client's events arrive: inboxes, and dispatchers that hand them to its handlers."""
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bitrix_pull.dispatch.dependencies import Supply
 from bitrix_pull.dispatch.dispatcher import Dispatcher
@@ -11,7 +11,9 @@ from bitrix_pull.dispatch.registry import Registry
 from bitrix_pull.events import Origin, PullEvent
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal_events.feed import Feed
-from bitrix_pull.shared import Shared
+
+if TYPE_CHECKING:
+    from bitrix_pull.shared import Shared
 
 
 class Reception:
@@ -25,7 +27,7 @@ class Reception:
     """
 
     def __init__(
-        self, registry: Registry, options: PullOptions, origin: Origin, shared: Shared | None = None
+        self, registry: Registry, options: PullOptions, origin: Origin, shared: "Shared | None" = None
     ) -> None:
         """Serve the handlers of a registry.
 
