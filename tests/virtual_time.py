@@ -15,6 +15,13 @@ T = TypeVar("T")
 BEGINNING = 1_800_000_000.0
 """Unix time when a virtual clock starts."""
 
+IDLE_LOOKS = 3
+"""How often a loop with nothing to do looks at its sockets before its clock jumps.
+
+What is written on loopback can be read at once, and what threads do is waited for. Each
+look is a whole turn of the loop, in which a simulated day spends most of its time.
+"""
+
 
 @dataclass
 class _Machine:
@@ -44,7 +51,9 @@ def run(
     """
     global _machine
     _machine = _Machine()
-    loop = looptime.patch_event_loop(asyncio.SelectorEventLoop(), end=limit_s, idle_step=0.01)
+    loop = looptime.patch_event_loop(
+        asyncio.SelectorEventLoop(), end=limit_s, idle_step=0.01, noop_cycles=IDLE_LOOKS
+    )
     running_time, shut_down = loop.time, loop.shutdown_default_executor
 
     async def without_hurry(*_timeout: float) -> None:

@@ -82,7 +82,8 @@ async def tcp_server(answer: Answer) -> AsyncIterator[str]:
         assert task is not None
         connections[task] = writer
         try:
-            with contextlib.suppress(OSError, EOFError, InvalidState):
+            # Cancelled by the end of this server alone; streams would log that as an error.
+            with contextlib.suppress(OSError, EOFError, InvalidState, asyncio.CancelledError):
                 await answer(reader, writer)
         finally:
             del connections[task]

@@ -40,7 +40,7 @@ def main() -> int:
     began = time.perf_counter()
     outcome = SCENARIOS[name](**arguments)
     print(f"{name}: {outcome}  ({time.perf_counter() - began:.1f} s)")  # noqa: T201
-    return 1 if outcome.broken else 0
+    return 1 if outcome.broken or outcome.late else 0
 
 
 if __name__ == "__main__":

@@ -147,9 +147,9 @@ def closing(*, seed: int = 1, moments: int = 300) -> Outcome:
     for situation in SITUATIONS:
         name = situation.__name__.strip("_")
         took[name] = asyncio.run(_close_in(situation, outcome))
-    outcome.at_most(CLOSED_WITHIN_S, **{f"slowest ({max(took, key=took.__getitem__)})": max(took.values())})
+    outcome.in_time(CLOSED_WITHIN_S, **{f"slowest ({max(took, key=took.__getitem__)})": max(took.values())})
     longest = asyncio.run(_cancel_at_any_moment(outcome, rng, moments))
-    outcome.at_most(CLOSED_WITHIN_S, slowest_cancelled_s=longest)
+    outcome.in_time(CLOSED_WITHIN_S, slowest_cancelled_s=longest)
     outcome.note(situations=len(took), moments=moments)
     return outcome
 

@@ -125,7 +125,7 @@ def _judge(
     outcome.exactly(0, **{f"{kind}_lost": published - len(last), f"{kind}_doubled_in_a_process": within})
     most = max(Counter(one.process for one in handled).values(), default=0)
     outcome.note(**{f"{kind}_redelivered": len(ages), f"{kind}_handled_by_one_process": most})
-    outcome.at_most(IN_FLIGHT_S, **{f"{kind}_redelivered_age_s": max(ages, default=0.0)})
+    outcome.in_time(IN_FLIGHT_S, **{f"{kind}_redelivered_age_s": max(ages, default=0.0)})
 
 
 async def _publish(emu: Emulator, rate: float) -> None:

@@ -27,7 +27,7 @@ async def _all_ways(loop_name: str, events: int, every_s: float, outcome: Outcom
     late_s = [late for each, _ in heard for late in each]
     outcome.exactly(len(ways) * events, **{f"{loop_name}_events": len(late_s)})
     outcome.exactly(len(ways), **{f"{loop_name}_connections": sum(connects for _, connects in heard)})
-    outcome.at_most(1.0, **{f"{loop_name}_latest_s": max(late_s, default=math.inf)})
+    outcome.in_time(1.0, **{f"{loop_name}_latest_s": max(late_s, default=math.inf)})
 
 
 async def _listen(version: int, scheme: str, events: int, every_s: float) -> tuple[list[float], int]:

@@ -11,10 +11,12 @@ class Outcome:
     def __init__(self) -> None:
         self.figures: dict[str, Any] = {}
         self.broken: list[str] = []
+        self.late: list[str] = []
+        """What real seconds have broken: beside a busy core, that may be another program's doing."""
 
     def __str__(self) -> str:
         figures = "  ".join(f"{name}={_written(value)}" for name, value in self.figures.items())
-        return figures + "".join(f"\n  BROKEN: {promise}" for promise in self.broken)
+        return figures + "".join(f"\n  BROKEN: {promise}" for promise in (*self.broken, *self.late))
 
     def note(self, **figures: Any) -> None:
         """Note figures that promise nothing."""
@@ -30,6 +32,11 @@ class Outcome:
         self.note(**figures)
         for name, value in figures.items():
             self.promise(f"{name} <= {limit:g}", value <= limit)
+
+    def in_time(self, limit_s: float, **figures: float) -> None:
+        """Note real seconds that are promised not to exceed a limit, if nothing else keeps the machine busy."""
+        self.note(**figures)
+        self.late += [f"{name} <= {limit_s:g}" for name, value in figures.items() if value > limit_s]
 
     def exactly(self, expected: Any, **figures: Any) -> None:
         """Note figures that are promised to be this."""

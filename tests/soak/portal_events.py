@@ -141,7 +141,7 @@ def latency(*, changes: int = 300, rest_s: float = 0.1, seed: int = 1) -> Outcom
         figures = {f"{way}_p50_s": percentile(took, 50), f"{way}_p99_s": percentile(took, 99)}
         outcome.note(**figures)
         # By reading, the second of the change must be over first.
-        outcome.at_most(
+        outcome.in_time(
             0.3 if reservation == RESERVING else 1.8,
             **{f"{way}_p50_over_rest_s": percentile(took, 50) - rest_s},
         )

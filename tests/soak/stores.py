@@ -210,7 +210,7 @@ def _judge_stuck(outcome: Outcome, kind: str, lives: list[_Life], events: int) -
     outcome.note(**{f"{kind}_settled_behind_it": max(len(life.handled) for life in lives)})
     outcome.exactly(0, **{f"{kind}_lost": events - len(known)})
     outcome.note(**{f"{kind}_came_again": len(again)})
-    outcome.at_most(IN_FLIGHT_S, **{f"{kind}_came_again_age_s": max(again, default=0.0)})
+    outcome.in_time(IN_FLIGHT_S, **{f"{kind}_came_again_age_s": max(again, default=0.0)})
     outcome.at_most(200, **{f"{kind}_bytes_an_event": written / events})
 
 

@@ -144,7 +144,7 @@ class _Kills:
                 f"{kind}_answer_lost_with_the_process": len(self._late),
             }
         )
-        self._outcome.at_most(
+        self._outcome.in_time(
             WINDOW_S,
             **{
                 f"{kind}_answered_before_kill_s": max(self._late, default=0.0),
