@@ -15,11 +15,14 @@ MEMORY_MIB = 16.0
 THOROUGH = "HOSTILE_THOROUGH" in os.environ
 """Whether every attack is tried in every place, and not in one each."""
 
-STALL_MS = 50.0 if THOROUGH else 500.0
-"""Longest that an attack may keep the event loop busy, in processor time.
+STALL_MS = 50.0
+"""Longest that an attack may keep the event loop busy, in processor time, alone on its machine."""
 
-That too grows where programs share cores and caches, and several times over where coverage is
-measured, so the suite allows for it; alone on its machine, the thorough run holds what is promised.
+STALL_YARDSTICKS = 100.0
+"""The same by what a fixed piece of work took the same process just before or after.
+
+That is what the suite holds: even processor time grows where programs share cores and caches.
+It is some ten times what is promised, as it grows several times over where coverage is measured.
 """
 
 _AT_ONCE = 1 if THOROUGH else 4
@@ -108,5 +111,6 @@ async def attacked_calls(
 def check_cost(report: Report) -> None:
     """Check what every row promises."""
     assert report.over_idle_mib <= MEMORY_MIB, report
-    assert report.stall_ms <= STALL_MS, report
+    stall_ms = STALL_MS if THOROUGH else STALL_YARDSTICKS * report.yardstick_ms
+    assert report.stall_ms <= stall_ms, report
     assert not report.unprintable, report

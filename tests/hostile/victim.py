@@ -45,6 +45,7 @@ class Report:
         recovered: True if it did what it is there for after the attack.
         over_idle_mib: The most memory it took, over what it had when idle.
         stall_ms: The longest that its event loop was kept busy, in processor time.
+        yardstick_ms: How long a fixed piece of work took it, in processor time.
         health: ``health()`` at the end; empty for a client that only makes calls.
         commands: The commands of the events that it received since the attack began.
         unprintable: Log lines that hold control characters.
@@ -57,6 +58,7 @@ class Report:
     recovered: bool = False
     over_idle_mib: float = 0.0
     stall_ms: float = 0.0
+    yardstick_ms: float = 0.0
     health: dict[str, Any] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
     unprintable: list[str] = field(default_factory=list)
@@ -88,6 +90,7 @@ class Attacked:
         _forget_peak()
         if self._idle_mib is None:
             self._idle_mib = _status_mib("VmRSS")
+        self.report.yardstick_ms = _yardstick_ms()
         beating = asyncio.create_task(self._beat())
         await asyncio.sleep(3 * BEAT_S)
         self.report.stall_ms = 0.0
@@ -98,6 +101,7 @@ class Attacked:
         finally:
             await asyncio.sleep(2 * BEAT_S)  # Also what came last has a beat after it.
             beating.cancel()
+            self.report.yardstick_ms = max(self.report.yardstick_ms, _yardstick_ms())
             self.report.over_idle_mib = _status_mib("VmHWM") - self._idle_mib
 
     async def _beat(self) -> None:
@@ -108,6 +112,12 @@ class Attacked:
             now = time.thread_time()
             self.report.stall_ms = max(self.report.stall_ms, (now - last) * 1000)
             last = now
+
+
+def _yardstick_ms() -> float:
+    began = time.thread_time()
+    sum(number * number for number in range(100_000))
+    return (time.thread_time() - began) * 1000
 
 
 def _forget_peak() -> None:

@@ -34,7 +34,7 @@ class Outcome:
             self.promise(f"{name} <= {limit:g}", value <= limit)
 
     def in_time(self, limit_s: float, **figures: float) -> None:
-        """Note real seconds that are promised not to exceed a limit, if nothing else keeps the machine busy."""
+        """Note real seconds that are promised not to exceed a limit, if nothing else runs here."""
         self.note(**figures)
         self.late += [f"{name} <= {limit_s:g}" for name, value in figures.items() if value > limit_s]
 
