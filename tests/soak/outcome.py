@@ -33,10 +33,10 @@ class Outcome:
         for name, value in figures.items():
             self.promise(f"{name} <= {limit:g}", value <= limit)
 
-    def in_time(self, limit_s: float, **figures: float) -> None:
+    def in_time(self, limit: float, **figures: float) -> None:
         """Note real seconds that are promised not to exceed a limit, if nothing else runs here."""
         self.note(**figures)
-        self.late += [f"{name} <= {limit_s:g}" for name, value in figures.items() if value > limit_s]
+        self.late += [f"{name} <= {limit:g}" for name, value in figures.items() if value > limit]
 
     def exactly(self, expected: Any, **figures: Any) -> None:
         """Note figures that are promised to be this."""
