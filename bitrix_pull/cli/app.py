@@ -4,17 +4,21 @@ The commands live in modules of their own, which are imported when they run: hel
 not wait for aiohttp and the rest.
 """
 
+import contextlib
+import platform
 import re
 import sys
-from collections.abc import Sequence
-from enum import StrEnum
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Sequence
+from enum import EnumType, StrEnum
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 import typer
+from typer.models import OptionInfo
 
 from bitrix_pull.cli import streams
+from bitrix_pull.cli.completion import Command, Shell, script
 from bitrix_pull.exits import Exit
 from bitrix_pull.redaction import HIDDEN
 
@@ -28,6 +32,12 @@ app: typer.Typer = typer.Typer(
 
 # Typer once depended on click and carries a copy of it today; this is UsageError in both.
 _UsageError = cast("type[Exception]", typer.BadParameter.__base__)
+
+_DEPENDENCIES = (
+    *("aiohttp", "aiohappyeyeballs", "websockets", "orjson", "pydantic", "pydantic-core", "protobuf"),
+    *("typing-extensions", "typer", "rich", "redis", "opentelemetry-api", "uvloop", "pytest"),
+)
+"""Whose versions a report of a bug should name, as far as they are installed."""
 
 _PLAIN_WORD = re.compile(r"(?!--(?:token|webhook|security-key|client-secret)[a-z])-{0,2}[a-z][a-z-]{0,14}")
 _SHORT = 5
@@ -219,14 +229,30 @@ def _complaint(error: Exception, typed: Sequence[str]) -> str:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        sys.stdout.write(f"bitrix-pull {version('bitrix-pull')}\n")
+        sys.stdout.write("".join(f"{name} {number}\n" for name, number in _versions()))
         raise typer.Exit
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    """Yield what a report of a bug should name, and its version."""
+    yield "bitrix-pull", version("bitrix-pull")
+    yield platform.python_implementation(), platform.python_version()
+    yield platform.system() or "system", f"{platform.release()} {platform.machine()}"
+    for name in _DEPENDENCIES:
+        with contextlib.suppress(PackageNotFoundError):
+            yield name, version(name)
 
 
 @app.callback()
 def _options(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Show all versions.",
+        ),
     ] = False,
 ) -> None:
     pass
@@ -639,6 +665,36 @@ def replay(
 
     work = replay(file, speed=speed, port=port, push_version=push_version, as_json=as_json)
     return run(work, verbose=verbose, log_format=log_format, serves=True)
+
+
+@app.command()
+def completion(
+    shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
+) -> int:
+    """Print what a shell must read to complete this command: source <(bitrix-pull completion bash)."""
+    commands = {
+        info.callback.__name__: _completed(info.callback)
+        for info in app.registered_commands
+        if info.callback is not None
+    }
+    sys.stdout.write(script(shell, commands))
+    return Exit.DONE
+
+
+def _completed(command: Callable[..., Any]) -> Command:
+    """Return what can follow a command, by its signature: typer keeps that elsewhere in each version."""
+    options: dict[str, Sequence[str]] = {"--help": ()}
+    for hint in get_type_hints(command, include_extras=True).values():
+        kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        kinds = (kind, *get_args(kind))
+        enums = cast("list[type[StrEnum]]", [each for each in kinds if isinstance(each, EnumType)])
+        choices = [str(value) for enum in enums for value in enum]
+        for note in notes:
+            if isinstance(note, OptionInfo):
+                # In an annotation, the first name stands where a default would.
+                names = (str(note.default), *(note.param_decls or ()))
+                options |= {name: choices for name in names if name.startswith("-")}
+    return Command((command.__doc__ or "").partition("\n")[0], options)
 
 
 def _names(listed: str | None) -> list[str]:

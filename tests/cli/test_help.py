@@ -1,3 +1,4 @@
+import platform
 import subprocess
 import sys
 
@@ -56,7 +57,13 @@ def test_version(run_here: RunHere) -> None:
     outcome = run_here("--version")
 
     assert outcome.code == 0
-    assert outcome.out.startswith("bitrix-pull 0.")
+    first, *others = outcome.out.splitlines()
+    assert first.startswith("bitrix-pull 0.")
+    # For reports of bugs.
+    names = [line.split(" ")[0] for line in others]
+    assert names[0] == platform.python_implementation()
+    assert {"aiohttp", "websockets", "orjson", "pydantic", "protobuf", "typer"} <= set(names)
+    assert all(len(line.split(" ")) >= 2 for line in others)
 
 
 def test_help_does_not_wait_for_heavy_imports() -> None:
