@@ -35,6 +35,39 @@ def lease_clock() -> float:
     return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
 
 
+class Term:
+    """For how long leases are good: one of a worker's session, which all its leases share.
+
+    Args:
+        until: Up to when, by ``clock``.
+        clock: Seconds that pass also while this process is stopped.
+    """
+
+    __slots__ = ("_clock", "_over", "disturbed", "until")
+
+    def __init__(self, until: float = inf, clock: Callable[[], float] = lease_clock) -> None:
+        self.until: float = until
+        self.disturbed: bool = False
+        """True once a lease of it was ended by itself."""
+        self._clock = clock
+        self._over = False
+
+    def valid(self) -> bool:
+        """Tell whether it lasts. Once False, it stays so."""
+        if not self._over and self._clock() >= self.until:
+            self._over = True
+        return not self._over
+
+    def renew(self, until: float) -> None:
+        """Let it last longer. What is over stays so."""
+        if self.valid():
+            self.until = max(self.until, until)
+
+    def end(self) -> None:
+        """Let it be over."""
+        self._over = True
+
+
 class Lease:
     """The right of one worker to serve one portal, until it ends.
 
@@ -43,26 +76,16 @@ class Lease:
         owner: The worker that holds it, as the cluster names it.
         epoch: The fence. Each lease of a portal has a greater one than all before it, for good;
             what is written for the portal is refused once somebody has written with a greater one.
-        until: Up to when it is good, by ``clock``.
-        clock: Seconds that pass also while this process is stopped.
+        term: For how long it is good; None: for good.
     """
 
-    __slots__ = ("_clock", "_ended", "_until", "epoch", "key", "owner")
+    __slots__ = ("_ended", "_term", "epoch", "key", "owner")
 
-    def __init__(
-        self,
-        key: str,
-        owner: str,
-        epoch: int,
-        *,
-        until: float = inf,
-        clock: Callable[[], float] = lease_clock,
-    ) -> None:
+    def __init__(self, key: str, owner: str, epoch: int, term: Term | None = None) -> None:
         self.key: str = key
         self.owner: str = owner
         self.epoch: int = epoch
-        self._until = until
-        self._clock = clock
+        self._term = term or Term()
         self._ended = False
 
     def valid(self) -> bool:
@@ -72,9 +95,7 @@ class Lease:
         request that renewed it last. Ask right before an event is handed on; once False, it
         stays so.
         """
-        if not self._ended and self._clock() >= self._until:
-            self._ended = True
-        return not self._ended
+        return not self._ended and self._term.valid()
 
     def require(self) -> None:
         """Do nothing while it is valid.
@@ -85,17 +106,12 @@ class Lease:
         if not self.valid():
             raise LeaseLost(f"this worker does not have the portal {self.key!r:.60} any more")
 
-    def renew(self, until: float) -> None:
-        """Let it be good for longer; for the cluster that has given it. What has ended stays so."""
-        if self.valid():
-            self._until = max(self._until, until)
-
     def end(self) -> None:
         """Let it be good no more: for the cluster, and for whoever finds that what it guards is gone.
 
         The membership then reports it as ``Lost``, and may acquire the portal anew.
         """
-        self._ended = True
+        self._ended = self._term.disturbed = True
 
     def __repr__(self) -> str:
         return f"Lease({self.key!r:.60}, owner={self.owner!r:.60}, epoch={self.epoch})"

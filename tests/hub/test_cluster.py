@@ -5,32 +5,36 @@ import asyncio
 import pytest
 
 from bitrix_pull import InvalidArgument, LeaseLost
-from bitrix_pull.hub.cluster import Acquired, Cluster, Lease, Lost, Recalled, SingleWorker
+from bitrix_pull.hub.cluster import Acquired, Cluster, Lease, Lost, Recalled, SingleWorker, Term
 
 
-def test_a_lease_ends_by_its_own_clock_and_stays_ended() -> None:
+def test_a_lease_ends_with_its_term_and_stays_ended() -> None:
     now = 10.0
-    lease = Lease("acme", "a", 7, until=15.0, clock=lambda: now)
+    term = Term(15.0, clock=lambda: now)
+    lease, other = (Lease(key, "a", 7, term) for key in ("acme", "beta"))
     assert lease.valid()
     now = 14.9
-    lease.renew(20.0)
-    lease.renew(17.0)  # An answer that was overtaken takes nothing back.
+    term.renew(20.0)
+    term.renew(17.0)  # An answer that was overtaken takes nothing back.
     now = 19.9
     assert lease.valid()
+    lease.end()
+    assert not lease.valid()
+    assert other.valid()
     now = 20.0
-    assert not lease.valid()
-    lease.renew(100.0)
-    assert not lease.valid()
+    assert not other.valid()
+    term.renew(100.0)
+    assert not other.valid()
     with pytest.raises(LeaseLost, match="acme"):
         lease.require()
 
 
-def test_a_lease_that_nobody_asked_about_in_time_cannot_be_renewed() -> None:
+def test_a_term_that_nobody_asked_about_in_time_cannot_be_renewed() -> None:
     now = 10.0
-    lease = Lease("acme", "a", 7, until=15.0, clock=lambda: now)
+    term = Term(15.0, clock=lambda: now)
     now = 16.0
-    lease.renew(21.0)
-    assert not lease.valid()
+    term.renew(21.0)
+    assert not Lease("acme", "a", 7, term).valid()
 
 
 async def test_one_worker_gets_every_portal_and_gives_up_what_is_not_wanted() -> None:

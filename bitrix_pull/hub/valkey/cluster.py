@@ -21,6 +21,7 @@ from bitrix_pull.hub.cluster import (
     Lost,
     Membership,
     Recalled,
+    Term,
     checked_keys,
     lease_clock,
 )
@@ -237,7 +238,7 @@ class _Place:
         self._lease_s = lease_s
         self._settle_s = settle_s
         self._handovers = handovers
-        self._until = 0.0
+        self._term = Term(0.0)
         self._version = 0
         self._over = ""
         self._peers: dict[str, _Peer] = {}
@@ -248,6 +249,10 @@ class _Place:
         self._recalled: dict[str, Lease] = {}
         self._taken: set[str] = set()
         """What others were found to have, since the last beat."""
+        # What there is to do, looked up once for each beat and change of plan: None until then.
+        self._free: list[str] | None = None
+        self._movers: list[str] | None = None
+        self._all_valid = False
         self._leaving = False
         self._health = b""
         self._failure: PullError | None = None
@@ -261,7 +266,7 @@ class _Place:
         """See ``Membership.want``."""
         self._wanted = checked_keys(keys)
         self._best.clear()
-        self._changed.set()
+        self._plan_anew()
 
     async def changes(self) -> AsyncGenerator[Change]:
         """See ``Membership.changes``."""
@@ -278,7 +283,7 @@ class _Place:
                 yield change
                 continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(self._until - lease_clock(), 0.05)):
+                async with asyncio.timeout(max(self._term.until - lease_clock(), 0.05)):
                     await self._changed.wait()
 
     async def release(self, lease: Lease) -> None:
@@ -288,6 +293,8 @@ class _Place:
             del self._held[lease.key]
         self._recalled.pop(lease.key, None)
         heir = self._best_for(lease.key) if lease.key in self._wanted else ""
+        if heir == self.worker:
+            self._free = None
         with contextlib.suppress(PullError):  # Then it ends with the session.
             await self._give_up(lease, heir if heir != self.worker else "")
         self._changed.set()
@@ -297,7 +304,12 @@ class _Place:
         if not self._leaving:
             self._leaving = True
             self._best.clear()
-            self._changed.set()
+            self._plan_anew()
+
+    def _plan_anew(self) -> None:
+        self._free = self._movers = None
+        self._all_valid = False
+        self._changed.set()
 
     def report(self, health: Mapping[str, Any]) -> None:
         """See ``Membership.report``."""
@@ -307,8 +319,11 @@ class _Place:
 
     async def join(self) -> None:
         """Begin a session, the first one or after one that is over."""
-        self._over, self.worker = self.worker if self._until else "", f"{self._name} {secrets.token_hex(4)}"
-        self._version = 0
+        self._over, self.worker = (
+            self.worker if self._term.until else "",
+            f"{self._name} {secrets.token_hex(4)}",
+        )
+        self._version, self._term = 0, Term(0.0)
         await self._say("join")
         self._over = ""
 
@@ -326,7 +341,7 @@ class _Place:
         while True:
             began = lease_clock()
             try:
-                if began >= self._until:
+                if not self._term.valid():
                     self._end_all()
                     await self.join()
                 elif not await self._say(""):
@@ -337,13 +352,11 @@ class _Place:
             except PullError as error:
                 self._failure = error
                 self._end_all()
-                self._changed.set()
                 return
             else:
                 if told:
                     _log.info("leases are renewed again")
                 told = False
-            self._changed.set()
             await asyncio.sleep(max(every_s - (lease_clock() - began), 0.05))
 
     async def _say(self, join: str) -> bool:
@@ -364,16 +377,23 @@ class _Place:
             )
             if answer[0] == 0:
                 _log.warning("the engine has taken this worker for dead: it begins anew")
-                self._until = asked
+                self._term.end()
                 self._end_all()
                 return False
-            self._until = asked + self._lease_s * _RATES_APART
+            until = asked + self._lease_s * _RATES_APART
+            if join:
+                self._term = Term(until)
+            else:
+                self._term.renew(until)
             if answer[1] != self._version:
                 await self._compare()
-        for lease in self._held.values():
-            lease.renew(self._until)
-        self._meet(pairs(answer[3:]), asked)
-        self._taken.clear()
+        unsettled = any(
+            asked - peer.since <= peer.settled_after_s + self._lease_s for peer in self._peers.values()
+        )
+        if self._meet(pairs(answer[3:]), asked) or unsettled or self._taken or self._term.disturbed:
+            self._taken.clear()
+            self._term.disturbed = False
+            self._plan_anew()
         if answer[2] == DRAIN:
             self.leave()
         return True
@@ -398,11 +418,12 @@ class _Place:
     def _end_all(self) -> None:
         for lease in self._held.values():
             lease.end()
-        self._changed.set()
+        self._plan_anew()
 
     # -- who is there ---------------------------------------------------------
 
-    def _meet(self, present: Iterable[tuple[str, Any]], now: float) -> None:
+    def _meet(self, present: Iterable[tuple[str, Any]], now: float) -> bool:
+        """Take note of who is there; tell whether that is new."""
         peers = dict[str, _Peer]()
         for session, told in present:
             about = _read_object(told)
@@ -417,11 +438,13 @@ class _Place:
         names = [peer.name for session, peer in peers.items() if not peer.leaving]
         if names.count(self._name) > 1 and peers.keys() != self._peers.keys():
             _log.warning("there are %d workers with the name %s", names.count(self._name), self._name)
-        if [(each, peer.leaving) for each, peer in peers.items()] != [
-            (each, peer.leaving) for each, peer in self._peers.items()
-        ]:
+        news = {each: peer.leaving for each, peer in peers.items()} != {
+            each: peer.leaving for each, peer in self._peers.items()
+        }
+        if news:
             self._best.clear()
         self._peers = peers
+        return news
 
     def _patience_s(self, name: str, now: float) -> float:
         """Return for how long a worker must be there before it is given portals."""
@@ -446,16 +469,20 @@ class _Place:
 
     def _due(self) -> Lost | Recalled | None:
         now = lease_clock()
-        for key, lease in self._held.items():
-            if not lease.valid():
-                del self._held[key]
-                self._recalled.pop(key, None)
-                return Lost(lease)
-        if len(self._recalled) < self._handovers:
+        if not self._all_valid or not self._term.valid():
             for key, lease in self._held.items():
-                if key not in self._recalled and (self._leaving or self._is_another_s(key, now)):
-                    self._recalled[key] = lease
-                    return Recalled(lease)
+                if not lease.valid():
+                    del self._held[key]
+                    self._recalled.pop(key, None)
+                    return Lost(lease)
+            self._all_valid = True
+        if self._movers is None:
+            self._movers = [key for key in self._held if self._leaving or self._is_another_s(key, now)]
+        while self._movers and len(self._recalled) < self._handovers:
+            key = self._movers.pop()
+            if key in self._held and key not in self._recalled:
+                self._recalled[key] = self._held[key]
+                return Recalled(self._held[key])
         return None
 
     def _is_another_s(self, key: str, now: float) -> bool:
@@ -466,21 +493,37 @@ class _Place:
         return best != self.worker and peer is not None and now - peer.since >= peer.settled_after_s
 
     async def _claimed(self) -> Acquired | None:
-        while True:
-            free = [
-                key
-                for key in self._wanted
-                if key not in self._held and key not in self._taken and self._best_for(key) == self.worker
-            ][:_CLAIMED_AT_ONCE]
-            if not free or self._leaving or lease_clock() >= self._until:
-                return None
+        while not self._leaving and self._term.valid():
+            if self._free is None:
+                self._free = [
+                    key
+                    for key in self._wanted
+                    if key not in self._held and key not in self._taken and self._best_for(key) == self.worker
+                ]
+            some = [key for key in self._free[:_CLAIMED_AT_ONCE] if key not in self._held]
+            if not some:
+                if not self._free:
+                    return None
+                self._free = self._free[_CLAIMED_AT_ONCE:]
+                continue
             try:
-                lease = await self._claim(free)
+                lease = await self._claim(some)
             except EngineUnavailable:
                 return None  # The beats tell.
             if lease is not None:
+                # Those before it have other owners.
+                self._passed_over(some[: some.index(lease.key) + 1])
                 return Acquired(lease)
-            self._taken.update(free)
+            self._taken.update(some)
+            self._passed_over(some)
+        return None
+
+    def _passed_over(self, keys: list[str]) -> None:
+        if self._free is not None:
+            gone = set(keys)
+            self._free = [key for key in self._free[:_CLAIMED_AT_ONCE] if key not in gone] + self._free[
+                _CLAIMED_AT_ONCE:
+            ]
 
     async def _claim(self, keys: list[str]) -> Lease | None:
         async with self._asking:
@@ -494,7 +537,7 @@ class _Place:
                 return None
             key, self._version = text(answer[1]), answer[3]
             # Where somebody else's lease had ended before this one's, that one is not held here any more.
-            lease = self._held[key] = Lease(key, self.worker, int(answer[2]), until=self._until)
+            lease = self._held[key] = Lease(key, self.worker, int(answer[2]), self._term)
             return lease
 
     async def _give_up(self, lease: Lease, heir: str) -> None:
@@ -527,7 +570,10 @@ class _Place:
                     await asyncio.sleep(self._lease_s / _BEATS_A_LEASE)
                     continue
                 if given:
-                    self._taken.discard(text(given[1]))
+                    key = text(given[1])
+                    self._taken.discard(key)
+                    if self._free is not None and key in self._wanted:
+                        self._free.insert(0, key)
                     self._changed.set()
         finally:
             await client.aclose()
