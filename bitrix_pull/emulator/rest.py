@@ -171,7 +171,8 @@ class RestApi:
 
 def add_portal_routes(app: web.Application, rest: Serve, oauth_token: Serve) -> None:
     """Serve the paths of a portal, or of whichever one is asked for."""
-    paths = ("/rest/{method}", r"/rest/{user_id:[0-9]{1,18}}/{code}/{method}")
+    # nginx makes one of two slashes, and the official JavaScript client writes two before a method.
+    paths = ("/rest/{method}", "/rest//{method}", r"/rest/{user_id:[0-9]{1,18}}/{code}/{method}")
     for verb, serve in (("GET", rest), ("POST", rest), ("OPTIONS", _preflight)):
         for path in paths:
             app.router.add_route(verb, path, serve)

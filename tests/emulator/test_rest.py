@@ -25,7 +25,10 @@ def error(answer: tuple[int, Any]) -> tuple[int, str]:
 # -- how a call may look ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["pull.application.config.get", "Pull.Application.Config.Get.json"])
+@pytest.mark.parametrize(
+    "method",
+    ["pull.application.config.get", "Pull.Application.Config.Get.json", "/pull.application.config.get"],
+)
 async def test_names_go_with_and_without_a_suffix_in_any_case(
     emulator: Emulator, session: aiohttp.ClientSession, method: str
 ) -> None:
