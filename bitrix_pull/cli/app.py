@@ -199,6 +199,9 @@ def _given_twice(typed: Sequence[str]) -> str | None:
     """Return an option with one value that was given more often: the last would win without a word."""
     commands: dict[str, Any] = getattr(typer.main.get_command(app), "commands", {})
     command = commands.get(typed[0]) if typed else None
+    if command is not None and len(typed) > 1:
+        # A group, as hub is, has commands of its own.
+        command = getattr(command, "commands", {}).get(typed[1], command)
     options = [] if command is None else [item for item in command.params if item.param_type_name == "option"]
     single = {name for item in options if not (item.is_flag or item.multiple) for name in item.opts}
     valued = {name for item in options if not item.is_flag for name in item.opts}
@@ -811,3 +814,137 @@ def emulator(
         as_json=as_json,
     )
     return run(work, verbose=verbose, log_format=log_format, serves=True)
+
+
+_hub = typer.Typer(
+    help="Serve many portals at once, in one process.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+)
+app.add_typer(_hub, name="hub")
+
+_PortalsFileOption = Annotated[
+    Path,
+    typer.Option("--portals", metavar="FILE", help="Database of portals, tokens and resume points."),
+]
+_KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="The portal's key.")]
+
+
+@_hub.command("run")
+def hub_run(
+    portals: _PortalsFileOption,
+    handlers: Annotated[
+        str | None,
+        typer.Option("--handlers", metavar="MODULE:ROUTER", help="Your handlers. Default: events are shown."),
+    ] = None,
+    portal_events: Annotated[
+        str | None,
+        typer.Option(
+            "--portal-events",
+            metavar="NAMES",
+            help="Without --handlers: show these events of the portals too, such as ONCRMDEALUPDATE.",
+        ),
+    ] = None,
+    rate: Annotated[
+        float, typer.Option("--rate", min=0.1, metavar="N", help="Portals started in a second.")
+    ] = 60.0,
+    as_json: _JsonOption = False,
+    verbose: _VerboseOption = False,
+    log_format: _LogFormatOption = streams.LogFormat.TEXT,
+) -> int:
+    """Serve all portals of the database, until stopped; then handlers may finish."""
+    from bitrix_pull.cli.hub import run_hub
+    from bitrix_pull.cli.running import run
+
+    work = run_hub(
+        portals, handlers=handlers, portal_events=_names(portal_events), starts_per_s=rate, as_json=as_json
+    )
+    return run(work, verbose=verbose, log_format=log_format, serves=True)
+
+
+@_hub.command("status")
+def hub_status(portals: _PortalsFileOption, as_json: _JsonOption = False) -> int:
+    """Show who serves the portals, and how they do. Exit code 1 if some have failed, or nobody does."""
+    from bitrix_pull.cli.hub import status
+    from bitrix_pull.cli.running import run
+
+    return run(status(portals, as_json=as_json), verbose=False)
+
+
+@_hub.command("add")
+def hub_add(
+    portals: _PortalsFileOption,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="KEY", help="Tells the portal. Default: the tokens' member_id."),
+    ] = None,
+    webhook: _WebhookOption = None,
+    portal: _PortalOption = None,
+    token: _TokenOption = None,
+    tokens: _TokensOption = None,
+    client_id: _ClientIdOption = None,
+    client_secret_file: _ClientSecretFileOption = None,
+    oauth_url: _OAuthUrlOption = None,
+    allow_http: _AllowHttpOption = None,
+    proxy: _ProxyOption = None,
+    connector: _ConnectorOption = "",
+) -> int:
+    """Add a portal, or replace its credentials; a hub that runs sees it within a second."""
+    from bitrix_pull.cli.credentials import Account
+    from bitrix_pull.cli.hub import add
+    from bitrix_pull.cli.running import run
+
+    account = Account(
+        webhook=webhook,
+        portal=portal,
+        token=token,
+        tokens=tokens,
+        client_id=client_id,
+        client_secret_file=client_secret_file,
+        oauth_url=oauth_url,
+        allow_http=allow_http or (),
+        proxy=proxy,
+        connector=connector,
+    )
+    return run(add(account, portals, key=key), verbose=False)
+
+
+@_hub.command("remove")
+def hub_remove(key: _KeyArgument, portals: _PortalsFileOption) -> int:
+    """Serve a portal no more, and forget it and its tokens."""
+    from bitrix_pull.cli.hub import remove
+    from bitrix_pull.cli.running import run
+
+    return run(remove(portals, key), verbose=False)
+
+
+@_hub.command("pause")
+def hub_pause(key: _KeyArgument, portals: _PortalsFileOption) -> int:
+    """Stop serving a portal until it is resumed; its events wait at the server for a day."""
+    from bitrix_pull.cli.hub import pause
+    from bitrix_pull.cli.running import run
+
+    return run(pause(portals, key, paused=True), verbose=False)
+
+
+@_hub.command("resume")
+def hub_resume(key: _KeyArgument, portals: _PortalsFileOption) -> int:
+    """Go on with a portal that was paused; try one again that has failed."""
+    from bitrix_pull.cli.hub import pause
+    from bitrix_pull.cli.running import run
+
+    return run(pause(portals, key, paused=False), verbose=False)
+
+
+@_hub.command("drain")
+def hub_drain(
+    portals: _PortalsFileOption,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to wait for its end.")
+    ] = 60.0,
+) -> int:
+    """End the hub that runs on this machine once handlers have finished; for a rollout."""
+    from bitrix_pull.cli.hub import drain
+    from bitrix_pull.cli.running import run
+
+    return run(drain(portals, timeout_s=timeout), verbose=False)

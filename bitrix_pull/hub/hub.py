@@ -486,13 +486,14 @@ class Hub(Router):
     async def _report(self, membership: Membership) -> None:
         """Tell others how this worker is doing, now and then."""
         book = self.source if isinstance(self.source, SqlitePortals) else None
+        process = {"host": socket.gethostname(), "pid": os.getpid()}
         try:
             while True:
                 health = self.health().as_json()
                 membership.report(health)
                 if book is not None:
                     with contextlib.suppress(InvalidArgument):
-                        await book.report(self.worker, health)
+                        await book.report(self.worker, {**process, **health})
                 await asyncio.sleep(REPORT_EVERY_S)
         finally:
             if book is not None:

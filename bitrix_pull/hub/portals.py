@@ -201,4 +201,4 @@ class PortalList:
 
 def unknown(key: str) -> InvalidArgument:
     """Return the error for a key that no portal has."""
-    return InvalidArgument(f"there is no portal {key!r:.60}", advice="`bitrix-pull hub status` lists them.")
+    return InvalidArgument(f"there is no portal {key!r:.60}", advice="Name one by the key it was added with.")

@@ -37,6 +37,7 @@ async def test_help_names_every_command() -> None:
         "record",
         "replay",
         "emulator",
+        "hub",
     ):
         assert command in outcome.out
 

@@ -1,0 +1,217 @@
+"""``bitrix-pull hub``: many portals, in one database."""
+
+import asyncio
+import contextlib
+import importlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.table import Table
+from rich.text import Text
+
+from bitrix_pull.cli.credentials import Account
+from bitrix_pull.cli.output import Columns, event_as_json, people_console
+from bitrix_pull.cli.streams import say, write_line
+from bitrix_pull.dispatch.router import Router
+from bitrix_pull.errors import InvalidArgument, PullError
+from bitrix_pull.events import PortalEvent, PullEvent
+from bitrix_pull.exits import Exit
+from bitrix_pull.hub.hub import REPORT_EVERY_S, Hub
+from bitrix_pull.hub.notices import PortalFailed, PortalUninstalled
+from bitrix_pull.hub.portals import Portal
+from bitrix_pull.hub.sqlite import SqlitePortals
+from bitrix_pull.options import PullOptions
+from bitrix_pull.portal.oauth import OAuth
+from bitrix_pull.portal.token_stores import member_of
+
+_GONE_AFTER_S = 3 * REPORT_EVERY_S
+"""A worker that has not reported for so long was killed."""
+
+
+async def run_hub(
+    file: Path, *, handlers: str | None, portal_events: Sequence[str], starts_per_s: float, as_json: bool
+) -> None:
+    """Serve the portals of a database until cancelled: by handlers, or by printing what comes."""
+    hub = Hub(SqlitePortals(file), starts_per_s=starts_per_s)
+    if handlers is None:
+        _print_events(hub, portal_events, as_json=as_json)
+    elif portal_events:
+        raise InvalidArgument("--portal-events goes without --handlers: these name theirs themselves")
+    else:
+        hub.include(_router(handlers))
+    telling = asyncio.create_task(_tell(hub))
+    try:
+        async with hub.serving():
+            say(f"{hub.health().portals} portals in {file}; Ctrl-C stops, and lets handlers finish")
+            await asyncio.Event().wait()
+    finally:
+        telling.cancel()
+        await asyncio.wait({telling})
+
+
+def _router(name: str) -> Router:
+    """Return the router that ``MODULE:NAME`` means.
+
+    Raises:
+        InvalidArgument: There is none.
+    """
+    module_name, _, attribute = name.partition(":")
+    # As for `python -m`: what lies here can be named.
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidArgument(f"--handlers {name}: {error}") from None
+    if not isinstance(found, Router):
+        raise InvalidArgument(f"--handlers {name} is no Router", advice="Write MODULE:ROUTER.")
+    return found
+
+
+def _print_events(hub: Hub, portal_events: Sequence[str], *, as_json: bool) -> None:
+    columns = Columns()
+
+    def show(event: PullEvent[Any] | PortalEvent[Any]) -> None:
+        if as_json:
+            with contextlib.suppress(orjson.JSONEncodeError):
+                write_line(orjson.dumps({"portal": event.portal, **event_as_json(event)}))
+        else:
+            columns.show(event, mark=event.portal[:12])
+
+    hub.on()(show)
+    if portal_events:
+        hub.on_portal_event(*portal_events)(show)
+
+
+async def _tell(hub: Hub) -> None:
+    """Say what a person must know."""
+    async for notice in hub.notices():
+        match notice:
+            case PortalFailed(portal, error, _, retry_in_s):
+                say(f"{portal[:12]}: {str(error).rstrip('.')}. Next attempt in {retry_in_s:.0f} s.")
+            case PortalUninstalled(portal):
+                say(f"{portal[:12]}: the application is not installed any more: hub remove forgets it")
+            case _:
+                pass
+
+
+async def add(account: Account, file: Path, *, key: str | None) -> None:
+    """Add a portal, or replace its credentials."""
+    credentials = account.credentials()
+    if key is None and isinstance(credentials, OAuth):
+        key = member_of(await credentials.store.load())
+    if not key:
+        raise InvalidArgument(
+            "the portal's key is missing", advice="Give --key: best its member_id, which stays the same."
+        )
+    options = account.options()
+    if account.ca_file is not None:
+        raise InvalidArgument("--ca-file cannot be kept", advice="Set SSL_CERT_FILE where the hub runs.")
+    portal = Portal(key, credentials, options=None if options == PullOptions() else options)
+    book = SqlitePortals(file)
+    known = {each.key: each for each in await book.portals()}
+    if key in known:
+        portal = replace(portal, paused=known[key].paused)
+    await book.put(portal)
+    say(f"{'replaced' if key in known else 'added'} portal {key}")
+
+
+async def remove(file: Path, key: str) -> None:
+    """Forget a portal."""
+    await _existing(file).remove(key)
+    say(f"removed portal {key}")
+
+
+async def pause(file: Path, key: str, *, paused: bool) -> None:
+    """Pause a portal, or go on with it."""
+    await _existing(file).pause(key, paused)
+    say(f"{'paused' if paused else 'resumed'} portal {key}")
+
+
+def _existing(file: Path) -> SqlitePortals:
+    if not file.exists():
+        raise InvalidArgument(f"there is no {file}", advice="`bitrix-pull hub add` makes it.")
+    return SqlitePortals(file)
+
+
+async def status(file: Path, *, as_json: bool) -> Exit:
+    """Show portals and workers; fail if portals have failed, or nobody serves them."""
+    book = _existing(file)
+    portals = await book.portals()
+    workers = await _workers(book)
+    failed: dict[str, str] = {}
+    for worker in workers.values():
+        failed |= worker["failed"]
+    paused = sum(portal.paused for portal in portals)
+    if as_json:
+        told = {"portals": len(portals), "paused": paused, "workers": workers, "failed": failed}
+        write_line(orjson.dumps(told))
+    else:
+        _show_status(len(portals), paused, workers, failed)
+    served = bool(workers) or len(portals) == paused
+    return Exit.DONE if served and not failed else Exit.FAILED
+
+
+async def _workers(book: SqlitePortals) -> Mapping[str, dict[str, Any]]:
+    """Return what those workers have reported that run."""
+    now = time.time()
+    reports = await book.reports()
+    return {
+        name: {"reported_ago_s": round(max(now - at, 0.0), 1), **health}
+        for name, (at, health) in reports.items()
+        if now - at < _GONE_AFTER_S
+    }
+
+
+def _show_status(
+    portals: int, paused: int, workers: Mapping[str, dict[str, Any]], failed: Mapping[str, str]
+) -> None:
+    console = people_console()
+    console.print(Text(f"{portals} portals, {paused} of them paused", "bold"))
+    if not workers:
+        console.print(Text("no hub runs on them: bitrix-pull hub run", "yellow"))
+        return
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_row("worker", "portals", "live", "waiting", "reported", style="dim")
+    for name, worker in workers.items():
+        live, served = worker["live"], worker["served"]
+        table.add_row(
+            name,
+            str(served),
+            Text(str(live), "green" if live == served else "yellow"),
+            f"{worker['waiting_bytes'] / 1024:.0f} KiB",
+            f"{worker['reported_ago_s']:.0f} s ago",
+        )
+    console.print(table)
+    for key, error in failed.items():
+        console.print(Text.assemble(("failed  ", "red"), (f"{key}  ", "bold"), error))
+
+
+async def drain(file: Path, *, timeout_s: float) -> Exit:
+    """Let the hub on this machine finish what was received, and end; return when it has."""
+    book = _existing(file)
+    host = socket.gethostname()
+    asked = set[str]()
+    for name, worker in (await _workers(book)).items():
+        if worker.get("host") == host:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker["pid"], signal.SIGTERM)
+                asked.add(name)
+    if not asked:
+        say("no hub runs on them on this machine")
+        return Exit.DONE
+    try:
+        async with asyncio.timeout(timeout_s):
+            while asked & (await book.reports()).keys():  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        raise PullError(f"the hub has not ended within {timeout_s:g} s") from None
+    say("drained")
+    return Exit.DONE
