@@ -39,7 +39,7 @@ async def emulated() -> None:
         async with hub.serving():
             # Portals come and go while it runs.
             await hub.add(portal(*first))
-            while hub.health().live < 3:
+            while hub.health().live < 3:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
             for name, each in zip(names, cloud.portals, strict=True):
                 await hub.client(name).call("server.time")

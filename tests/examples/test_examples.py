@@ -13,6 +13,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 PROGRAMS = {
     "publisher.py": "order 9: paid, and published by rest",
+    "hub.py": "gamma: deal 1 is NEW: Chairs for gamma",
     "once_sqlite.py": "first run: the balance is 42\nsecond run: the balance is 42",
     "bot.py": "bot: order 7 is sent",
     "crm_sync.py": "second run: 2 deals at the start\n   1 Chairs WON 900\n   3 Lamps NEW 0.00",
