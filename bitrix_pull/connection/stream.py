@@ -49,8 +49,9 @@ _KEPT_WITHIN_S = 8.0
 HELD_BACK_S = 1.0
 """How long what has come of a replay waits for the rest, so that the verdict counts all of it."""
 
-_MISSED_AT_ONCE = 500
-"""Messages that were left out from which on they are delivered before more is read."""
+_MISSED_MAX = 500
+_MISSED_MAX_BYTES = 2 * 1024 * 1024
+"""Of what was left out, so much is delivered before more is read."""
 
 _AUDIT = "audit"
 
@@ -399,13 +400,19 @@ class Stream:
         if resumption is not None and not resumption.judged:
             tally = Tally(resumption.opening, from_start=from_start)
         missed: list[Incoming] = []
+        missed_bytes = 0
         async with self._history(mid) as parts:
+            # The answer has begun: of what it holds, nothing is on its way for longer than that.
+            due_at = asyncio.get_running_loop().time() + IN_FLIGHT_S
             async for part in parts:
-                missed += filter(self._is_missed, part if tally is None else tally.look(part)[0])
-                if len(missed) >= _MISSED_AT_ONCE:
-                    await self._deliver(missed, tally, from_start=from_start, ended=False)
-                    missed = []
-        await self._deliver(missed, tally, from_start=from_start, ended=True)
+                for message in part if tally is None else tally.look(part)[0]:
+                    if self._is_missed(message):
+                        missed.append(message)
+                        missed_bytes += message.size if isinstance(message, PullEvent) else 0
+                if len(missed) >= _MISSED_MAX or missed_bytes >= _MISSED_MAX_BYTES:
+                    await self._deliver(missed, due_at, tally, from_start=from_start, ended=False)
+                    missed, missed_bytes = [], 0
+        await self._deliver(missed, due_at, tally, from_start=from_start, ended=True)
 
     def _is_missed(self, message: Incoming) -> bool:
         # What has no mid cannot be told from what came already.
@@ -414,11 +421,11 @@ class Stream:
         return not self._cursor.knows(message.mid, stamp_of(message))
 
     async def _deliver(
-        self, missed: Sequence[Incoming], tally: Tally | None, *, from_start: bool, ended: bool
+        self, missed: Sequence[Incoming], due_at: float, tally: Tally | None, *, from_start: bool, ended: bool
     ) -> None:
         if missed:
             # What is on its way by the open connection needs no healing.
-            await asyncio.sleep(IN_FLIGHT_S)
+            await asyncio.sleep(due_at - asyncio.get_running_loop().time())
             await self._intake.room()
         replayed = self._resumption is not None
         with contextlib.suppress(Ended):

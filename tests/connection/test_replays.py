@@ -3,9 +3,9 @@
 import asyncio
 from typing import Any
 
-from bitrix_pull import Continuity, Gap, MessageDropped
+from bitrix_pull import Continuity, Gap, MessageDropped, PullEvent, State
 from tests import virtual_time
-from tests.connection.listening import Listener, running
+from tests.connection.listening import Listener, emulator, running
 from tests.connection.stand_ins import (
     StandInPortal,
     WebSocketPeer,
@@ -111,5 +111,35 @@ def test_a_replay_that_breaks_off_has_brought_what_came_of_it() -> None:
         await writer.drain()
         await asyncio.sleep(2)
         return writer.close()
+
+    virtual_time.run(main)
+
+
+def test_of_what_only_the_audit_brings_no_more_is_held_than_of_a_replay() -> None:
+    async def main() -> None:
+        async with emulator() as emu, running(Listener(emu)) as listener:
+            go_on = asyncio.Event()
+
+            @listener.on("large")
+            async def behind(event: PullEvent) -> None:
+                await go_on.wait()
+
+            def hide(_: object) -> None:
+                emu.push.faults.replay_race = None
+                for n in range(1, 41):
+                    emu.portal.send("large", {"n": n, "text": "x" * 900_000})
+
+            await listener.reached(State.LIVE)
+            emu.portal.send("x", {"n": 0})
+            await listener.received(1)
+            emu.push.faults.replay_race = hide
+            await emu.push.disconnect_all()
+            await asyncio.sleep(60)
+            # The inbox, and what was too much for it.
+            assert 8 * MIB < listener.health().waiting_bytes < 13 * MIB
+            go_on.set()
+            await listener.received(41)
+            assert listener.numbers == list(range(41))
+            assert listener.health().healed == 40
 
     virtual_time.run(main)
