@@ -5,8 +5,13 @@ import inspect
 import json
 import sys
 
+from tests.benchmarks import budget
 from tests.benchmarks.catalogue import BENCHMARKS
 from tests.benchmarks.harness import compare, table
+from tests.benchmarks.instructions import UncountableError, count
+
+HOLDS, OVER, NOT_JUDGED = 0, 1, 77
+"""What ``--check`` ends with; the last one is what build tools know as a skipped test."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -25,13 +30,47 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5, help="runs of each side (default: 5)")
     parser.add_argument("--scale", type=float, default=1.0, help="size of each run (default: 1.0)")
     parser.add_argument("--json", action="store_true", help="print one JSON object a comparison")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--check",
+        action="store_true",
+        help="instead, hold the instructions of a message against the baseline: ends with 0 if none costs"
+        f" over {budget.TOLERANCE:.0%} more, 1 if one does, {NOT_JUDGED} if that cannot be told here",
+    )
+    instead.add_argument(
+        "--record", action="store_true", help="instead, make them the baseline of this interpreter"
+    )
     return parser
 
 
+def check(*, record: bool) -> int:
+    """Count instructions, and hold them against the baseline or make them the baseline."""
+    name = budget.interpreter()
+    try:
+        recorded = None if record else budget.load(budget.BASELINE, name)
+        yardstick, instructions = count()
+        counted = budget.Counts(yardstick, instructions, budget.packages())
+        print(budget.table(counted, recorded))  # noqa: T201
+        if recorded is None:
+            budget.save(budget.BASELINE, name, counted)
+            return HOLDS
+        over = budget.over_budget(recorded, counted)
+    except (budget.NoBaselineError, UncountableError) as reason:
+        print(f"not judged: {reason}")  # noqa: T201
+        return NOT_JUDGED
+    for line in over:
+        print(f"over the budget: {line}")  # noqa: T201
+    for line in budget.other_packages(recorded, counted):
+        print(f"not as recorded: {line}")  # noqa: T201
+    return OVER if over else HOLDS
+
+
 def main() -> int:
-    """Return 0 when all has run, 2 for a wrong call."""
+    """Return 0 when all has run, 2 for a wrong call; see ``--check`` for its own."""
     parser = _parser()
     arguments = parser.parse_args()
+    if arguments.check or arguments.record:
+        return check(record=arguments.record)
     unknown = [name for name in arguments.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")

@@ -26,16 +26,15 @@ _CLOSE_HEAD = b"\x88\x82"
 
 
 async def _serve(load: Load) -> None:
-    template = _block(load)
-    blocks = math.ceil(load.messages / _messages_of_block(load))
+    block = Block(load)
+    blocks = math.ceil(load.messages / block.messages)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await _shake_hands(reader, writer)
-        discarding = asyncio.create_task(_discard(reader))
-        mark = _mark(load, _BLOCK_MARK)
+        await shake_hands(reader, writer)
+        discarding = asyncio.create_task(discard(reader))
         with contextlib.suppress(OSError):
-            for block in range(blocks):
-                writer.write(template.replace(mark, _mark(load, f"{block:08}")))
+            for number in range(blocks):
+                writer.write(block.numbered(number))
                 await writer.drain()
             await discarding
             writer.close()
@@ -46,7 +45,8 @@ async def _serve(load: Load) -> None:
     await server.serve_forever()
 
 
-async def _shake_hands(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def shake_hands(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer a client's handshake."""
     protocol = ServerProtocol()
     protocol.receive_data(await reader.readuntil(b"\r\n\r\n"))
     (request,) = protocol.events_received()
@@ -55,35 +55,44 @@ async def _shake_hands(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     writer.write(b"".join(protocol.data_to_send()))
 
 
-async def _discard(reader: asyncio.StreamReader) -> None:
+async def discard(reader: asyncio.StreamReader) -> None:
     """Read what the client sends until it wants to go."""
     while received := await reader.read(65_536):
         if received[-8:-6] == _CLOSE_HEAD:
             return
 
 
-def _block(load: Load) -> bytes:
-    """Return the frames of some thousand messages, whose mids all hold the mark of the block."""
-    body = _body(load.body_bytes)
-    messages = [
-        Message(f"{EPOCH}{_BLOCK_MARK}{number:08}", body, float(EPOCH), 86_400)
-        for number in range(_messages_of_block(load))
-    ]
-    chunks = [Outgoing([message], float(EPOCH)).chunk(load.wire_format) for message in messages]
-    return b"".join(
-        websocket_frame(load.wire_format, chunks[start : start + load.per_frame])
-        for start in range(0, len(chunks), load.per_frame)
-    )
+class Block:
+    """The frames of some messages, which are written once and sent under new mids each time.
 
+    Attributes:
+        messages: How many there are in it.
+    """
 
-def _messages_of_block(load: Load) -> int:
-    most = min(_BLOCK_MESSAGES, load.messages, 8_000_000 // load.body_bytes)
-    return max(most // load.per_frame, 1) * load.per_frame
+    def __init__(self, load: Load) -> None:
+        """Write the frames."""
+        most = min(_BLOCK_MESSAGES, load.messages, 8_000_000 // load.body_bytes)
+        self.messages: int = max(most // load.per_frame, 1) * load.per_frame
+        self._wire_format = load.wire_format
+        self._mark = self._digits(_BLOCK_MARK)
+        body = _body(load.body_bytes)
+        messages = [
+            Message(f"{EPOCH}{_BLOCK_MARK}{number:08}", body, float(EPOCH), 86_400)
+            for number in range(self.messages)
+        ]
+        chunks = [Outgoing([message], float(EPOCH)).chunk(load.wire_format) for message in messages]
+        self._template = b"".join(
+            websocket_frame(load.wire_format, chunks[start : start + load.per_frame])
+            for start in range(0, len(chunks), load.per_frame)
+        )
 
+    def numbered(self, number: int) -> bytes:
+        """Return the frames, whose mids all hold the number of the block."""
+        return self._template.replace(self._mark, self._digits(f"{number:08}"))
 
-def _mark(load: Load, block: str) -> bytes:
-    digits = EPOCH + block
-    return bytes.fromhex(digits) if load.wire_format is WireFormat.PROTOBUF else digits.encode()
+    def _digits(self, block: str) -> bytes:
+        digits = EPOCH + block
+        return bytes.fromhex(digits) if self._wire_format is WireFormat.PROTOBUF else digits.encode()
 
 
 def _body(size: int) -> bytes:

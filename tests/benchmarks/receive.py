@@ -1,8 +1,9 @@
 """Frames that were written beforehand, from a server in another process, to a callback."""
 
 import asyncio
+import importlib.util
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from tests.benchmarks.comparison import Comparison, Figures, peak_mib, resident_
 from tests.benchmarks.flood import Load, flooding
 
 Consumer = Literal["async handler", "sync handler", "async for"]
+Loop = Literal["asyncio", "uvloop"]
 
 _MESSAGES = 200_000
 _KNOWN_MAX = 12_500
@@ -25,18 +27,23 @@ _VERSIONS = {WireFormat.TEXT: 3, WireFormat.PROTOBUF: 4, WireFormat.JSONRPC: 5}
 
 
 def comparisons(scale: float) -> Iterable[Comparison]:
-    """Frames to an async handler, a sync one and ``async for``, against the libraries' bare loop."""
+    """Frames to an async handler, a sync one and ``async for``, against the libraries' bare loop.
+
+    Where uvloop is installed, the first loads come on it too: both sides run on the same loop.
+    """
     protobuf, text, jsonrpc = WireFormat.PROTOBUF, WireFormat.TEXT, WireFormat.JSONRPC
     small = int(_MESSAGES * scale)
     large = small // 8
 
-    def comparison(load: Load, consumer: Consumer = "async handler") -> Comparison:
+    def comparison(load: Load, consumer: Consumer = "async handler", loop: Loop = "asyncio") -> Comparison:
         size = f"{load.messages:,} of {load.body_bytes} B"
-        name = f"{size}, {load.wire_format.name.lower()}, {load.per_frame} a frame, {consumer}"
-        return Comparison(name, partial(client, load, consumer), partial(bare_loop, load))
+        name = f"{size}, {load.wire_format.name.lower()}, {load.per_frame} a frame, {consumer}, {loop}"
+        return Comparison(name, partial(client, load, consumer, loop), partial(bare_loop, load, loop))
 
-    for per_frame in (1, 20, 100):
-        yield comparison(Load(protobuf, small, per_frame))
+    loops: tuple[Loop, ...] = ("asyncio", "uvloop") if importlib.util.find_spec("uvloop") else ("asyncio",)
+    for loop in loops:
+        for per_frame in (1, 20, 100):
+            yield comparison(Load(protobuf, small, per_frame), loop=loop)
     for consumer in ("sync handler", "async for"):
         yield comparison(Load(protobuf, small, 20), consumer)
     for wire_format in (text, jsonrpc):
@@ -82,12 +89,21 @@ class Meter:
         }
 
 
+def _run(main: Coroutine[Any, Any, Figures], loop: Loop) -> Figures:
+    if loop == "asyncio":
+        return asyncio.run(main)
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
 # -- the client -------------------------------------------------------------------
 
 
-def client(load: Load, consumer: Consumer) -> Figures:
+def client(load: Load, consumer: Consumer, loop: Loop) -> Figures:
     """Let a ``PullClient`` receive."""
-    return asyncio.run(_client(load, consumer))
+    return _run(_client(load, consumer), loop)
 
 
 async def _client(load: Load, consumer: Consumer) -> Figures:
@@ -119,9 +135,15 @@ async def _client(load: Load, consumer: Consumer) -> Figures:
 class Portal:
     """A REST client whose portal knows one push server."""
 
-    def __init__(self, address: str, wire_format: WireFormat) -> None:
+    def __init__(self, address: str, wire_format: WireFormat, publish: str = "") -> None:
         self._config = {
-            "server": {"version": _VERSIONS[wire_format], "server_enabled": True, "websocket": address},
+            "server": {
+                "version": _VERSIONS[wire_format],
+                "server_enabled": True,
+                "websocket": address,
+                "publish_enabled": bool(publish),
+                "publish": publish,
+            },
             "channels": {"private": {"id": "1" * 32 + ":" + "2" * 32}, "shared": {"id": "3" * 32}},
         }
 
@@ -133,9 +155,9 @@ class Portal:
 # -- the bare loop ----------------------------------------------------------------
 
 
-def bare_loop(load: Load) -> Figures:
+def bare_loop(load: Load, loop: Loop) -> Figures:
     """Let the libraries alone receive: a socket, a parser, a dictionary of known ids."""
-    return asyncio.run(_bare_loop(load))
+    return _run(_bare_loop(load), loop)
 
 
 async def _bare_loop(load: Load) -> Figures:
