@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 BASELINE = Path(__file__).with_name("baseline.json")
 TOLERANCE = 0.03
@@ -55,15 +56,20 @@ def load(path: Path, name: str) -> Counts:
     Raises:
         NoBaselineError: Nothing was.
     """
-    recorded = json.loads(path.read_text()) if path.exists() else {}
+    recorded = _read(path)
     if name not in recorded:
         raise NoBaselineError(f"no baseline was recorded for {name}")
     return Counts(**recorded[name])
 
 
+def _read(path: Path) -> dict[str, Any]:
+    recorded: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return recorded
+
+
 def save(path: Path, name: str, counts: Counts) -> None:
     """Record an interpreter's counts beside those of others."""
-    recorded = json.loads(path.read_text()) if path.exists() else {}
+    recorded = _read(path)
     recorded[name] = asdict(counts)
     path.write_text(json.dumps(recorded, indent=2, sort_keys=True) + "\n")
 
@@ -99,7 +105,7 @@ def other_packages(recorded: Counts, counted: Counts) -> list[str]:
 
 def table(counted: Counts, recorded: Counts | None) -> str:
     """Return the counts for people."""
-    before = {} if recorded is None else recorded.instructions
+    before: Mapping[str, float] = {} if recorded is None else recorded.instructions
     width = max(map(len, counted.instructions))
     return "\n".join(
         f"{name:{width}}  {cost:>10,.0f} instructions a message"
