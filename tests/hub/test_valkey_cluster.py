@@ -148,6 +148,17 @@ async def test_what_an_engine_does_not_know_any_more_is_lost_and_acquired_with_a
             assert all(lease.epoch > first[key].epoch for key, lease in one.leases.items())
 
 
+async def test_a_lease_that_its_holder_has_ended_is_acquired_anew(valkey_url: str, name: str) -> None:
+    async with worker(cluster(valkey_url, name), "a") as one, worker(cluster(valkey_url, name), "b") as two:
+        await until(lambda: shared_out(one, two) and len(one.leases) > 5)
+        await asyncio.sleep(1.0)
+        key, lease = next(iter(one.leases.items()))
+        lease.end()
+        await until(lambda: shared_out(one, two) and one.leases[key] is not lease)
+        assert one.lost == [lease]
+        assert one.leases[key].epoch > lease.epoch
+
+
 async def test_a_worker_told_to_drain_gives_up_its_portals_and_ends(valkey_url: str, name: str) -> None:
     shared = cluster(valkey_url, name)
     async with worker(cluster(valkey_url, name), "b") as two:

@@ -5,6 +5,16 @@ from collections.abc import Callable
 from tests.soak.audits import polls_blocked, slow_audit
 from tests.soak.blocked import blocked_websocket
 from tests.soak.closing import closing
+from tests.soak.clusters import (
+    hub_clocks,
+    hub_cut,
+    hub_kill,
+    hub_leases,
+    hub_pause,
+    hub_rolling,
+    hub_stream,
+    hub_valkey_restart,
+)
 from tests.soak.crashes import sigkill
 from tests.soak.cuts import cuts, short_cuts
 from tests.soak.gaps import history_dropped
@@ -66,4 +76,12 @@ SCENARIOS: dict[str, Callable[..., Outcome]] = {
     "token-race": token_race,
     "token-sigkill": token_sigkill,
     "hub-embedded": hub_embedded,
+    "hub-kill": hub_kill,
+    "hub-pause": hub_pause,
+    "hub-cut": hub_cut,
+    "hub-valkey-restart": hub_valkey_restart,
+    "hub-clocks": hub_clocks,
+    "hub-rolling": hub_rolling,
+    "hub-leases": hub_leases,
+    "hub-stream": hub_stream,
 }

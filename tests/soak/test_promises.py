@@ -10,6 +10,16 @@ import pytest
 from tests.soak.audits import polls_blocked, slow_audit
 from tests.soak.blocked import blocked_websocket
 from tests.soak.closing import closing
+from tests.soak.clusters import (
+    hub_clocks,
+    hub_cut,
+    hub_kill,
+    hub_leases,
+    hub_pause,
+    hub_rolling,
+    hub_stream,
+    hub_valkey_restart,
+)
 from tests.soak.crashes import sigkill
 from tests.soak.cuts import cuts, short_cuts
 from tests.soak.gaps import history_dropped
@@ -32,6 +42,7 @@ from tests.soak.stores import damaged_stores, store_key, stuck_event
 from tests.soak.token_refreshes import token_race, token_sigkill
 
 SOME_WAYS: list[Way] = [(4, True, "websocket"), (4, True, "long_polling")]
+_FEW: dict[str, Any] = {"portals": 20, "rate": 10.0, "lease_s": 1.5}
 
 SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (cuts, {"seeds": 2, "messages": 1_000, "cuts": 40}),
@@ -90,6 +101,14 @@ SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (token_race, {"rounds": 2, "processes": 4}),
     (token_sigkill, {"kills": 3}),
     (hub_embedded, {"portals": 60, "rate": 40.0, "idle_s": 2.0, "kib": 150.0, "cpu_percent": 25.0}),
+    (hub_kill, {"times": 1, **_FEW}),
+    (hub_pause, {"times": 1, "pause_s": 3.0, **_FEW}),
+    (hub_cut, {"times": 1, "cut_s": 4.0, **_FEW}),
+    (hub_valkey_restart, {"times": 2, **_FEW}),
+    (hub_clocks, {"seconds": 2.0, "late_s": 10.0, **_FEW}),
+    (hub_rolling, {"times": 1, "workers": 3, "late_s": 10.0, **_FEW}),
+    (hub_leases, {"seconds": 3.0, "leases": 200, "workers": 2}),
+    (hub_stream, {"events": 4_000, "at_least": 100.0}),
     (growth, {"messages": 1_000, "reconnects": 20, "warm_up": 5}),
 ]
 

@@ -39,6 +39,9 @@ _BEATS_A_LEASE = 5
 _RATES_APART = 0.98
 """By how much two clocks may run at different rates, and more."""
 
+_UNKNOWN = -1
+"""No version of a worker's leases: they are compared at the next beat."""
+
 _CLAIMED_AT_ONCE = 100
 """How many portals one claim names; it gets the first that is free."""
 
@@ -280,6 +283,10 @@ class _Place:
                     return
                 change = await self._claimed()
             if change is not None:
+                if isinstance(change, Lost):
+                    # Ended by who holds it, it is this worker's still, by the engine's word.
+                    await self._give_up(change.lease, "")
+                    self._free = None
                 yield change
                 continue
             with contextlib.suppress(TimeoutError):
@@ -295,8 +302,7 @@ class _Place:
         heir = self._best_for(lease.key) if lease.key in self._wanted else ""
         if heir == self.worker:
             self._free = None
-        with contextlib.suppress(PullError):  # Then it ends with the session.
-            await self._give_up(lease, heir if heir != self.worker else "")
+        await self._give_up(lease, heir if heir != self.worker else "")
         self._changed.set()
 
     def leave(self) -> None:
@@ -509,7 +515,10 @@ class _Place:
             try:
                 lease = await self._claim(some)
             except EngineUnavailable:
-                return None  # The beats tell.
+                # The beats tell. Whether it has come about is found out by the next one.
+                self._version = _UNKNOWN
+                self._term.disturbed = True
+                return None
             if lease is not None:
                 # Those before it have other owners.
                 self._passed_over(some[: some.index(lease.key) + 1])
@@ -541,9 +550,13 @@ class _Place:
             return lease
 
     async def _give_up(self, lease: Lease, heir: str) -> None:
-        if lease.owner == self.worker:
-            async with self._asking:
+        if lease.owner != self.worker or not self._term.valid():
+            return  # It ends, or has ended, with its session.
+        async with self._asking:
+            try:
                 self._version = await self._released(lease.key, lease.epoch, heir)
+            except PullError:
+                self._version = _UNKNOWN
 
     async def _released(self, key: str, epoch: int, heir: str) -> int:
         version: int = await self._engine.run(
