@@ -845,6 +845,15 @@ def hub_run(
             help="Without --handlers: show these events of the portals too, such as ONCRMDEALUPDATE.",
         ),
     ] = None,
+    valkey: Annotated[
+        str | None,
+        typer.Option(
+            "--valkey", metavar="URL", help="Share the portals with other processes over Valkey or Redis."
+        ),
+    ] = None,
+    to_log: Annotated[
+        bool, typer.Option("--log", help="With --valkey: write events to its stream, beside --handlers.")
+    ] = False,
     rate: Annotated[
         float, typer.Option("--rate", min=0.1, metavar="N", help="Portals started in a second.")
     ] = 60.0,
@@ -857,7 +866,13 @@ def hub_run(
     from bitrix_pull.cli.running import run
 
     work = run_hub(
-        portals, handlers=handlers, portal_events=_names(portal_events), starts_per_s=rate, as_json=as_json
+        portals,
+        handlers=handlers,
+        portal_events=_names(portal_events),
+        starts_per_s=rate,
+        valkey=valkey,
+        to_log=to_log,
+        as_json=as_json,
     )
     return run(work, verbose=verbose, log_format=log_format, serves=True)
 

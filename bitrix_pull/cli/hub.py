@@ -37,16 +37,29 @@ _GONE_AFTER_S = 3 * REPORT_EVERY_S
 
 
 async def run_hub(
-    file: Path, *, handlers: str | None, portal_events: Sequence[str], starts_per_s: float, as_json: bool
+    file: Path,
+    *,
+    handlers: str | None,
+    portal_events: Sequence[str],
+    starts_per_s: float,
+    valkey: str | None,
+    to_log: bool,
+    as_json: bool,
 ) -> None:
-    """Serve the portals of a database until cancelled: by handlers, or by printing what comes."""
-    hub = Hub(SqlitePortals(file), starts_per_s=starts_per_s)
-    if handlers is None:
-        _print_events(hub, portal_events, as_json=as_json)
-    elif portal_events:
+    """Serve the portals of a database until cancelled: by handlers, into a log, or by printing what comes."""
+    if handlers is not None and portal_events and not to_log:
         raise InvalidArgument("--portal-events goes without --handlers: these name theirs themselves")
-    else:
+    logged = portal_events if to_log else ()
+    hub = Hub(
+        SqlitePortals(file),
+        starts_per_s=starts_per_s,
+        log_portal_events=logged,
+        **_cluster(valkey, to_log=to_log),
+    )
+    if handlers is not None:
         hub.include(_router(handlers))
+    elif not to_log:
+        _print_events(hub, portal_events, as_json=as_json)
     telling = asyncio.create_task(_tell(hub))
     try:
         async with hub.serving():
@@ -55,6 +68,28 @@ async def run_hub(
     finally:
         telling.cancel()
         await asyncio.wait({telling})
+
+
+def _cluster(url: str | None, *, to_log: bool) -> dict[str, Any]:
+    """Return what a hub takes to share the portals with other processes.
+
+    Raises:
+        InvalidArgument: What it takes is not installed, or the address is none.
+    """
+    if url is None:
+        if to_log:
+            raise InvalidArgument("--log takes a Valkey or Redis to write to", advice="Give --valkey URL.")
+        return {}
+    try:
+        from bitrix_pull.hub.valkey import ValkeyCluster, ValkeyResumeStore, ValkeyStream
+    except ImportError:
+        raise InvalidArgument(
+            "--valkey takes the package redis", advice="pip install 'bitrix-pull[hub]'."
+        ) from None
+    cluster = ValkeyCluster(url)
+    if to_log:
+        return {"cluster": cluster, "stream": ValkeyStream(url)}
+    return {"cluster": cluster, "resume": ValkeyResumeStore(url)}
 
 
 def _router(name: str) -> Router:

@@ -228,8 +228,8 @@ class SingleWorker:
 class _Alone:
     worker: str
     _wanted: frozenset[str] = frozenset()
-    _held: dict[str, Lease] = field(default_factory=dict)
-    _recalled: set[str] = field(default_factory=set)
+    _held: dict[str, Lease] = field(default_factory=dict[str, Lease])
+    _recalled: set[str] = field(default_factory=set[str])
     _leaving: bool = False
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _epoch: int = field(default_factory=lambda: time.time_ns() // 1_000_000)

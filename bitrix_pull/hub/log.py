@@ -14,9 +14,13 @@ from bitrix_pull.hub.cluster import Lease
 class LogWriter(Protocol):
     """Writes one portal's events, for as long as its lease lasts. One for each lease."""
 
-    resume: ResumeStore
-    """The portal's resume point, for its client. Its ``load`` raises the fence: from then on nothing
-    is taken from the portal's owners before."""
+    @property
+    def resume(self) -> ResumeStore:
+        """The portal's resume point, for its client.
+
+        Its ``load`` raises the fence: from then on nothing is taken from the portal's owners before.
+        """
+        ...
 
     async def append(self, event: PullEvent[Any] | PortalEvent[Any]) -> None:
         """Write an event down; when it returns, the event is in the log, and is settled.

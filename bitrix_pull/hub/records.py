@@ -112,7 +112,6 @@ def _write_options(portal: Portal) -> dict[str, Any]:
 
 def _read_options(record: Mapping[str, Any]) -> PullOptions:
     given = dict(record)
-    limit: Any = given.get("rest_limit")
-    if isinstance(limit, list):
-        given["rest_limit"] = RateLimit(limit[0], limit[1])
+    if isinstance(given.get("rest_limit"), list):
+        given["rest_limit"] = RateLimit(*given["rest_limit"])
     return PullOptions(**given)

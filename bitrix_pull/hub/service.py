@@ -5,7 +5,7 @@ import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 from bitrix_pull.client import PullClient
 from bitrix_pull.connection.pace import Pace
@@ -35,6 +35,19 @@ _JITTER: Final = 0.5
 
 _APPENDS_AT_ONCE: Final = 100
 """Events of a portal that may be on their way to the log."""
+
+
+@runtime_checkable
+class FencedStore(Protocol):
+    """Resume points that workers share: under a lease they are safe from earlier owners."""
+
+    def under(self, lease: Lease) -> ResumeStore:
+        """Return the store of one portal for one owner of it."""
+        ...
+
+
+def _resume_store(store: ResumeStore, lease: Lease) -> ResumeStore:
+    return store.under(lease) if isinstance(store, FencedStore) else store
 
 
 @dataclass(slots=True)
@@ -96,7 +109,7 @@ class PortalService:
         self.client = PullClient(
             portal.credentials,
             mode=portal.mode,
-            resume=fittings.resume if writer is None else writer.resume,
+            resume=_resume_store(fittings.resume, lease) if writer is None else writer.resume,
             options=portal.options or fittings.options,
             name=portal.key,
             context=fittings.context,

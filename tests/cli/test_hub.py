@@ -11,6 +11,7 @@ import pytest
 
 from bitrix_pull.emulator import CloudPortal, EmulatedCloud
 from tests.cli.command import Running, run, start
+from tests.hub.engine import running as engine
 
 
 def credentials(portal: CloudPortal) -> list[str]:
@@ -114,3 +115,24 @@ async def test_help_names_the_commands() -> None:
     assert outcome.code == 0
     for command in ("run", "status", "add", "remove", "pause", "resume", "drain"):
         assert command in outcome.out
+
+
+async def test_workers_that_share_portals_over_valkey(file: str) -> None:
+    async with EmulatedCloud(3) as cloud:
+        for number, portal in enumerate(cloud.portals):
+            await run("hub", "add", "--portals", file, "--key", f"portal{number}", *credentials(portal))
+        with engine() as server:
+            arguments = ("hub", "run", "--portals", file, "--valkey", server.url, "--json")
+            async with running(*arguments) as one, running(*arguments) as two:
+                await _live(cloud, 3)
+                told = json.loads((await run("hub", "status", "--portals", file, "--json")).out)
+                assert len(told["workers"]) == 2
+                assert (await one.stop(signal.SIGTERM)).code == 0
+                await _live(cloud, 3)
+                cloud.portals[0].send("hello")
+                assert (await two.json_line())["portal"] == "portal0"
+
+
+async def test_a_log_takes_an_engine(file: str) -> None:
+    outcome = await run("hub", "run", "--portals", file, "--log")
+    assert (outcome.code, "--valkey URL" in outcome.err) == (2, True)
