@@ -1,4 +1,4 @@
-"""Runs the real command in a process of its own."""
+"""Runs the real command, or another program, in a process of its own."""
 
 import asyncio
 import json
@@ -9,7 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tests.forked import Command
+
 DEADLINE_S = 30.0
+LINE_BYTES = 4 * 1024 * 1024
+
+BITRIX_PULL = ("-m", "bitrix_pull")
+"""The command as a shell starts it, for what an interpreter has a say in."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Outcome:
 class Running:
     """A command that is under way."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | Command) -> None:
         self._process = process
 
     async def line(self) -> str:
@@ -71,7 +77,7 @@ class Running:
 
     def close_stdout(self) -> None:
         """Stop reading for good, as ``head`` does."""
-        assert self._process.stdout is not None
+        assert isinstance(self._process, asyncio.subprocess.Process)
         # The public way to the pipe's transport that asyncio offers.
         transport = self._process._transport  # type: ignore[attr-defined]
         transport.get_pipe_transport(1).close()
@@ -82,17 +88,20 @@ class Running:
 
 
 async def start(
-    *args: str, env: Mapping[str, str] | None = None, program: Sequence[str] = ("-m", "bitrix_pull")
+    *args: str, env: Mapping[str, str] | None = None, program: Sequence[str] | None = None
 ) -> Running:
-    """Start ``bitrix-pull ARGS``; of the environment, only ``env`` has credentials."""
+    """Start ``bitrix-pull ARGS``, or another program; of the environment, only ``env`` has credentials."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BITRIX_PULL_")}
+    environment = {**clean, **(env or {})}
+    if program is None:
+        return Running(await Command.start(args, environment, LINE_BYTES))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *program, *args),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**clean, **(env or {})},
-        limit=4 * 1024 * 1024,
+        env=environment,
+        limit=LINE_BYTES,
     )
     return Running(process)
 

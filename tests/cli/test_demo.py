@@ -2,7 +2,7 @@ import signal
 
 import pytest
 
-from tests.cli.command import run, start
+from tests.cli.command import BITRIX_PULL, run, start
 
 
 async def test_ends_by_itself_after_so_many_events() -> None:
@@ -44,7 +44,7 @@ async def test_a_signal_ends_it_cleanly(stop: signal.Signals) -> None:
 
 @pytest.mark.parametrize("options", [["--json"], []])
 async def test_a_reader_that_has_seen_enough_ends_it_quietly(options: list[str]) -> None:
-    demo = await start("demo", *options)
+    demo = await start("demo", *options, program=BITRIX_PULL)
     await demo.line()
     demo.close_stdout()
     outcome = await demo.end()

@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import gc
 import logging
-import multiprocessing
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -24,6 +23,7 @@ from bitrix_pull import AccessToken, OAuth, PullClient, PullEvent, PullOptions
 from bitrix_pull.errors import Unreachable
 from bitrix_pull.portal.config import ConfigFetcher
 from bitrix_pull.portal.rest import RestClient
+from tests.forked import context
 
 MIB = 1024 * 1024
 BEAT_S = 0.002
@@ -257,17 +257,13 @@ def _live(pipe: Connection, role: Role, address: str, options: dict[str, Any]) -
     os._exit(0)
 
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([__name__, "pytest"])  # multiprocessing imports the main module too.
-
-
 class Victim:
     """A client in a process of its own."""
 
     def __init__(self, role: Role, address: str, options: dict[str, Any]) -> None:
         """Start it."""
-        self._pipe, theirs = _context.Pipe()
-        self._process = _context.Process(target=_live, args=(theirs, role, address, options), daemon=True)
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_live, args=(theirs, role, address, options), daemon=True)
         self._process.start()
         theirs.close()
 
