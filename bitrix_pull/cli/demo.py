@@ -61,8 +61,8 @@ async def demo(events: int | None, *, as_json: bool) -> None:
             pull = PullClient(AccessToken(portal.portal_url, portal.token))
             deal_id = portal.portal.deals.add({"TITLE": "Chairs"})
             async with (
-                pull.portal_events("ONCRMDEALUPDATE") as changes,
                 pull,
+                pull.portal_events("ONCRMDEALUPDATE") as changes,
                 pull.subscribe(module="application") as arriving,
             ):
                 for step in itertools.islice(story(), events):

@@ -41,16 +41,19 @@ async def listen(
             raise InvalidArgument("--portal-events does not go with --command and --module")
         subscription = pull.portal_events(*portal_events)
     # Entered first: what the portal does not have is an error of the start.
-    async with narrated(pull, portal_name(credentials)), subscription as arriving, pull:
-        try:
-            async for event in arriving:
-                printer.show(event)
-                shown += 1
-                if shown == events:
-                    return
-        except asyncio.CancelledError:
-            say(f"stopped after {shown} event{'' if shown == 1 else 's'}")
-            raise
+    async with narrated(pull, portal_name(credentials)), contextlib.AsyncExitStack() as subscribed:
+        arriving = await subscribed.enter_async_context(subscription)
+        async with pull:
+            try:
+                async for event in arriving:
+                    printer.show(event)
+                    shown += 1
+                    if shown == events:
+                        # It is handled, and nothing that the end of the client should wait for.
+                        return await subscribed.aclose()
+            except asyncio.CancelledError:
+                say(f"stopped after {shown} event{'' if shown == 1 else 's'}")
+                raise
 
 
 @contextlib.asynccontextmanager

@@ -1,5 +1,6 @@
 """``bitrix-pull record``: the events of a portal, into a file."""
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import orjson
@@ -30,11 +31,14 @@ async def record(
         with recorder.follow(pull):
             if not keep_params:
                 say("what events carry is hidden; --keep-params keeps it")
-            async with narrated(pull, portal_name(credentials)), pull.subscribe() as arriving, pull:
-                async for _ in arriving:
-                    count += 1
-                    if count == events:
-                        return
+            async with narrated(pull, portal_name(credentials)), AsyncExitStack() as subscribed:
+                arriving = await subscribed.enter_async_context(pull.subscribe())
+                async with pull:
+                    async for _ in arriving:
+                        count += 1
+                        if count == events:
+                            # It is handled, and nothing that the end of the client should wait for.
+                            return await subscribed.aclose()
     finally:
         if as_json:
             told = {"file": str(file), "events": count, "dropped": recorder.dropped}

@@ -5,9 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from bitrix_pull.cli.credentials import Account
+from bitrix_pull.cli.listen import listen
+from bitrix_pull.cli.record import record
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.emulator.certificates import make_certificates
+from tests import virtual_time
 from tests.cli.command import Outcome, run, start
+from tests.virtual_time import unix_time
 
 
 async def test_what_one_publishes_the_other_shows(account: dict[str, str]) -> None:
@@ -66,6 +71,39 @@ async def test_a_webhook_hears_and_publishes_as_its_user(emulator: Emulator) -> 
 
     assert heard.json_lines[0]["command"] == "typing"
     assert emulator.portal.webhook_code() not in told + heard.err
+
+
+@pytest.mark.parametrize("command", ["listen", "record"])
+def test_after_the_last_event_nothing_is_waited_for(command: str, tmp_path: Path) -> None:
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        async with Emulator(security_key="key", clock=unix_time) as emu:
+            account = Account(portal=emu.portal_url, token=emu.token)
+            if command == "listen":
+                program = listen(
+                    account,
+                    events=1,
+                    command=None,
+                    module=None,
+                    portal_events=(),
+                    transport="auto",
+                    timeout_s=10,
+                    as_json=True,
+                )
+            else:
+                program = record(
+                    account, tmp_path / "x", keep_params=False, events=1, transport="auto", as_json=True
+                )
+            running = asyncio.create_task(program)
+            while not emu.push.connections:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(10)
+            began = loop.time()
+            emu.portal.send("x", {})
+            await running
+            return loop.time() - began
+
+    assert virtual_time.run(main) < 1
 
 
 async def test_params_can_come_from_stdin(account: dict[str, str], emulator: Emulator) -> None:
