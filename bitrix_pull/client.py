@@ -54,6 +54,7 @@ from bitrix_pull.reception import Reception
 from bitrix_pull.redaction import naming
 from bitrix_pull.running import Block, Run
 from bitrix_pull.shared import Shared
+from bitrix_pull.telemetry import Around
 from bitrix_pull.wire.channel_ids import PublicChannel
 
 _LENT = ("_options", "_rest", "_store", "_is_shared_store", "_start_at", "_reception", "_lifecycle", "_run")
@@ -139,6 +140,7 @@ class PullClient(Router):
         self._lifecycle = Lifecycle(self._reception.notices.post)
         self._run = self._new_run()
         self._block: Block | None = None
+        self._around_publishing: Around | None = None
         self._is_lent = False
 
     def _new_run(self) -> Run:
@@ -530,9 +532,13 @@ class PullClient(Router):
             PullError: The portal did not tell where to publish to. Nothing was sent.
         """
         with naming(self._portal):
-            return await self._present_run().publisher.publish(
-                messages, route=route, retry=retry, timeout_s=timeout
-            )
+            publisher, around = self._present_run().publisher, self._around_publishing
+            if around is None:
+                return await publisher.publish(messages, route=route, retry=retry, timeout_s=timeout)
+            with around(route) as tell:
+                receipt = await publisher.publish(messages, route=route, retry=retry, timeout_s=timeout)
+                tell(receipt)
+                return receipt
 
     def batch(self, *, route: Route = "auto", retry: Retry = "never", timeout: float | None = None) -> Batch:
         """Return a batch: it collects events in an ``async with`` block and sends them at its end.
@@ -833,3 +839,14 @@ def lend(
 def reception_of(client: PullClient) -> Reception:
     """Return where a client's events arrive."""
     return client._reception  # pyright: ignore[reportPrivateUsage]  # It is this module's own.
+
+
+def rest_of(client: PullClient) -> RestClient:
+    """Return what a client calls its portal by."""
+    return client._rest  # pyright: ignore[reportPrivateUsage]  # It is this module's own.
+
+
+def put_around(client: PullClient, publishing: Around, calls: Around) -> None:
+    """Let something be around each publish call and each REST call of a client."""
+    client._around_publishing = publishing  # pyright: ignore[reportPrivateUsage]  # As above.
+    client._rest.around = calls  # pyright: ignore[reportPrivateUsage]

@@ -1,9 +1,12 @@
-"""What is told of a client to those who watch it, under names that last: the fields of log records."""
+"""What is told of a client to those who watch it, under names that last: log fields and metrics."""
 
 import json
 import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, TypedDict, Unpack
+from typing import Any, Final, Literal, Protocol, TypedDict, Unpack
 
 
 class LogFields(TypedDict, total=False):
@@ -83,3 +86,74 @@ class JsonFormatter(logging.Formatter):
         if record.exc_text:
             told["traceback"] = record.exc_text
         return json.dumps(told, ensure_ascii=False, default=str)
+
+
+@dataclass(slots=True, frozen=True)
+class Metric:
+    """A figure that ``bitrix_pull.otel`` gives to OpenTelemetry.
+
+    Attributes:
+        kind: "counter" for what only grows, "gauge" for what is so at present, "histogram" for
+            durations.
+        unit: In the notation of OpenTelemetry (UCUM).
+        about: What it says.
+        attributes: What it is told apart by, beside ``server.address``, the portal's name.
+    """
+
+    kind: Literal["counter", "gauge", "histogram"]
+    unit: str
+    about: str
+    attributes: tuple[str, ...] = ()
+
+
+METRICS: Final[Mapping[str, Metric]] = {
+    # By OpenTelemetry's conventions for messaging, where these have a name.
+    "messaging.client.consumed.messages": Metric("counter", "{message}", "Events received."),
+    "messaging.client.sent.messages": Metric(
+        "counter", "{message}", "Events published.", ("bitrix_pull.route", "error.type")
+    ),
+    "messaging.client.operation.duration": Metric(
+        "histogram", "s", "How long publishing took.", ("bitrix_pull.route", "error.type")
+    ),
+    "messaging.process.duration": Metric(
+        "histogram", "s", "How long a call of a handler took.", ("bitrix_pull.handler", "error.type")
+    ),
+    "bitrix_pull.handler.retries": Metric(
+        "counter", "{call}", "Calls of handlers that were not the first.", ("bitrix_pull.handler",)
+    ),
+    "bitrix_pull.handler.failures": Metric("counter", "{event}", "Events that a handler failed on for good."),
+    "bitrix_pull.duplicates": Metric("counter", "{message}", "Messages that came again and were dropped."),
+    "bitrix_pull.malformed": Metric("counter", "{message}", "Messages that could not be read."),
+    "bitrix_pull.ignored": Metric("counter", "{message}", "Events of modules that are ignored."),
+    "bitrix_pull.healed": Metric("counter", "{message}", "Events that the push server had left out."),
+    "bitrix_pull.dropped": Metric("counter", "{message}", "Events dropped, as handlers were too slow."),
+    "bitrix_pull.unrouted": Metric("counter", "{message}", "Events that no handler wants."),
+    "bitrix_pull.gaps": Metric("counter", "{gap}", "How often the push server's history was gone."),
+    "bitrix_pull.connects": Metric("counter", "{connection}", "Connections opened."),
+    "bitrix_pull.disconnects": Metric("counter", "{connection}", "Backing off, by cause.", ("error.type",)),
+    "bitrix_pull.live": Metric("gauge", "", "1 while the client is live, else 0."),
+    "bitrix_pull.state": Metric("gauge", "", "1 for the state that it is in.", ("bitrix_pull.state",)),
+    "bitrix_pull.silence": Metric("gauge", "s", "Time since the push server was heard from."),
+    "bitrix_pull.lag": Metric("gauge", "s", "Age of the oldest event that is not settled."),
+    "bitrix_pull.inbox.events": Metric("gauge", "{event}", "Events that handlers have not finished with."),
+    "bitrix_pull.inbox.size": Metric("gauge", "By", "Bytes of those events' bodies."),
+    "bitrix_pull.store.failing": Metric("gauge", "", "1 while the resume point cannot be saved, else 0."),
+    "bitrix_pull.rest.duration": Metric(
+        "histogram", "s", "How long a REST call took, waits included.", ("bitrix_pull.method", "error.type")
+    ),
+    "bitrix_pull.rest.waited": Metric("counter", "s", "Time that REST calls waited for limits."),
+    "bitrix_pull.token.refreshes": Metric("counter", "{refresh}", "Access tokens that were refreshed."),
+}
+"""All metrics by name."""
+
+
+class Around(Protocol):
+    """What is around an operation while telemetry is on: measures it, and makes a span of it."""
+
+    def __call__(self, name: str) -> AbstractContextManager[Callable[[Any], None]]:
+        """Return the context to do it in, which gives what is to be told of the result.
+
+        Args:
+            name: The REST method, or the route that was asked for.
+        """
+        ...

@@ -57,6 +57,8 @@ class Credentials(ABC):
 
     mode: ClassVar[Mode] = "application"
     endpoint: str
+    refreshes: int = 0
+    """How often the access token was refreshed."""
 
     @property
     def identity(self) -> str:

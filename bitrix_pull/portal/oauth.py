@@ -327,6 +327,7 @@ class OAuth(Credentials):
             renewed = spent.renewed(read_token_answer(answer, self.secrets), http.clock.now())
         except PortalError as error:
             return await self._renewed_by_others(spent, store, error)
+        self.refreshes += 1
         await self._keep(spent, renewed, store)
         self._report_move(renewed)
         return renewed

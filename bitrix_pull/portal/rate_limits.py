@@ -44,6 +44,8 @@ class LeakyBucket:
         self._drained_at: Moment | None = None
         self._queue: list[_Waiter] = []
         self._told = False
+        self.waited_s: float = 0.0
+        """Seconds that calls have waited in all."""
 
     async def admit(self, method: str, deadline: float, *, first: bool = False) -> None:
         """Wait until the portal should take one more call, and count it.
@@ -67,7 +69,9 @@ class LeakyBucket:
                 if waiter.loop.time() + wait_s > deadline:
                     raise self._too_long(method, wait_s)
                 self._tell(method, wait_s)
+                began_at = waiter.loop.time()
                 await waiter.sleep(wait_s)
+                self.waited_s += waiter.loop.time() - began_at
         finally:
             self._leave(waiter)
 

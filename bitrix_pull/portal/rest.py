@@ -31,7 +31,7 @@ from bitrix_pull.portal.http_pool import HttpPool
 from bitrix_pull.portal.portal_clock import date_of
 from bitrix_pull.portal.rate_limits import LeakyBucket, bucket_for
 from bitrix_pull.redaction import get_logger
-from bitrix_pull.telemetry import log_fields
+from bitrix_pull.telemetry import Around, log_fields
 from bitrix_pull.wire.json_text import encode_json
 
 _log = get_logger("portal")
@@ -109,6 +109,8 @@ class RestClient:
             )
         self._auth = auth
         self._given_http = http
+        self.around: Around | None = None
+        """What is around each call."""
         self.http: HttpSession = HttpSession(self._options, http, _destinations(auth, self._options))
 
     @property
@@ -148,6 +150,16 @@ class RestClient:
     def next_call_in_s(self) -> float:
         """Seconds that a call would have to wait for the portal's limits."""
         return self._bucket.wait_s()
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds that calls to the portal have waited for its limits, those of other clients too."""
+        return self._bucket.waited_s
+
+    @property
+    def token_refreshes(self) -> int:
+        """How often the access token was refreshed with these credentials."""
+        return self._auth.refreshes if isinstance(self._auth, Credentials) else 0
 
     @property
     def calls_per_s(self) -> float | None:
@@ -249,6 +261,14 @@ class RestClient:
             timeout_s: See ``call``.
             first: True to go before all calls that wait for the portal's limits.
         """
+        if self.around is not None:
+            with self.around(method):
+                return await self._ask(method, params, timeout_s, first=first)
+        return await self._ask(method, params, timeout_s, first=first)
+
+    async def _ask(
+        self, method: str, params: Mapping[str, Any] | None, timeout_s: float | None, *, first: bool
+    ) -> RestAnswer:
         check_method(method)
         params = dict(params or {})
         encode_json(params)  # Refuses what cannot be sent before anything is.

@@ -16,6 +16,7 @@ PROGRAMS = {
     "hub.py": "gamma: deal 1 is NEW: Chairs for gamma",
     "once_sqlite.py": "first run: the balance is 42\nsecond run: the balance is 42",
     "bot.py": "bot: order 7 is sent",
+    "prometheus.py": "\nmessaging_client_consumed_messages_total{",
     "crm_sync.py": "second run: 2 deals at the start\n   1 Chairs WON 900\n   3 Lamps NEW 0.00",
 }
 

@@ -1,0 +1,37 @@
+"""A client whose figures Prometheus can scrape; grafana_dashboard.json shows them.
+
+Run it:  python examples/prometheus.py    (pip install 'bitrix-pull[otel]' opentelemetry-sdk
+                                           opentelemetry-exporter-prometheus)
+"""
+
+import asyncio
+
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from prometheus_client import generate_latest
+
+from bitrix_pull import PullClient, PullEvent
+from bitrix_pull.otel import Telemetry
+from portal_or_emulator import portal_or_emulator
+
+
+async def main() -> None:
+    telemetry = Telemetry(meter_provider=MeterProvider([PrometheusMetricReader()]))
+    arrived = asyncio.Event()
+    async with portal_or_emulator() as portal:
+        pull = PullClient(portal.auth, name="acme")
+        telemetry.watch(pull)
+
+        @pull.on("order_update")
+        async def order_updated(event: PullEvent) -> None:
+            arrived.set()
+
+        async with pull:
+            await pull.publish("order_update", {"id": 7}, to_self=True)
+            await asyncio.wait_for(arrived.wait(), 10)
+            # A service would serve them: prometheus_client.start_http_server(9464).
+            print(generate_latest().decode())
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
