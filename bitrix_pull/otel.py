@@ -4,7 +4,7 @@ Without it nothing is measured: figures are read from ``health()`` when they are
 what is around handlers, calls and publishing is put there by ``Telemetry.watch`` alone.
 """
 
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 from typing import Any, Final
@@ -25,7 +25,7 @@ _NAME: Final = "bitrix_pull"
 _SYSTEM: Final = {"messaging.system": "bitrix24"}
 
 Attributes = dict[str, Any]
-Middleware = Callable[[Event, CallNext, Context], Awaitable[object]]
+Middleware = Callable[[Event, CallNext, Context], Coroutine[Any, Any, object]]
 
 
 class Telemetry:
