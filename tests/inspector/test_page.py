@@ -259,7 +259,7 @@ async def test_a_page_whose_inspector_has_stopped_says_so(chromium: Browser) -> 
 
 
 async def test_a_page_takes_a_flood_in_bounded_memory(chromium: Browser) -> None:
-    """The short form of ``python -m tests.soak inspector``."""
+    """The page's part of ``python -m tests.soak inspector``, in small."""
     async with page_of(chromium) as (page, emulator):
         for _ in range(12):
             send(emulator, 500)

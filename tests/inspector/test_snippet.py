@@ -1,10 +1,14 @@
 import ast
 import json
+import sys
+from types import ModuleType
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bitrix_pull import PullEvent, Router
 from bitrix_pull.inspector.snippet import write_test
 from tests.inspector.test_shown import JSON
 
@@ -35,6 +39,25 @@ def test_any_name_of_a_command_makes_a_test(command: str) -> None:
     (test,) = [node.name for node in ast.walk(ast.parse(code)) if isinstance(node, ast.AsyncFunctionDef)]
     assert test.startswith("test_")
     assert test.isascii()
+
+
+async def test_it_runs_and_its_handler_gets_the_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    router = Router()
+    got: list[PullEvent[Any]] = []
+
+    @router.on("order_update", module="im")
+    async def handle(event: PullEvent[Any]) -> None:
+        got.append(event)
+
+    service = ModuleType("my_service")
+    service.router = router  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "my_service", service)
+    params = {"id": 7, "customer": {"name": "Юрий", "big": 10**30, "line": "a\u2028b\n"}, "paid": None}
+    names: dict[str, Any] = {}
+    exec(write_test(a_shown_event(params, module="im", sender="client")), names)
+
+    await names["test_order_update"]()
+    assert [(event.params, event.kind) for event in got] == [(params, "client")]
 
 
 def test_it_reads_as_a_person_would_have_written_it() -> None:

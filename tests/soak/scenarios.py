@@ -20,6 +20,7 @@ from tests.soak.cuts import cuts, short_cuts
 from tests.soak.gaps import history_dropped
 from tests.soak.handlers import poison
 from tests.soak.hubs import hub_embedded
+from tests.soak.inspecting import inspector
 from tests.soak.liveness import busy_loop, half_open, paused
 from tests.soak.load import growth, overload
 from tests.soak.loops import loops
@@ -53,6 +54,7 @@ SCENARIOS: dict[str, Callable[..., Outcome]] = {
     "closing": closing,
     "overload": overload,
     "growth": growth,
+    "inspector": inspector,
     "half-open": half_open,
     "busy-loop": busy_loop,
     "paused": paused,

@@ -25,6 +25,7 @@ from tests.soak.cuts import cuts, short_cuts
 from tests.soak.gaps import history_dropped
 from tests.soak.handlers import poison
 from tests.soak.hubs import hub_embedded
+from tests.soak.inspecting import inspector
 from tests.soak.liveness import busy_loop, half_open, paused
 from tests.soak.load import growth, overload
 from tests.soak.loops import loops
@@ -62,6 +63,7 @@ SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (live_again, {"cuts": 5, "live_s": 0.2}),
     (poison, {"messages": 500}),
     (sigkill, {"kills": 2}),
+    (inspector, {"seconds": 12.0, "without_page": True}),
     (history_dropped, {"times": 60}),
     (counter_goes_back, {"times": 4}),
     (counter_goes_back, {"times": 4, "silent": True}),
