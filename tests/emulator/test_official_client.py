@@ -2,47 +2,31 @@
 
 import asyncio
 import json
-import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
 
 from bitrix_pull import PullClient, PullEvent, Webhook
 from tests.cli.command import start
+from tests.npm import OFFICIAL_CLIENT, installed
 
-PACKAGES = ("@bitrix24/b24jssdk@2.2.0", "ws@8.23.0")
+PACKAGES = (OFFICIAL_CLIENT, "ws@8.23.0")
 """The official SDK, and the WebSocket that Node has only from 22 on."""
 
 SCRIPT = Path(__file__).with_name("official_client.mjs")
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bitrix_pull_tests"
 
 
 @pytest.fixture(scope="module")
 def packages() -> Path:
-    """Return a directory of Node's with the packages, which is kept for the next time."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("there is no node or no npm")
+    """Return a directory of Node's with the packages."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("there is no node")
     if int(subprocess.check_output([node, "--version"], text=True)[1:].partition(".")[0]) < 20:
         pytest.skip("the official client takes Node 20 or newer")
-    home = CACHE / "+".join(PACKAGES).replace("/", "_")
-    if home.is_dir():
-        return home
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE) as directory:
-        command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", *PACKAGES]
-        try:
-            subprocess.run(command, cwd=directory, capture_output=True, check=True, timeout=120)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-            pytest.skip("npm cannot install the official client: is there a network?")
-        if not home.is_dir():
-            # Another process may be as far.
-            os.rename(directory, home)
-            os.mkdir(directory)
-    return home
+    return installed(*PACKAGES)
 
 
 async def test_the_official_client_hears_and_is_heard(packages: Path, tmp_path: Path) -> None:
@@ -54,7 +38,7 @@ async def test_the_official_client_hears_and_is_heard(packages: Path, tmp_path: 
     # A module finds its packages beside itself.
     script = tmp_path / SCRIPT.name
     script.write_text(SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")
-    (tmp_path / "node_modules").symlink_to(packages / "node_modules")
+    (tmp_path / "node_modules").symlink_to(packages)
     try:
         async with pull:
             node = await asyncio.create_subprocess_exec(

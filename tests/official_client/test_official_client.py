@@ -17,7 +17,7 @@ from aiohttp.test_utils import TestServer
 from bitrix_pull import PullClient, PullEvent, Webhook
 from bitrix_pull.emulator import Emulator
 from tests.browsers import browser
-from tests.npm import installed
+from tests.npm import OFFICIAL_CLIENT, installed
 
 if TYPE_CHECKING or importlib.util.find_spec("playwright"):
     from playwright.async_api import Page
@@ -26,16 +26,16 @@ else:
 
 pytestmark = pytest.mark.browser
 
-PACKAGE = ("@bitrix24/b24jssdk", "2.2.0")
-
 
 @asynccontextmanager
 async def guest(emulator: Emulator) -> AsyncGenerator[Page]:
     """A page with the official client, connected."""
-    package = await asyncio.to_thread(installed, *PACKAGE)
+    modules = await asyncio.to_thread(installed, OFFICIAL_CLIENT)
     app = web.Application()
     app.router.add_get("/", _file(Path(__file__).with_name("page.html")))
-    app.router.add_get("/b24jssdk.js", _file(package / "dist" / "umd" / "index.js"))
+    app.router.add_get(
+        "/b24jssdk.js", _file(modules / "@bitrix24" / "b24jssdk" / "dist" / "umd" / "index.js")
+    )
     async with TestServer(app) as server, browser() as chromium:
         page = await chromium.new_page()
         await page.goto(str(server.make_url("/")))
