@@ -202,7 +202,7 @@ class Cluster(Protocol):
 
         Args:
             worker: A name that stays the same from one start to the next, so that its portals
-                come back to it; None: the host's name and the process id.
+                come back to it; None: one of the cluster's making, unlike any other.
 
         Raises:
             InvalidArgument: The cluster cannot be used as it is.

@@ -115,6 +115,11 @@ class UsersStore:
         self._name = type(store).__name__
         self._lock = _locks.setdefault(id(store), ProcessLock())
 
+    @property
+    def users(self) -> TokenStore:
+        """The store that it stands before."""
+        return self._store
+
     async def load(self) -> Tokens:
         """Load from the user's store.
 

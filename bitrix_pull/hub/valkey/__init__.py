@@ -3,6 +3,7 @@
 from bitrix_pull.hub.valkey.ciphers import Cipher, FernetCipher
 from bitrix_pull.hub.valkey.cluster import ClusterStatus, ValkeyCluster, WorkerStatus
 from bitrix_pull.hub.valkey.engine import Engine
+from bitrix_pull.hub.valkey.portals import ValkeyPortals
 from bitrix_pull.hub.valkey.resume import ValkeyResumeStore
 from bitrix_pull.hub.valkey.stream import GroupLag, ValkeyStream
 from bitrix_pull.hub.valkey.tokens import ValkeyTokenStore
@@ -14,6 +15,7 @@ __all__ = [
     "FernetCipher",
     "GroupLag",
     "ValkeyCluster",
+    "ValkeyPortals",
     "ValkeyResumeStore",
     "ValkeyStream",
     "ValkeyTokenStore",

@@ -127,7 +127,7 @@ class ValkeyCluster:
     @asynccontextmanager
     async def join(self, worker: str | None = None) -> AsyncGenerator[Membership]:
         """Take part; see ``Cluster.join``."""
-        name = worker or f"{socket.gethostname()}:{os.getpid()}"
+        name = worker or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(2)}"
         checked_keys([name])
         await self._engine.open()
         try:

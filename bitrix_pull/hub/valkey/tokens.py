@@ -186,5 +186,13 @@ class ValkeyTokenStore:
         except EngineUnavailable as error:
             raise TokenStoreFailed(str(error)) from None
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ValkeyTokenStore):
+            return NotImplemented
+        return (self._engine.name, self._at) == (other._engine.name, other._at)
+
+    def __hash__(self) -> int:
+        return hash(self._at)
+
     def __repr__(self) -> str:
         return f"ValkeyTokenStore({self._engine.name}, {self._key!r:.60})"
