@@ -50,3 +50,16 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert "aiohttp" not in told.stdout.split()
+
+
+def test_a_client_imports_nothing_that_hardly_any_client_needs() -> None:
+    program = (
+        "import sys; from bitrix_pull import AccessToken, PullClient;"
+        "PullClient(AccessToken('acme.bitrix24.com', 'token')); print(*sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    imported = set(told.stdout.split())
+    assert "bitrix_pull.client" in imported
+    # A megabyte and a half, which only who stores in SQLite, serves or reads error pages has use for.
+    assert not imported & {"sqlite3", "html", "aiohttp.web", "bitrix_pull.emulator"}

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -262,8 +261,7 @@ class Checkpointer:
             if not is_failure(error):
                 raise
             # The text of a foreign error may hold a secret.
-            ours = isinstance(error, sqlite3.Error | OSError) and type(self._store).__module__.startswith(
-                "bitrix_pull."
-            )
+            of_disk = isinstance(error, OSError) or type(error).__module__ == "sqlite3"
+            ours = of_disk and type(self._store).__module__.startswith("bitrix_pull.")
             text = str(error) if ours else described(error)
             raise ResumeStoreFailed(f"{method}() of {type(self._store).__name__} raised {text}") from None

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sqlite3
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
@@ -28,6 +27,9 @@ class DiskStore(ABC):
 
     one_at_a_time: ClassVar[str]
     """What to do where somebody else uses it."""
+
+    unreadable: ClassVar[tuple[type[Exception], ...]] = ()
+    """What is raised where it cannot be read, beside what all stores raise."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path).absolute()
@@ -150,7 +152,7 @@ class DiskStore(ABC):
             raise
         except OSError as error:
             raise InvalidArgument(f"{self._name} cannot be used: {error.strerror}") from None
-        except sqlite3.Error as error:
+        except self.unreadable as error:
             raise InvalidArgument(f"{self._name} cannot be read: {error}", advice=START_ANEW) from None
         except ValueError as error:
             raise InvalidArgument(f"{self._name} is damaged: {error}", advice=START_ANEW) from None

@@ -38,6 +38,7 @@ class SqliteStore(DiskStore):
         "Give each process a database of its own; within one process, let all clients share one "
         "SqliteStore object."
     )
+    unreadable = (sqlite3.Error,)
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Use this database; it is made if need be, its directory must exist."""

@@ -8,7 +8,6 @@ import codecs
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from html import unescape
 from urllib.parse import urlsplit
 
 from bitrix_pull.portal.http import HttpAnswer
@@ -60,6 +59,8 @@ class Page:
 
 def describe(answer: HttpAnswer, secrets: Iterable[str]) -> Page:
     """Return what an answer is that is none of a portal's REST."""
+    from html import unescape  # A table of names that hardly any client needs.
+
     text = answer.body[:_LOOKED_AT].removeprefix(codecs.BOM_UTF8).decode(errors="replace").lstrip()
     if not text:
         return Page("nothing in it")
