@@ -27,8 +27,11 @@ from bitrix_pull.testing.recording import (
     part_of,
 )
 
-WRITE_EVERY_S: Final = 0.05
-"""How often what came is written: no more of it than twice that is lost with the process."""
+WRITE_EVERY_S: Final = 0.02
+"""How often what came is written. It has to wait for the event loop's thread besides."""
+
+_AT_ONCE = 200
+"""Lines that are written together at most: after a burst, the first do not wait for the last."""
 
 WAITING_MAX_BYTES: Final = 64 * 1024 * 1024
 """What may wait for a slow disk. What comes beyond it is not recorded."""
@@ -136,6 +139,9 @@ class Recorder:
     def _write_waiting(self, file: "_File") -> None:
         lines: list[bytes] = []
         for _ in range(len(self._waiting)):
+            if len(lines) >= _AT_ONCE:
+                self._put(file, lines)
+                lines = []
             at_unix, came = self._waiting.popleft()
             if not isinstance(came, Sequence):
                 lines.append(notice_line(came, at_unix))
@@ -143,8 +149,10 @@ class Recorder:
             self._waiting_bytes -= sum(event.size for event in came)
             for event in came:
                 self._add(lines, cast("Recorded", event), at_unix)
-        if not lines:
-            return
+        if lines:
+            self._put(file, lines)
+
+    def _put(self, file: "_File", lines: Sequence[bytes]) -> None:
         try:
             file.write(lines)
         except OSError as error:

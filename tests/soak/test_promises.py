@@ -87,7 +87,8 @@ SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (overload, {"seconds": 1.5}),
     (overload, {"seconds": 1.5, "overflow": "drop_oldest"}),
     # How soon a busy machine lets a thread write is nothing to promise here.
-    (record, {"seconds": 3.0, "rate": 500, "lost_within_s": 2.0}),
+    (record, {"seconds": 2.0, "rate": 1_000, "lost_within_s": 2.0}),
+    (record, {"seconds": 2.0, "rate": 500, "lost_within_s": 2.0, "by_network": True}),
     (closing, {"moments": 15}),
     (loops, {"events": 4, "every_s": 0.3}),
     (portal_events, {"changes": 1_500, "records": 1_000, "cuts": 18}),
