@@ -15,6 +15,9 @@ JITTER = 0.2
 SOUND_AFTER_S = 30.0
 """A stream that lived this long was a sound one, whatever ended it."""
 
+CHANCE = random.Random()
+"""One for all: its state takes more than all else of a ladder."""
+
 
 class Backoff:
     """Counts failures in a row and says how long to wait after each.
@@ -25,7 +28,7 @@ class Backoff:
 
     def __init__(self, random_source: random.Random | None = None) -> None:
         """Start at the foot of both ladders."""
-        self._random = random_source or random.Random()
+        self._random = random_source or CHANCE
         self._answered = 0
         self._unanswered = 0
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from bitrix_pull.connection.backoff import Backoff
+from bitrix_pull.connection.backoff import CHANCE, Backoff
 from bitrix_pull.connection.disconnects import Wait
 from bitrix_pull.connection.recovery import MAINTENANCE_WAIT_S, passing_wait
 from bitrix_pull.errors import ChannelsEnded, IncompleteConfig, PullError
@@ -78,7 +78,7 @@ class ChannelManager:
         self.trouble: PullError | None = None
         self._fetcher = fetcher
         self._announce = announce
-        self._random = random_source or random.Random()
+        self._random = random_source or CHANCE
         self._backoff = Backoff(self._random)
         self._config: PullConfig | None = None
         self._fetching = asyncio.Lock()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Final
 
 from bitrix_pull.dispatch.dispatcher import Dispatcher
@@ -63,7 +64,10 @@ class PortalEventService:
         self._notices = notices
         self._is_live = is_live
         self._stopping = False
-        self._drain = Drain(
+        # Made when somebody wants something: most clients of many never do.
+        self._drain: Drain | None = None
+        self._make_drain = partial(
+            Drain,
             OfflineQueue(rest, options.connector),
             bindings,
             feed.dispatcher,
@@ -78,59 +82,64 @@ class PortalEventService:
     async def run(self) -> None:
         """Serve until cancelled."""
         await self._feed.needed()
+        drain = self._drain = self._make_drain()
         while not self._stopping:
             try:
-                await self._serve()
+                await self._serve(drain)
             except* Exception as errors:
                 # Ours to mend; but nobody shall be deaf because of it.
                 if not self._stopping:
                     logger.critical("the portal's events are taken anew", exc_info=errors)
                     await asyncio.sleep(AFTER_FAULT_S)
 
-    async def _serve(self) -> None:
-        self._feed.drain = self._drain
+    async def _serve(self, drain: Drain) -> None:
+        self._feed.drain = drain
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._hear_announcements(), name="bitrix_pull portal events announcements")
-                tasks.create_task(self._hear_others(), name="bitrix_pull portal events roll call")
-                tasks.create_task(self._follow_state(), name="bitrix_pull portal events state")
+                tasks.create_task(
+                    self._hear_announcements(drain), name="bitrix_pull portal events announcements"
+                )
+                tasks.create_task(self._hear_others(drain), name="bitrix_pull portal events roll call")
+                tasks.create_task(self._follow_state(drain), name="bitrix_pull portal events state")
                 # A look makes no sense before the portal has bound what is wanted.
                 await self.fetcher.fetched.wait()
-                tasks.create_task(self._drain.run(), name="bitrix_pull portal events")
+                tasks.create_task(drain.run(), name="bitrix_pull portal events")
         finally:
             self._feed.drain = None
 
     def stop(self) -> None:
         """Take no more; what is with handlers goes on."""
         self._stopping = True
-        self._drain.stop()
+        if self._drain is not None:
+            self._drain.stop()
 
     async def finish(self, timeout_s: float) -> None:
         """Tell the portal what became of the events, as far as that succeeds in time."""
-        await self._drain.finish(timeout_s)
+        if self._drain is not None:
+            await self._drain.finish(timeout_s)
 
-    async def _hear_announcements(self) -> None:
+    async def _hear_announcements(self, drain: Drain) -> None:
         async with Subscription(self._stream, StreamPattern.of((COMMAND,), MODULE, None)) as events:
             async for event in events:
-                self._drain.announced(event)
+                drain.announced(event)
 
-    async def _hear_others(self) -> None:
+    async def _hear_others(self, drain: Drain) -> None:
         pattern = StreamPattern.of((roll_call.COMMAND,), roll_call.MODULE, None)
         async with Subscription(self._stream, pattern) as events:
             async for event in events:
-                await self._drain.hear(event)
+                await drain.hear(event)
 
-    async def _follow_state(self) -> None:
+    async def _follow_state(self, drain: Drain) -> None:
         if self._is_live():
-            self._drain.live()
+            drain.live()
         async with aclosing(self._notices.listen()) as notices:
             async for notice in notices:
                 match notice:
                     case StateChanged(
                         state=State.LIVE, previous=State.CONNECTING | State.CATCHING_UP | State.PAUSED
                     ):
-                        self._drain.live()
+                        drain.live()
                     case Gap():
-                        self._drain.look()
+                        drain.look()
                     case _:
                         pass
