@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
-from typing import Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from bitrix_pull.dispatch.binding import Bound, bind
 from bitrix_pull.dispatch.blocking import BlockingWatch
@@ -18,9 +18,11 @@ from bitrix_pull.dispatch.tasks import TaskSet
 from bitrix_pull.dispatch.unrouted import Unrouted
 from bitrix_pull.dispatch.worker import Worker
 from bitrix_pull.events import NOWHERE, Event, EventsDropped, Notice, Origin
-from bitrix_pull.health import OldestEvent
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.telemetry import log_fields
+
+if TYPE_CHECKING:
+    from bitrix_pull.health import OldestEvent
 
 _LINGER_S = 30.0
 """How long what a failed consumer leaves behind stays unsettled: longer than a program takes
@@ -181,7 +183,7 @@ class Dispatcher(Generic[E]):
         """How many events came in this run that nobody wanted, by the names of their topics."""
         return self._unrouted.counts
 
-    def oldest(self, now: float) -> OldestEvent | None:
+    def oldest(self, now: float) -> "OldestEvent | None":
         """Return what has waited longest to be settled, and for whom; None if nothing waits.
 
         Args:
@@ -192,6 +194,9 @@ class Dispatcher(Generic[E]):
             return None
         event, taken_at = oldest
         names = [receiver.name for receiver in self._receivers() if receiver.has(event)]
+        # Whoever runs handlers alone does not wait for what an operator reads.
+        from bitrix_pull.health import OldestEvent
+
         return OldestEvent(event.label, ", ".join(names), max(now - taken_at, 0.0))
 
     def held_by(self) -> tuple[str, str, int]:

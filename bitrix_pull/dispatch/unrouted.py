@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
-from difflib import get_close_matches
 from typing import Final, cast
 
 from bitrix_pull.redaction import get_logger
@@ -63,6 +62,8 @@ class Unrouted:
         # The same in another module, or nearly the same in its own.
         near = [other for other in wanted if other.rpartition(".")[2] == command]
         own = {other.rpartition(".")[2]: other for other in wanted if other.rpartition(".")[0] == module}
+        from difflib import get_close_matches
+
         near += [own[close] for close in get_close_matches(command, own, cutoff=_CLOSE)]
         return f": is {near[0]} meant, which one does want?" if near else ""
 
