@@ -1,4 +1,5 @@
 import asyncio
+import os
 from collections.abc import Mapping
 
 import pytest
@@ -7,17 +8,15 @@ from hypothesis import HealthCheck, settings
 from tests import browsers
 from tests.event_loops import LOOPS, LoopFactory
 
-# What is true must be found true beside a busy core as well.
+# What is true must be found true beside a busy core as well: how fast examples are made up and gone
+# through is no property of what is tested. HYPOTHESIS_PROFILE=thorough looks at ten times as many.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("suite")
+settings.register_profile("thorough", settings.get_profile("suite"), max_examples=1_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 # pytest-asyncio looks for a current event loop before its first test; Python before 3.14
 # then makes one that nobody closes, which is a ResourceWarning in some later test.
 asyncio.set_event_loop(None)
-
-# How fast a machine makes up examples, and goes through them, is no property of what is tested.
-settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any speed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,7 +28,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(browsers)
 
 
-SLOWEST = ("soak", "connection/test_renewing", "connection/test_resuming", "cli", "benchmarks", "hostile")
+SLOWEST = (
+    "connection/test_renewing",
+    "connection/test_resuming",
+    "soak",
+    "hub",
+    "benchmarks",
+    "hostile",
+    "cli",
+)
 """Where the tests are that take longest: first, so that no process ends long after the others."""
 
 
