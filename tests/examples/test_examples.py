@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hub.engine import running
 from tests.postgres import postgres
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -58,6 +59,16 @@ async def test_one_needs_a_database() -> None:
     assert "first run: the balance is 42\nsecond run: the balance is 42" in out
 
 
+async def test_one_needs_an_engine() -> None:
+    code, _, err = await run("stream_consumer.py")
+    assert (code, err) == (1, 'Set VALKEY to a Valkey or Redis server, as in "redis://localhost".')
+    with running() as server:
+        code, out, err = await run("stream_consumer.py", VALKEY=server.url)
+    assert (code, err) == (0, "")
+    for number in range(3):
+        assert f"acme: order_paid {{'id': {number}}}" in out
+
+
 @pytest.mark.parametrize("service", SERVICES)
 async def test_a_service_without_an_account_says_what_it_needs(service: str) -> None:
     code, _, err = await run(service)
@@ -68,4 +79,4 @@ async def test_a_service_without_an_account_says_what_it_needs(service: str) -> 
 
 def test_every_program_among_the_examples_is_run() -> None:
     programs = {path.name for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text()}
-    assert programs == {*PROGRAMS, *SERVICES, "once_postgres.py"}
+    assert programs == {*PROGRAMS, *SERVICES, "once_postgres.py", "stream_consumer.py"}
