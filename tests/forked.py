@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Literal
 
 context = multiprocessing.get_context("forkserver")
@@ -27,7 +28,7 @@ class Command:
 
     def __init__(
         self,
-        process: multiprocessing.process.BaseProcess,
+        process: BaseProcess,
         stdin: asyncio.StreamWriter,
         stdout: asyncio.StreamReader,
         stderr: asyncio.StreamReader,
