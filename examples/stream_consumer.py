@@ -66,7 +66,7 @@ async def main() -> None:
             cluster=ValkeyCluster(url, name="example"),
             stream=ValkeyStream(url, name="example", max_events=100_000),
         )
-        async with hub.serving(), redis.asyncio.Redis.from_url(url) as engine:
+        async with hub.serving(), redis.asyncio.Redis.from_url(url) as engine:  # pyright: ignore[reportUnknownMemberType]
             while not hub.health().live:  # noqa: ASYNC110 - a service has no need to wait
                 await asyncio.sleep(0.1)
             for number in range(3):

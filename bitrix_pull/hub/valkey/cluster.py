@@ -9,7 +9,7 @@ import socket
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 
@@ -441,7 +441,7 @@ class _Place:
         for session, peer in self._peers.items():
             if session not in peers and not peer.leaving and session != self.worker:
                 self._vanished.setdefault(peer.name, []).append(now)
-        names = [peer.name for session, peer in peers.items() if not peer.leaving]
+        names = [peer.name for peer in peers.values() if not peer.leaving]
         if names.count(self._name) > 1 and peers.keys() != self._peers.keys():
             _log.warning("there are %d workers with the name %s", names.count(self._name), self._name)
         news = {each: peer.leaving for each, peer in peers.items()} != {
@@ -608,4 +608,4 @@ def _read_object(told: Any) -> dict[str, Any]:
         read = orjson.loads(told)
     except (orjson.JSONDecodeError, TypeError):
         return {}
-    return read if isinstance(read, dict) else {}
+    return cast("dict[str, Any]", read) if isinstance(read, dict) else {}

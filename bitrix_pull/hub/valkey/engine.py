@@ -75,7 +75,7 @@ class Script:
 
     def __init__(self, name: str) -> None:
         self.name: str = name
-        self.text: str = resources.files(__package__).joinpath(f"{name}.lua").read_text("utf-8")
+        self.text: str = resources.files("bitrix_pull.hub.valkey").joinpath(f"{name}.lua").read_text("utf-8")
         self.sha: str = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -162,7 +162,7 @@ class Engine:
 
     async def call(self, *command: str | bytes | float) -> Any:
         """Run a command; see ``run``."""
-        client = self.client
+        client: Any = self.client  # Its commands have no types.
         with cancellable():
             try:
                 return await client.execute_command(*command)
@@ -195,7 +195,7 @@ class Engine:
 
     # -- the first connection -------------------------------------------------
 
-    def _make(self, kind: "type[Redis] | type[RedisCluster]", timeout_s: float) -> "Redis | RedisCluster":
+    def _make(self, kind: Any, timeout_s: float) -> "Redis | RedisCluster":
         made: Redis | RedisCluster = kind.from_url(
             self._url,
             # Every version of engine and package speaks it, and answers alike.
@@ -287,5 +287,6 @@ def text(value: Any) -> str:
 def pairs(answer: Any) -> list[tuple[str, Any]]:
     """Return what a flat list holds as pairs, or what the redis package has made a map of."""
     if isinstance(answer, dict):
-        return [(text(key), value) for key, value in answer.items()]
+        made: dict[Any, Any] = answer  # pyright: ignore[reportUnknownVariableType]
+        return [(text(key), value) for key, value in made.items()]
     return [(text(key), value) for key, value in zip(answer[::2], answer[1::2], strict=True)]

@@ -287,16 +287,16 @@ class _Shard:
 
     stream: ValkeyStream
     prefix: str
-    waiting: "deque[_Item]" = field(default_factory=deque)
+    waiting: deque[_Item] = field(default_factory=deque[_Item])
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    begun: "list[_Item]" = field(default_factory=list)
+    begun: list[_Item] = field(default_factory=list[_Item])
 
     @property
     def log(self) -> str:
         return f"{self.prefix}:events"
 
     async def put(self, item: _Item) -> None:
-        if not self.stream._tasks:
+        if not self.stream._tasks:  # pyright: ignore[reportPrivateUsage]
             raise EngineUnavailable("the log is not open")
         self.waiting.append(item)
         self.arrived.set()
@@ -360,8 +360,8 @@ class _Shard:
             values += (writer.lease.epoch, writer.resume.confirmed, len(items))
             for item in items:
                 values += (item.mid, item.mark, item.event)
-        limits = self.stream._max_events, self.stream._min_age_ms
-        answer = await self.stream._engine.run(_APPEND, keys, *limits, *values)
+        limits = self.stream._max_events, self.stream._min_age_ms  # pyright: ignore[reportPrivateUsage]
+        answer = await self.stream._engine.run(_APPEND, keys, *limits, *values)  # pyright: ignore[reportPrivateUsage]
         self.begun = []
         for (writer, items), result in zip(by_writer.items(), answer, strict=True):
             self._settle(writer, items, result)
@@ -408,13 +408,13 @@ class _Shard:
         if not writers:
             return
         values = [value for each in writers for value in (each.lease.epoch, each.resume.confirmed)]
-        answer = await self.stream._engine.run(_VERIFY, [each.keys[0] for each in writers], *values)
+        answer = await self.stream._engine.run(_VERIFY, [each.keys[0] for each in writers], *values)  # pyright: ignore[reportPrivateUsage]
         for writer, result in zip(writers, answer, strict=True):
             if result < 0:
                 writer.resume.refused(result)
 
     async def lag(self, room: int) -> list[GroupLag]:
-        call = self.stream._engine.call
+        call = self.stream._engine.call  # pyright: ignore[reportPrivateUsage]
         if not await call("EXISTS", self.log):
             return []
         about = dict(pairs(await call("XINFO", "STREAM", self.log)))
