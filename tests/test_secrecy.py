@@ -12,15 +12,18 @@ import bitrix_pull
 from bitrix_pull import (
     AccessToken,
     FileTokenStore,
+    Hub,
     MemoryTokenStore,
     Message,
     OAuth,
+    Portal,
     PublicChannel,
     PullClient,
     PullEvent,
     PullOptions,
     Sender,
     SenderType,
+    SqlitePortals,
     SqliteTokenStore,
     State,
     Tokens,
@@ -72,6 +75,9 @@ OBJECTS: dict[str, Callable[[], object]] = {
     ),
     "the status of a channel": lambda: ChannelStatus(CANARY, online=True),
     "the answer to a call": lambda: Reply(1, {"list": [CANARY]}),
+    "Portal": lambda: Portal("acme", AccessToken("acme.bitrix24.com", CANARY)),
+    "Hub": lambda: Hub([Portal("acme", AccessToken("acme.bitrix24.com", CANARY))]),
+    "SqlitePortals": lambda: SqlitePortals(f"portals-of-nobody-{len(CANARY)}.db"),
     "an emulator": lambda: Emulator(security_key=CANARY),
 }
 
