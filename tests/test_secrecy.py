@@ -112,16 +112,8 @@ def test_every_public_class_that_takes_a_secret_was_looked_at() -> None:
         *("HandlerFailed", "MemoryStore", "MessageDropped", "Notice", "Presence", "PresenceChanged"),
         *("PresenceWatch", "RateLimit", "Receipt", "ResumePoint", "ResumeStore", "Router", "SenderType"),
         *("SqliteStore", "SqliteTokenStore", "State", "StateChanged", "Subscription", "TokenStore"),
-        *(
-            "OldestEvent",
-            "Diagnosis",
-            "Finding",
-            "PortalEvent",
-            "PortalEvents",
-            "PortalTrouble",
-            "errors",
-            "run",
-        ),
+        *("OldestEvent", "Diagnosis", "Finding", "InboxFull", "PortalEvent", "PortalEvents", "PortalFailed"),
+        *("PortalTrouble", "PortalUninstalled", "errors", "run"),
     }
     assert set(bitrix_pull.__all__) - take_none - set(errors.__all__) <= OBJECTS.keys()
 
