@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any, Final, NoReturn
 
 from bitrix_pull.connection.connector import Connection
-from bitrix_pull.connection.continuity import Recovered, Resumption, Tally
+from bitrix_pull.connection.continuity import Opening, Recovered, Resumption, Tally
 from bitrix_pull.connection.cursor import Cursor
 from bitrix_pull.connection.disconnects import Ended, Sign
 from bitrix_pull.connection.history import History
@@ -225,14 +225,29 @@ class Stream:
                 break
         is_replay, ended = tally.is_replay, not connection.amid_frame
         self._take(wanted, tally, from_start=from_start, ended=ended, replayed=is_replay)
-        while connection.amid_frame:
-            await self._pause.room()
-            self._take(await connection.receive(), from_start=from_start, replayed=is_replay)
+        try:
+            while connection.amid_frame:
+                await self._pause.room()
+                self._take(await connection.receive(), from_start=from_start, replayed=is_replay)
+        except (Ended, asyncio.CancelledError):
+            if is_replay:
+                self._keep_what_came(resumption.opening)
+            raise
         # It has brought what earlier connections may have left out.
         for reason in self._cursor.held:
             if reason.startswith(_AUDIT) and reason != self._hold_reason:
                 self._cursor.release(reason)
         self._caught_up.set()
+
+    def _keep_what_came(self, opening: Opening) -> None:
+        """Let the resume point go on from where a replay broke off.
+
+        A replay goes up from mid to mid: past all that was known before, it has left nothing out. One
+        that takes longer than its link lives would else begin at the same place for ever.
+        """
+        cursor = self._cursor
+        if cursor.numbering == opening.numbering and cursor.newest > opening.newest:
+            self._release()
 
     def _take(
         self,

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from bitrix_pull import Continuity, Gap, MessageDropped, PullEvent, State
+from bitrix_pull.emulator.faults import ConnectionFaults
 from tests import virtual_time
 from tests.connection.listening import Listener, emulator, running
 from tests.connection.stand_ins import (
@@ -141,5 +142,32 @@ def test_of_what_only_the_audit_brings_no_more_is_held_than_of_a_replay() -> Non
             await listener.received(41)
             assert listener.numbers == list(range(41))
             assert listener.health().healed == 40
+
+    virtual_time.run(main)
+
+
+def test_a_replay_that_takes_longer_than_its_link_lives_goes_on_where_it_broke_off() -> None:
+    async def main() -> None:
+        async with emulator() as emu, running(Listener(emu)) as listener:
+            await listener.reached(State.LIVE)
+            emu.portal.send("x", {"n": 0})
+            await listener.received(1)
+            await asyncio.sleep(60)
+            # 4 MB by a link of 100 kB/s that lives for 12 s.
+            emu.push.faults.script = lambda number: ConnectionFaults(
+                bytes_per_s=1e5, cut_after_bytes=1_200_000
+            )
+            emu.push.faults.poll_script = emu.push.faults.script
+            await emu.push.disconnect_all()
+            for n in range(1, 401):
+                emu.portal.send("x", {"n": n, "text": "x" * 10_000})
+            connects = listener.health().connects
+            await listener.received(401)
+            assert sorted(listener.numbers) == list(range(401))
+            assert listener.health().connects <= connects + 8
+            emu.push.faults.script = emu.push.faults.poll_script = None
+            await asyncio.sleep(120)
+            assert listener.state is State.LIVE
+            assert not any(isinstance(notice, Gap) for notice in listener.heard)
 
     virtual_time.run(main)
