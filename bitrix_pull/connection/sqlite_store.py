@@ -5,6 +5,7 @@ import sqlite3
 import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from typing import ClassVar
 
 import orjson
 
@@ -38,7 +39,7 @@ class SqliteStore(DiskStore):
         "Give each process a database of its own; within one process, let all clients share one "
         "SqliteStore object."
     )
-    unreadable = (sqlite3.Error,)
+    unreadable: ClassVar[tuple[type[Exception], ...]] = (sqlite3.Error,)
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Use this database; it is made if need be, its directory must exist."""

@@ -32,7 +32,7 @@ class CloudPortal(Portal):
         super().__init__(push, key, clock, **settings)
         self.token: str = self.issue_token()
         self.refresh_token: str = self.tokens.issue("refresh", 1)
-        self.push_client_id = derive(key, "push client id")[:16].hex()
+        self.push_client_id: str = derive(key, "push client id")[:16].hex()
         push.add_portal(self.push_client_id)
 
     @property

@@ -106,7 +106,7 @@ class PortalService:
         self.portal = portal
         self.lease = lease
         self._fittings = fittings
-        self.client = PullClient(
+        self.client: PullClient = PullClient(
             portal.credentials,
             mode=portal.mode,
             resume=_resume_store(fittings.resume, lease) if writer is None else writer.resume,

@@ -4,7 +4,7 @@ import json
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, ClassVar, Final, Literal, TypeVar, cast
 
 import orjson
 from aiohttp import web
@@ -27,7 +27,7 @@ OrderT = TypeVar("OrderT", bound=BaseModel)
 
 
 class _Order(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
 class PublishOrder(_Order):

@@ -103,6 +103,7 @@ class OAuth(Credentials):
         self._on_token = on_token
         self._store = _as_store(tokens)
         self._tokens: Tokens | None = None
+        self.refreshes: int = 0
         self._unsaved: tuple[Tokens, Tokens] | None = None
         """Tokens that were spent, and the new ones that could not be stored yet."""
         self._refusal: _Refusal | None = None

@@ -32,8 +32,8 @@ try:
     )
     from redis.exceptions import ConnectionError as NotConnected
     from redis.exceptions import TimeoutError as NotInTime
-except ImportError as error:  # pragma: no cover - the tests have it
-    raise ImportError("this needs the redis package: pip install 'bitrix-pull[hub]'") from error
+except ImportError as _missing:  # pragma: no cover - the tests have it
+    raise ImportError("this needs the redis package: pip install 'bitrix-pull[hub]'") from _missing
 
 _log: Final = get_logger("hub")
 

@@ -224,7 +224,10 @@ class _Writer:
     def __init__(self, shard: "_Shard", lease: Lease, engine: Engine) -> None:
         self.shard = shard
         self.lease = lease
-        self.keys = (*point_keys(shard.prefix, lease.key), f"{shard.prefix}:taken:{lease.key}")
+        self.keys: tuple[str, str, str] = (
+            *point_keys(shard.prefix, lease.key),
+            f"{shard.prefix}:taken:{lease.key}",
+        )
         self.resume: _Points = _Points(engine, self.keys[:2], lease)
         self._tries = itertools.count()
 
