@@ -109,7 +109,7 @@ async def test_over_the_socket_it_is_repeated_after_the_reconnect(version: int) 
 async def test_a_server_that_does_not_answer_over_the_socket(version: int) -> None:
     async with Emulator(version=version) as emu, client(emu) as pull:
         emu.push.connections[0].line.faults.deaf = True
-        with pytest.raises(OutcomeUnknown, match=r"within 0\.3 s"):
+        with pytest.raises(OutcomeUnknown, match=r"within 0\.[23]\d* s"):
             await pull.publish("x", to_self=True, route="socket", timeout=0.3)
 
 
