@@ -1,5 +1,6 @@
 """The public names are found when they are asked for, and only those."""
 
+import os
 import re
 import subprocess
 import sys
@@ -57,7 +58,9 @@ def test_a_client_imports_nothing_that_hardly_any_client_needs() -> None:
         "import sys; from bitrix_pull import AccessToken, PullClient;"
         "PullClient(AccessToken('acme.bitrix24.com', 'token')); print(*sys.modules)"
     )
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    # Whoever measures coverage there imports more.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env)
 
     imported = set(told.stdout.split())
     assert "bitrix_pull.client" in imported

@@ -85,6 +85,8 @@ class Running:
     def kill(self) -> None:
         if self._process.returncode is None:
             self._process.kill()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
 
 async def start(
