@@ -60,7 +60,9 @@ def test_a_client_imports_nothing_that_hardly_any_client_needs() -> None:
     )
     # Whoever measures coverage there imports more.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env)
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env
+    )
 
     imported = set(told.stdout.split())
     assert "bitrix_pull.client" in imported
