@@ -75,6 +75,16 @@ def bind(handler: Handler, way: Sequence[Registry], supply: Supply, blocking: Bl
     return Bound(handler, callback, _shaper(handler), _recoverer(way, supply))
 
 
+def check(registry: Registry, supply: Supply) -> None:
+    """See that all handlers of a registry can be bound, before there is anything that hands them events.
+
+    Raises:
+        InvalidArgument: One cannot; see ``bind``.
+    """
+    for handler, way in registry.routes():
+        bind(handler, way, supply, BlockingWatch())
+
+
 def _shaper(handler: Handler) -> Callable[[Any], Any] | None:
     model, where = handler.model, handler.where
     if where is None:

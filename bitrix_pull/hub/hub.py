@@ -13,7 +13,8 @@ from weakref import WeakValueDictionary
 from bitrix_pull.client import PullClient
 from bitrix_pull.connection.pace import Pace
 from bitrix_pull.connection.stores import MemoryStore, ResumeStore, as_store
-from bitrix_pull.dispatch.dependencies import checked_context
+from bitrix_pull.dispatch.binding import check
+from bitrix_pull.dispatch.dependencies import Supply, checked_context
 from bitrix_pull.dispatch.notices import Listeners
 from bitrix_pull.dispatch.patterns import PortalPattern
 from bitrix_pull.dispatch.router import Router
@@ -35,6 +36,7 @@ from bitrix_pull.hub.portals import (
 from bitrix_pull.hub.service import Fittings, PortalService
 from bitrix_pull.hub.sqlite import SqlitePortals
 from bitrix_pull.options import PullOptions, check_number
+from bitrix_pull.portal.auth import AccessToken
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.shared import Shared
 
@@ -166,7 +168,8 @@ class Hub(Router):
         """Serve until cancelled or closed, through every outage.
 
         Raises:
-            PullError: The portals cannot be read at the start, or the cluster or log not be used.
+            PullError: The portals cannot be read at the start, or the cluster or log not be used;
+                or a handler asks for what nothing provides, as with a client's start.
             RuntimeError: The hub is running already.
         """
         serving = self._start()
@@ -223,6 +226,7 @@ class Hub(Router):
     def _start(self) -> "asyncio.Task[None]":
         if self._serving is not None and not self._serving.done():
             raise RuntimeError("this hub is running already")
+        self._check_handlers()
         self._opened.clear()
         self._drain_s = self._options.close_drain_s
         self._serving = asyncio.create_task(self._serve(), name="bitrix_pull hub")
@@ -230,8 +234,21 @@ class Hub(Router):
         self._serving.add_done_callback(_tell_failure)
         return self._serving
 
+    def _check_handlers(self) -> None:
+        """Find at once what each portal's client would find by itself, and again with each retry.
+
+        Raises:
+            InvalidArgument: A handler asks for what nothing provides.
+        """
+        # It stands for the clients to come, and is never started.
+        any_client = PullClient(AccessToken("portal.invalid", "none"))
+        check(self._registry, Supply(checked_context(self.context), {PullClient: any_client}))
+
     async def _serve(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
+            # Also where this worker has no portal yet.
+            self._registry.watch(self._check_handlers)
+            stack.callback(self._registry.unwatch, self._check_handlers)
             stack.push_async_callback(self._fittings.shared.close)
             await self.source.open()
             stack.push_async_callback(self.source.close)

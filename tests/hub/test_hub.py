@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 
-from bitrix_pull import AccessToken, InvalidArgument, NotRunning, OAuth, PortalEvent, PullEvent, Router
+from bitrix_pull import (
+    AccessToken,
+    InvalidArgument,
+    NotRunning,
+    OAuth,
+    PortalEvent,
+    PullClient,
+    PullEvent,
+    Router,
+)
 from bitrix_pull.emulator import CloudPortal, EmulatedCloud
 from bitrix_pull.events import StateChanged
 from bitrix_pull.hub.cluster import Acquired, Lease, Lost, Membership, Recalled, SingleWorker
@@ -474,3 +483,50 @@ async def test_a_source_that_cannot_be_used_is_an_error_at_the_start(tmp_path: P
 def test_arguments_that_cannot_work_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument):
         Hub(**arguments)
+
+
+async def test_handlers_that_no_client_could_serve_fail_the_hub_at_once() -> None:
+    """With the error of a client's start, whether or not there is a portal yet."""
+
+    async def deal(event: PortalEvent, client: PullClient, db: str) -> None: ...
+
+    def hub(**given: Any) -> Hub:
+        made = Hub(**given)
+        router = Router()
+        router.on_portal_event("ONCRMDEALADD")(deal)
+        made.include(router)
+        return made
+
+    client = PullClient(AccessToken("acme.bitrix24.com", "token"))
+    client.on_portal_event("ONCRMDEALADD")(deal)
+    with pytest.raises(InvalidArgument, match="deal asks for db, which nothing provides") as alone:
+        await client.run()
+    for run in (hub().run(), hub().serving().__aenter__()):
+        with pytest.raises(InvalidArgument) as together:
+            await run
+        assert str(together.value) == str(alone.value)
+
+    fine = hub(context={"db": "the database"})
+    async with fine.serving():
+        with pytest.raises(InvalidArgument, match="nothing provides"):
+
+            @fine.on("order")
+            async def order(event: PullEvent, pool: object) -> None: ...
+
+        assert fine.health().alive
+    fine.context = {"not a name": 1}
+    with pytest.raises(InvalidArgument, match="names that an argument can have"):
+        await fine.run()
+
+
+async def test_a_method_of_no_instance_fails_the_hub_at_once() -> None:
+    class Bot:
+        router = Router()
+
+        @router.on("order")
+        async def order(self, event: PullEvent) -> None: ...
+
+    hub = Hub()
+    hub.include(Bot.router)
+    with pytest.raises(InvalidArgument, match="a method, and of no instance"):
+        await hub.run()
