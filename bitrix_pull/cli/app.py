@@ -17,8 +17,21 @@ from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 import typer
 from typer.models import OptionInfo
 
-from bitrix_pull.cli import streams
+from bitrix_pull.cli import hub_app, streams
+from bitrix_pull.cli.account import ACCOUNT, Account, takes_account
 from bitrix_pull.cli.completion import Command, Shell, script
+from bitrix_pull.cli.options import (
+    ChannelMode,
+    ConnectorOption,
+    EventsOption,
+    JsonOption,
+    LogFormatOption,
+    RouteName,
+    TransportName,
+    TransportOption,
+    VerboseOption,
+    names,
+)
 from bitrix_pull.exits import Exit
 from bitrix_pull.redaction import HIDDEN
 
@@ -29,6 +42,7 @@ app: typer.Typer = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+app.add_typer(hub_app.app, name="hub")
 
 # Typer once depended on click and carries a copy of it today; this is UsageError in both.
 _UsageError = cast("type[Exception]", typer.BadParameter.__base__)
@@ -41,141 +55,6 @@ _DEPENDENCIES = (
 
 _PLAIN_WORD = re.compile(r"(?!--(?:token|webhook|security-key|client-secret)[a-z])-{0,2}[a-z][a-z-]{0,14}")
 _SHORT = 5
-
-_ACCOUNT = "Account"
-_WebhookOption = Annotated[
-    str | None,
-    typer.Option(
-        "--webhook",
-        metavar="URL",
-        help="Inbound webhook: your user's own channels. Or BITRIX_PULL_WEBHOOK.",
-        rich_help_panel=_ACCOUNT,
-    ),
-]
-_PortalOption = Annotated[
-    str | None,
-    typer.Option(
-        "--portal",
-        metavar="URL",
-        help="The portal of an installed application. Or BITRIX_PULL_PORTAL.",
-        rich_help_panel=_ACCOUNT,
-    ),
-]
-_TokenOption = Annotated[
-    str | None,
-    typer.Option(
-        "--token",
-        metavar="TOKEN",
-        help="The application's access token on it. Or BITRIX_PULL_TOKEN.",
-        rich_help_panel=_ACCOUNT,
-    ),
-]
-_TokensOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--tokens",
-        metavar="FILE",
-        help="The application's tokens, refreshed there when they expire. Or BITRIX_PULL_TOKENS.",
-        rich_help_panel=_ACCOUNT,
-    ),
-]
-_ClientIdOption = Annotated[
-    str | None,
-    typer.Option(
-        "--client-id",
-        metavar="ID",
-        help="The application's id, to refresh --tokens. Or BITRIX_PULL_CLIENT_ID.",
-        rich_help_panel=_ACCOUNT,
-    ),
-]
-_ClientSecretFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--client-secret-file",
-        metavar="FILE",
-        help="Holds the application's secret key. Or BITRIX_PULL_CLIENT_SECRET_FILE.",
-        rich_help_panel=_ACCOUNT,
-    ),
-]
-_OAuthUrlOption = Annotated[
-    str | None,
-    typer.Option(
-        "--oauth-url",
-        metavar="URL",
-        help="Where to refresh, if not at Bitrix24's own server.",
-        rich_help_panel=_ACCOUNT,
-    ),
-]
-_AllowHttpOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allow-http",
-        metavar="HOST",
-        help="Send credentials to this host over plain http too. May be repeated.",
-        rich_help_panel=_ACCOUNT,
-    ),
-]
-_CONNECTION = "Connection"
-_CaFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--ca-file",
-        metavar="FILE",
-        help="Trust the certificate authorities in this PEM file, and no others.",
-        rich_help_panel=_CONNECTION,
-    ),
-]
-_ProxyOption = Annotated[
-    str | None,
-    typer.Option(
-        "--proxy",
-        metavar="URL",
-        help="HTTP proxy. Default: what HTTPS_PROXY, ALL_PROXY and NO_PROXY say.",
-        rich_help_panel=_CONNECTION,
-    ),
-]
-_ConnectorOption = Annotated[
-    str,
-    typer.Option(
-        "--connector", metavar="NAME", help="The application's exchange channel for the portal's events."
-    ),
-]
-_EventsOption = Annotated[
-    int | None, typer.Option("--events", min=1, metavar="N", help="End after so many events.")
-]
-_JsonOption = Annotated[bool, typer.Option("--json", help="JSON lines on stdout, for programs.")]
-_VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show the library's log on stderr.")]
-_LogFormatOption = Annotated[
-    streams.LogFormat, typer.Option("--log-format", help="Of all on stderr; json shows the log too.")
-]
-
-
-class TransportName(StrEnum):
-    """The values of ``--transport``."""
-
-    AUTO = "auto"
-    WEBSOCKET = "websocket"
-    LONG_POLLING = "long_polling"
-
-
-class _ChannelMode(StrEnum):
-    APPLICATION = "application"
-    USER = "user"
-
-
-_TransportOption = Annotated[
-    TransportName,
-    typer.Option("--transport", help="How events come.", rich_help_panel=_CONNECTION),
-]
-
-
-class RouteName(StrEnum):
-    """The values of ``--route``."""
-
-    AUTO = "auto"
-    REST = "rest"
-    ENDPOINT = "endpoint"
-    SOCKET = "socket"
 
 
 def run_command_line() -> int:
@@ -263,10 +142,10 @@ def _options(
 
 @app.command()
 def demo(
-    events: _EventsOption = None,
-    as_json: _JsonOption = False,
-    verbose: _VerboseOption = False,
-    log_format: _LogFormatOption = streams.LogFormat.TEXT,
+    events: EventsOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    log_format: LogFormatOption = streams.LogFormat.TEXT,
 ) -> int:
     """Watch events being published and received, with no account: on an emulated portal."""
     from bitrix_pull.cli.demo import demo
@@ -276,19 +155,11 @@ def demo(
 
 
 @app.command()
+@takes_account()
 def listen(
-    webhook: _WebhookOption = None,
-    portal: _PortalOption = None,
-    token: _TokenOption = None,
-    tokens: _TokensOption = None,
-    client_id: _ClientIdOption = None,
-    client_secret_file: _ClientSecretFileOption = None,
-    oauth_url: _OAuthUrlOption = None,
-    allow_http: _AllowHttpOption = None,
-    ca_file: _CaFileOption = None,
-    proxy: _ProxyOption = None,
-    transport: _TransportOption = TransportName.AUTO,
-    events: _EventsOption = None,
+    account: Account,
+    transport: TransportOption = TransportName.AUTO,
+    events: EventsOption = None,
     command: Annotated[
         str | None, typer.Option("--command", metavar="NAME", help="Only this command.")
     ] = None,
@@ -305,39 +176,26 @@ def listen(
             "What is shown is taken out of the application's queue.",
         ),
     ] = None,
-    connector: _ConnectorOption = "",
+    connector: ConnectorOption = "",
     timeout: Annotated[
         float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to become live in.")
     ] = 10.0,
-    as_json: _JsonOption = False,
-    verbose: _VerboseOption = False,
-    log_format: _LogFormatOption = streams.LogFormat.TEXT,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    log_format: LogFormatOption = streams.LogFormat.TEXT,
 ) -> int:
     """Show the events of your portal as they come, through every outage."""
-    from bitrix_pull.cli.credentials import Account
     from bitrix_pull.cli.listen import listen
     from bitrix_pull.cli.running import run
 
-    account = Account(
-        webhook=webhook,
-        portal=portal,
-        token=token,
-        tokens=tokens,
-        client_id=client_id,
-        client_secret_file=client_secret_file,
-        oauth_url=oauth_url,
-        allow_http=allow_http or (),
-        ca_file=ca_file,
-        proxy=proxy,
-        connector=connector,
-    )
     work = listen(
         account,
         events=events,
         command=command,
         module=module,
-        portal_events=_names(portal_events),
+        portal_events=names(portal_events),
         transport=transport.value,
+        connector=connector,
         timeout_s=timeout,
         as_json=as_json,
     )
@@ -345,7 +203,9 @@ def listen(
 
 
 @app.command()
+@takes_account()
 def publish(
+    *,
     command: Annotated[str, typer.Argument(metavar="COMMAND", help="Letters, digits and _ : | . -")],
     params: Annotated[
         str,
@@ -364,37 +224,15 @@ def publish(
         str, typer.Option("--module", metavar="NAME", help="The module it comes from.")
     ] = "application",
     route: Annotated[RouteName, typer.Option("--route", help="The way that it goes.")] = RouteName.AUTO,
-    webhook: _WebhookOption = None,
-    portal: _PortalOption = None,
-    token: _TokenOption = None,
-    tokens: _TokensOption = None,
-    client_id: _ClientIdOption = None,
-    client_secret_file: _ClientSecretFileOption = None,
-    oauth_url: _OAuthUrlOption = None,
-    allow_http: _AllowHttpOption = None,
-    ca_file: _CaFileOption = None,
-    proxy: _ProxyOption = None,
-    as_json: _JsonOption = False,
-    verbose: _VerboseOption = False,
-    log_format: _LogFormatOption = streams.LogFormat.TEXT,
+    account: Account,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    log_format: LogFormatOption = streams.LogFormat.TEXT,
 ) -> int:
     """Publish one event."""
-    from bitrix_pull.cli.credentials import Account
     from bitrix_pull.cli.publish import publish
     from bitrix_pull.cli.running import run
 
-    account = Account(
-        webhook=webhook,
-        portal=portal,
-        token=token,
-        tokens=tokens,
-        client_id=client_id,
-        client_secret_file=client_secret_file,
-        oauth_url=oauth_url,
-        allow_http=allow_http or (),
-        ca_file=ca_file,
-        proxy=proxy,
-    )
     work = publish(
         account,
         command,
@@ -410,89 +248,48 @@ def publish(
 
 
 @app.command()
+@takes_account()
 def config(
-    webhook: _WebhookOption = None,
-    portal: _PortalOption = None,
-    token: _TokenOption = None,
-    tokens: _TokensOption = None,
-    client_id: _ClientIdOption = None,
-    client_secret_file: _ClientSecretFileOption = None,
-    oauth_url: _OAuthUrlOption = None,
-    allow_http: _AllowHttpOption = None,
-    ca_file: _CaFileOption = None,
-    proxy: _ProxyOption = None,
-    as_json: _JsonOption = False,
-    verbose: _VerboseOption = False,
-    log_format: _LogFormatOption = streams.LogFormat.TEXT,
+    account: Account,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    log_format: LogFormatOption = streams.LogFormat.TEXT,
 ) -> int:
     """Show the portal's Push & Pull configuration, without its secrets."""
     from bitrix_pull.cli.config import config
-    from bitrix_pull.cli.credentials import Account
     from bitrix_pull.cli.running import run
 
-    account = Account(
-        webhook=webhook,
-        portal=portal,
-        token=token,
-        tokens=tokens,
-        client_id=client_id,
-        client_secret_file=client_secret_file,
-        oauth_url=oauth_url,
-        allow_http=allow_http or (),
-        ca_file=ca_file,
-        proxy=proxy,
-    )
     return run(config(account, as_json=as_json), verbose=verbose, log_format=log_format)
 
 
 @app.command()
+@takes_account()
 def inspect(
+    *,
     demo: Annotated[
-        bool, typer.Option("--demo", help="On an emulated portal, with no account.", rich_help_panel=_ACCOUNT)
+        bool, typer.Option("--demo", help="On an emulated portal, with no account.", rich_help_panel=ACCOUNT)
     ] = False,
-    webhook: _WebhookOption = None,
-    portal: _PortalOption = None,
-    token: _TokenOption = None,
-    tokens: _TokensOption = None,
-    client_id: _ClientIdOption = None,
-    client_secret_file: _ClientSecretFileOption = None,
-    oauth_url: _OAuthUrlOption = None,
-    allow_http: _AllowHttpOption = None,
-    ca_file: _CaFileOption = None,
-    proxy: _ProxyOption = None,
-    transport: _TransportOption = TransportName.AUTO,
-    connector: _ConnectorOption = "",
+    account: Account,
+    transport: TransportOption = TransportName.AUTO,
+    connector: ConnectorOption = "",
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, metavar="N", help="Of the page; 0 takes a free one.")
     ] = 0,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    as_json: _JsonOption = False,
-    verbose: _VerboseOption = False,
-    log_format: _LogFormatOption = streams.LogFormat.TEXT,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    log_format: LogFormatOption = streams.LogFormat.TEXT,
 ) -> int:
     """Serve a web page that shows what comes, how the connection is doing, and publishes: on loopback."""
-    from bitrix_pull.cli.credentials import Account
     from bitrix_pull.cli.inspect import inspect
     from bitrix_pull.cli.running import run
 
-    account = Account(
-        webhook=webhook,
-        portal=portal,
-        token=token,
-        tokens=tokens,
-        client_id=client_id,
-        client_secret_file=client_secret_file,
-        oauth_url=oauth_url,
-        allow_http=allow_http or (),
-        ca_file=ca_file,
-        proxy=proxy,
-        connector=connector,
-    )
     work = inspect(
         account,
         demo=demo,
         port=port,
         transport=transport.value,
+        connector=connector,
         open_browser=open_browser,
         as_json=as_json,
     )
@@ -500,94 +297,53 @@ def inspect(
 
 
 @app.command()
+@takes_account(without=["webhook"])
 def events(
-    portal: _PortalOption = None,
-    token: _TokenOption = None,
-    tokens: _TokensOption = None,
-    client_id: _ClientIdOption = None,
-    client_secret_file: _ClientSecretFileOption = None,
-    oauth_url: _OAuthUrlOption = None,
-    allow_http: _AllowHttpOption = None,
-    ca_file: _CaFileOption = None,
-    proxy: _ProxyOption = None,
-    connector: _ConnectorOption = "",
+    account: Account,
+    connector: ConnectorOption = "",
     unbind: Annotated[
         str | None,
         typer.Option("--unbind", metavar="NAMES", help="Let the portal queue these no more; all: every one."),
     ] = None,
-    as_json: _JsonOption = False,
-    verbose: _VerboseOption = False,
-    log_format: _LogFormatOption = streams.LogFormat.TEXT,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    log_format: LogFormatOption = streams.LogFormat.TEXT,
 ) -> int:
     """Show which of the portal's own events the application may bind, and which it has bound."""
-    from bitrix_pull.cli.credentials import Account
     from bitrix_pull.cli.events import events
     from bitrix_pull.cli.running import run
 
-    account = Account(
-        portal=portal,
-        token=token,
-        tokens=tokens,
-        client_id=client_id,
-        client_secret_file=client_secret_file,
-        oauth_url=oauth_url,
-        allow_http=allow_http or (),
-        ca_file=ca_file,
-        proxy=proxy,
-        connector=connector,
-    )
-    work = events(account, unbind=_names(unbind), as_json=as_json)
+    work = events(account, connector=connector, unbind=names(unbind), as_json=as_json)
     return run(work, verbose=verbose, log_format=log_format)
 
 
 @app.command()
+@takes_account()
 def doctor(
-    webhook: _WebhookOption = None,
-    portal: _PortalOption = None,
-    token: _TokenOption = None,
-    tokens: _TokensOption = None,
-    client_id: _ClientIdOption = None,
-    client_secret_file: _ClientSecretFileOption = None,
-    oauth_url: _OAuthUrlOption = None,
-    allow_http: _AllowHttpOption = None,
-    ca_file: _CaFileOption = None,
-    proxy: _ProxyOption = None,
-    transport: _TransportOption = TransportName.AUTO,
-    connector: _ConnectorOption = "",
+    account: Account,
+    transport: TransportOption = TransportName.AUTO,
+    connector: ConnectorOption = "",
     mode: Annotated[
-        _ChannelMode | None,
+        ChannelMode | None,
         typer.Option("--mode", help="Whose channels; default: what the credentials are for."),
     ] = None,
     publish: Annotated[
         bool,
         typer.Option("--publish", help="Publish to yourself by each way too, and look into the history."),
     ] = False,
-    as_json: _JsonOption = False,
-    verbose: _VerboseOption = False,
-    log_format: _LogFormatOption = streams.LogFormat.TEXT,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    log_format: LogFormatOption = streams.LogFormat.TEXT,
 ) -> int:
     """Find out why no events come: the first line names the cause, and what to do about it."""
-    from bitrix_pull.cli.credentials import Account
     from bitrix_pull.cli.doctor import doctor
     from bitrix_pull.cli.running import run
 
-    account = Account(
-        webhook=webhook,
-        portal=portal,
-        token=token,
-        tokens=tokens,
-        client_id=client_id,
-        client_secret_file=client_secret_file,
-        oauth_url=oauth_url,
-        allow_http=allow_http or (),
-        ca_file=ca_file,
-        proxy=proxy,
-        connector=connector,
-    )
     work = doctor(
         account,
         mode=None if mode is None else mode.value,
         transport=transport.value,
+        connector=connector,
         publish=publish,
         as_json=as_json,
     )
@@ -595,46 +351,26 @@ def doctor(
 
 
 @app.command()
+@takes_account()
 def record(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="JSON lines; compressed if its name ends in .gz.")
     ],
+    *,
     keep_params: Annotated[
         bool, typer.Option("--keep-params", help="Write what events carry too: your customers' data.")
     ] = False,
-    events: _EventsOption = None,
-    webhook: _WebhookOption = None,
-    portal: _PortalOption = None,
-    token: _TokenOption = None,
-    tokens: _TokensOption = None,
-    client_id: _ClientIdOption = None,
-    client_secret_file: _ClientSecretFileOption = None,
-    oauth_url: _OAuthUrlOption = None,
-    allow_http: _AllowHttpOption = None,
-    ca_file: _CaFileOption = None,
-    proxy: _ProxyOption = None,
-    transport: _TransportOption = TransportName.AUTO,
-    as_json: _JsonOption = False,
-    verbose: _VerboseOption = False,
-    log_format: _LogFormatOption = streams.LogFormat.TEXT,
+    events: EventsOption = None,
+    account: Account,
+    transport: TransportOption = TransportName.AUTO,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    log_format: LogFormatOption = streams.LogFormat.TEXT,
 ) -> int:
     """Write down the events of your portal as they come, until stopped."""
-    from bitrix_pull.cli.credentials import Account
     from bitrix_pull.cli.record import record
     from bitrix_pull.cli.running import run
 
-    account = Account(
-        webhook=webhook,
-        portal=portal,
-        token=token,
-        tokens=tokens,
-        client_id=client_id,
-        client_secret_file=client_secret_file,
-        oauth_url=oauth_url,
-        allow_http=allow_http or (),
-        ca_file=ca_file,
-        proxy=proxy,
-    )
     work = record(
         account,
         file,
@@ -658,9 +394,9 @@ def replay(
     push_version: Annotated[
         int, typer.Option("--push-version", min=2, max=5, metavar="N", help="Of the push server.")
     ] = 4,
-    as_json: _JsonOption = False,
-    verbose: _VerboseOption = False,
-    log_format: _LogFormatOption = streams.LogFormat.TEXT,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    log_format: LogFormatOption = streams.LogFormat.TEXT,
 ) -> int:
     """Serve a recording through the emulator to any client, from when the first one is connected."""
     from bitrix_pull.cli.replay import replay
@@ -698,11 +434,6 @@ def _completed(command: Callable[..., Any]) -> Command:
                 names = (str(note.default), *(note.param_decls or ()))
                 options |= {name: choices for name in names if name.startswith("-")}
     return Command((command.__doc__ or "").partition("\n")[0], options)
-
-
-def _names(listed: str | None) -> list[str]:
-    """Return names that are separated by commas."""
-    return [name for item in (listed or "").split(",") if (name := item.strip())]
 
 
 class _PushMode(StrEnum):
@@ -786,8 +517,8 @@ def emulator(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON line on stdout when it is ready.")
     ] = False,
-    verbose: _VerboseOption = False,
-    log_format: _LogFormatOption = streams.LogFormat.TEXT,
+    verbose: VerboseOption = False,
+    log_format: LogFormatOption = streams.LogFormat.TEXT,
 ) -> int:
     """Serve a portal and its push server on this machine, until stopped."""
     from bitrix_pull.cli.emulator import emulator
@@ -814,152 +545,3 @@ def emulator(
         as_json=as_json,
     )
     return run(work, verbose=verbose, log_format=log_format, serves=True)
-
-
-_hub = typer.Typer(
-    help="Serve many portals at once, in one process.",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    no_args_is_help=True,
-)
-app.add_typer(_hub, name="hub")
-
-_PortalsFileOption = Annotated[
-    Path,
-    typer.Option("--portals", metavar="FILE", help="Database of portals, tokens and resume points."),
-]
-_KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="The portal's key.")]
-
-
-@_hub.command("run")
-def hub_run(
-    portals: _PortalsFileOption,
-    handlers: Annotated[
-        str | None,
-        typer.Option("--handlers", metavar="MODULE:ROUTER", help="Your handlers. Default: events are shown."),
-    ] = None,
-    portal_events: Annotated[
-        str | None,
-        typer.Option(
-            "--portal-events",
-            metavar="NAMES",
-            help="Without --handlers: show these events of the portals too, such as ONCRMDEALUPDATE.",
-        ),
-    ] = None,
-    valkey: Annotated[
-        str | None,
-        typer.Option(
-            "--valkey", metavar="URL", help="Share the portals with other processes over Valkey or Redis."
-        ),
-    ] = None,
-    to_log: Annotated[
-        bool, typer.Option("--log", help="With --valkey: write events to its stream, beside --handlers.")
-    ] = False,
-    rate: Annotated[
-        float, typer.Option("--rate", min=0.1, metavar="N", help="Portals started in a second.")
-    ] = 60.0,
-    as_json: _JsonOption = False,
-    verbose: _VerboseOption = False,
-    log_format: _LogFormatOption = streams.LogFormat.TEXT,
-) -> int:
-    """Serve all portals of the database, until stopped; then handlers may finish."""
-    from bitrix_pull.cli.hub import run_hub
-    from bitrix_pull.cli.running import run
-
-    work = run_hub(
-        portals,
-        handlers=handlers,
-        portal_events=_names(portal_events),
-        starts_per_s=rate,
-        valkey=valkey,
-        to_log=to_log,
-        as_json=as_json,
-    )
-    return run(work, verbose=verbose, log_format=log_format, serves=True)
-
-
-@_hub.command("status")
-def hub_status(portals: _PortalsFileOption, as_json: _JsonOption = False) -> int:
-    """Show who serves the portals, and how they do. Exit code 1 if some have failed, or nobody does."""
-    from bitrix_pull.cli.hub import status
-    from bitrix_pull.cli.running import run
-
-    return run(status(portals, as_json=as_json), verbose=False)
-
-
-@_hub.command("add")
-def hub_add(
-    portals: _PortalsFileOption,
-    key: Annotated[
-        str | None,
-        typer.Option("--key", metavar="KEY", help="Tells the portal. Default: the tokens' member_id."),
-    ] = None,
-    webhook: _WebhookOption = None,
-    portal: _PortalOption = None,
-    token: _TokenOption = None,
-    tokens: _TokensOption = None,
-    client_id: _ClientIdOption = None,
-    client_secret_file: _ClientSecretFileOption = None,
-    oauth_url: _OAuthUrlOption = None,
-    allow_http: _AllowHttpOption = None,
-    proxy: _ProxyOption = None,
-    connector: _ConnectorOption = "",
-) -> int:
-    """Add a portal, or replace its credentials; a hub that runs sees it within a second."""
-    from bitrix_pull.cli.credentials import Account
-    from bitrix_pull.cli.hub import add
-    from bitrix_pull.cli.running import run
-
-    account = Account(
-        webhook=webhook,
-        portal=portal,
-        token=token,
-        tokens=tokens,
-        client_id=client_id,
-        client_secret_file=client_secret_file,
-        oauth_url=oauth_url,
-        allow_http=allow_http or (),
-        proxy=proxy,
-        connector=connector,
-    )
-    return run(add(account, portals, key=key), verbose=False)
-
-
-@_hub.command("remove")
-def hub_remove(key: _KeyArgument, portals: _PortalsFileOption) -> int:
-    """Serve a portal no more, and forget it and its tokens."""
-    from bitrix_pull.cli.hub import remove
-    from bitrix_pull.cli.running import run
-
-    return run(remove(portals, key), verbose=False)
-
-
-@_hub.command("pause")
-def hub_pause(key: _KeyArgument, portals: _PortalsFileOption) -> int:
-    """Stop serving a portal until it is resumed; its events wait at the server for a day."""
-    from bitrix_pull.cli.hub import pause
-    from bitrix_pull.cli.running import run
-
-    return run(pause(portals, key, paused=True), verbose=False)
-
-
-@_hub.command("resume")
-def hub_resume(key: _KeyArgument, portals: _PortalsFileOption) -> int:
-    """Go on with a portal that was paused; try one again that has failed."""
-    from bitrix_pull.cli.hub import pause
-    from bitrix_pull.cli.running import run
-
-    return run(pause(portals, key, paused=False), verbose=False)
-
-
-@_hub.command("drain")
-def hub_drain(
-    portals: _PortalsFileOption,
-    timeout: Annotated[
-        float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to wait for its end.")
-    ] = 60.0,
-) -> int:
-    """End the hub that runs on this machine once handlers have finished; for a rollout."""
-    from bitrix_pull.cli.hub import drain
-    from bitrix_pull.cli.running import run
-
-    return run(drain(portals, timeout_s=timeout), verbose=False)

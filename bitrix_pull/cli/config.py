@@ -9,7 +9,8 @@ import orjson
 from rich.table import Table
 from rich.text import Text
 
-from bitrix_pull.cli.credentials import Account, portal_name
+from bitrix_pull.cli.account import Account
+from bitrix_pull.cli.credentials import credentials_of, options_of, portal_name
 from bitrix_pull.cli.output import people_console
 from bitrix_pull.cli.streams import write_line
 from bitrix_pull.portal.config import ConfigFetcher
@@ -20,8 +21,8 @@ from bitrix_pull.redaction import HIDDEN, one_line
 
 async def config(account: Account, *, as_json: bool) -> None:
     """Print the configuration."""
-    credentials = account.credentials()
-    rest = RestClient(credentials, options=account.options())
+    credentials = credentials_of(account)
+    rest = RestClient(credentials, options=options_of(account))
     try:
         fetched = await ConfigFetcher(rest, credentials.mode).fetch()
     finally:

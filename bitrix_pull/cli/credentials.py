@@ -2,11 +2,11 @@
 
 import os
 import ssl
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from bitrix_pull.cli.account import Account
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.options import PullOptions, Transport
 from bitrix_pull.portal.auth import AccessToken, Credentials, Webhook
@@ -20,87 +20,73 @@ _HOW = (
 _READ_MAX_BYTES = 1_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
-    """The options of a command line about the account and the way to it, as they were given."""
+def options_of(
+    account: Account, *, transport: Transport = "auto", start_timeout_s: float = 10.0, connector: str = ""
+) -> PullOptions:
+    """Return what the options of a command line say for a client.
 
-    webhook: str | None = field(default=None, repr=False)
-    portal: str | None = None
-    token: str | None = field(default=None, repr=False)
-    tokens: Path | None = None
-    client_id: str | None = None
-    client_secret_file: Path | None = None
-    oauth_url: str | None = None
-    allow_http: Sequence[str] = ()
-    ca_file: Path | None = None
-    proxy: str | None = field(default=None, repr=False)
-    connector: str = ""
+    Raises:
+        InvalidArgument: The file with certificates cannot be used, or the proxy.
+    """
+    return PullOptions(
+        allow_http_hosts=account.allow_http or (),
+        ssl=None if account.ca_file is None else _trusting(account.ca_file),
+        proxy=account.proxy,
+        transport=transport,
+        start_timeout_s=start_timeout_s,
+        connector=connector,
+    )
 
-    def options(self, *, transport: Transport = "auto", start_timeout_s: float = 10.0) -> PullOptions:
-        """Return what they say for a client.
 
-        Raises:
-            InvalidArgument: The file with certificates cannot be used, or the proxy.
-        """
-        return PullOptions(
-            allow_http_hosts=self.allow_http,
-            ssl=None if self.ca_file is None else _trusting(self.ca_file),
-            proxy=self.proxy,
-            transport=transport,
-            start_timeout_s=start_timeout_s,
-            connector=self.connector,
-        )
+def credentials_of(account: Account, environment: Mapping[str, str] = os.environ) -> Credentials:
+    """Return the credentials; options go before the environment.
 
-    def credentials(self, environment: Mapping[str, str] = os.environ) -> Credentials:
-        """Return the credentials; options go before the environment.
+    A portal given as an option can have its token in the environment, and the other
+    way round.
 
-        A portal given as an option can have its token in the environment, and the other
-        way round.
+    Raises:
+        InvalidArgument: None, only half of them, two kinds, or malformed ones.
+    """
+    webhook, token, tokens, portal = account.webhook, account.token, account.tokens, account.portal
+    if not webhook:
+        portal = portal or environment.get("BITRIX_PULL_PORTAL")
+        if not token and not tokens:
+            token = environment.get("BITRIX_PULL_TOKEN")
+            tokens = _path(environment.get("BITRIX_PULL_TOKENS"))
+            if not account.portal:
+                webhook = environment.get("BITRIX_PULL_WEBHOOK")
+    if webhook and (portal or token or tokens):
+        raise InvalidArgument("both a webhook and a portal or token are given", advice="Give one kind.")
+    if token and tokens:
+        raise InvalidArgument("both an access token and a file of tokens are given", advice="Give one.")
+    if webhook:
+        return Webhook(webhook)
+    if tokens:
+        return _refreshing(account, tokens, portal, environment)
+    if portal and token:
+        return AccessToken(portal, token)
+    if portal or token:
+        missing = "the access token" if portal else "the portal's address"
+        raise InvalidArgument(f"{missing} is missing", advice=f"{_HOW}.")
+    raise InvalidArgument("no credentials", advice=f"{_HOW}. To try it without an account: bitrix-pull demo.")
 
-        Raises:
-            InvalidArgument: None, only half of them, two kinds, or malformed ones.
-        """
-        webhook, token, tokens, portal = self.webhook, self.token, self.tokens, self.portal
-        if not webhook:
-            portal = portal or environment.get("BITRIX_PULL_PORTAL")
-            if not token and not tokens:
-                token = environment.get("BITRIX_PULL_TOKEN")
-                tokens = _path(environment.get("BITRIX_PULL_TOKENS"))
-                if not self.portal:
-                    webhook = environment.get("BITRIX_PULL_WEBHOOK")
-        if webhook and (portal or token or tokens):
-            raise InvalidArgument("both a webhook and a portal or token are given", advice="Give one kind.")
-        if token and tokens:
-            raise InvalidArgument("both an access token and a file of tokens are given", advice="Give one.")
-        if webhook:
-            return Webhook(webhook)
-        if tokens:
-            return self._refreshing(tokens, portal, environment)
-        if portal and token:
-            return AccessToken(portal, token)
-        if portal or token:
-            missing = "the access token" if portal else "the portal's address"
-            raise InvalidArgument(f"{missing} is missing", advice=f"{_HOW}.")
+
+def _refreshing(account: Account, tokens: Path, portal: str | None, environment: Mapping[str, str]) -> OAuth:
+    client_id = account.client_id or environment.get("BITRIX_PULL_CLIENT_ID")
+    secret_file = account.client_secret_file or _path(environment.get("BITRIX_PULL_CLIENT_SECRET_FILE"))
+    if not client_id or not secret_file:
+        missing = "the file with the client secret" if client_id else "the client id"
         raise InvalidArgument(
-            "no credentials", advice=f"{_HOW}. To try it without an account: bitrix-pull demo."
+            f"{missing} is missing",
+            advice="Tokens are refreshed with --client-id ID and --client-secret-file FILE.",
         )
-
-    def _refreshing(self, tokens: Path, portal: str | None, environment: Mapping[str, str]) -> OAuth:
-        client_id = self.client_id or environment.get("BITRIX_PULL_CLIENT_ID")
-        secret_file = self.client_secret_file or _path(environment.get("BITRIX_PULL_CLIENT_SECRET_FILE"))
-        if not client_id or not secret_file:
-            missing = "the file with the client secret" if client_id else "the client id"
-            raise InvalidArgument(
-                f"{missing} is missing",
-                advice="Tokens are refreshed with --client-id ID and --client-secret-file FILE.",
-            )
-        return OAuth(
-            portal or _portal_of(tokens),
-            client_id=client_id,
-            client_secret=_read(secret_file, "the file of --client-secret-file").decode().strip(),
-            tokens=tokens,
-            oauth_url=self.oauth_url,
-        )
+    return OAuth(
+        portal or _portal_of(tokens),
+        client_id=client_id,
+        client_secret=_read(secret_file, "the file of --client-secret-file").decode().strip(),
+        tokens=tokens,
+        oauth_url=account.oauth_url,
+    )
 
 
 def _path(text: str | None) -> Path | None:

@@ -4,7 +4,8 @@ import orjson
 from rich.table import Table
 from rich.text import Text
 
-from bitrix_pull.cli.credentials import Account
+from bitrix_pull.cli.account import Account
+from bitrix_pull.cli.credentials import credentials_of, options_of
 from bitrix_pull.cli.output import people_console
 from bitrix_pull.cli.streams import write_line
 from bitrix_pull.client import PullClient
@@ -18,10 +19,14 @@ _STYLES: dict[Level, str] = {"ok": "green", "warn": "yellow", "fail": "bold red"
 
 
 async def doctor(
-    account: Account, *, mode: Mode | None, transport: Transport, publish: bool, as_json: bool
+    account: Account, *, mode: Mode | None, transport: Transport, connector: str, publish: bool, as_json: bool
 ) -> Exit:
     """Print what a diagnosis finds, the cause first, and return the exit code that it calls for."""
-    pull = PullClient(account.credentials(), mode=mode, options=account.options(transport=transport))
+    pull = PullClient(
+        credentials_of(account),
+        mode=mode,
+        options=options_of(account, transport=transport, connector=connector),
+    )
     try:
         diagnosis = await pull.diagnose(publish=publish)
     finally:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import orjson
 from rich.text import Text
 
-from bitrix_pull.cli.credentials import Account
+from bitrix_pull.cli.account import Account
+from bitrix_pull.cli.credentials import credentials_of, options_of
 from bitrix_pull.cli.output import people_console
 from bitrix_pull.cli.streams import say, write_line
 from bitrix_pull.dispatch.patterns import PortalPattern
@@ -15,11 +16,11 @@ from bitrix_pull.portal_events.binding import Bindings
 _ALL = "all"
 
 
-async def events(account: Account, *, unbind: Sequence[str], as_json: bool) -> None:
+async def events(account: Account, *, connector: str, unbind: Sequence[str], as_json: bool) -> None:
     """Print the events by name, after unbinding some."""
-    credentials = account.credentials()
-    rest = RestClient(credentials, options=account.options())
-    bindings = Bindings(rest, credentials.mode, account.connector)
+    credentials = credentials_of(account)
+    rest = RestClient(credentials, options=options_of(account))
+    bindings = Bindings(rest, credentials.mode, connector)
     try:
         bound = await bindings.fetch()
         if unbind:

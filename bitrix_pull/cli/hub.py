@@ -17,7 +17,8 @@ import orjson
 from rich.table import Table
 from rich.text import Text
 
-from bitrix_pull.cli.credentials import Account
+from bitrix_pull.cli.account import Account
+from bitrix_pull.cli.credentials import credentials_of, options_of
 from bitrix_pull.cli.output import Columns, event_as_json, people_console
 from bitrix_pull.cli.streams import say, write_line
 from bitrix_pull.dispatch.router import Router
@@ -137,18 +138,16 @@ async def _tell(hub: Hub) -> None:
                 pass
 
 
-async def add(account: Account, file: Path, *, key: str | None) -> None:
+async def add(account: Account, file: Path, *, key: str | None, connector: str) -> None:
     """Add a portal, or replace its credentials."""
-    credentials = account.credentials()
+    credentials = credentials_of(account)
     if key is None and isinstance(credentials, OAuth):
         key = member_of(await credentials.store.load())
     if not key:
         raise InvalidArgument(
             "the portal's key is missing", advice="Give --key: best its member_id, which stays the same."
         )
-    options = account.options()
-    if account.ca_file is not None:
-        raise InvalidArgument("--ca-file cannot be kept", advice="Set SSL_CERT_FILE where the hub runs.")
+    options = options_of(account, connector=connector)
     portal = Portal(key, credentials, options=None if options == PullOptions() else options)
     book = SqlitePortals(file)
     known = {each.key: each for each in await book.portals()}

@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator
 
 import orjson
 
-from bitrix_pull.cli.credentials import Account
+from bitrix_pull.cli.account import Account
+from bitrix_pull.cli.credentials import credentials_of, options_of
 from bitrix_pull.cli.demo import PAUSE_S, Deal, story
 from bitrix_pull.cli.output import people_console
 from bitrix_pull.cli.streams import say, write_line
@@ -25,14 +26,23 @@ _CUT_FOR_S = 2.0
 
 
 async def inspect(
-    account: Account, *, demo: bool, port: int, transport: Transport, open_browser: bool, as_json: bool
+    account: Account,
+    *,
+    demo: bool,
+    port: int,
+    transport: Transport,
+    connector: str,
+    open_browser: bool,
+    as_json: bool,
 ) -> None:
     """Serve the page until cancelled."""
     async with contextlib.AsyncExitStack() as stack:
         if demo:
             pull = await stack.enter_async_context(_demo())
         else:
-            pull = PullClient(account.credentials(), options=account.options(transport=transport))
+            pull = PullClient(
+                credentials_of(account), options=options_of(account, transport=transport, connector=connector)
+            )
         try:
             inspector = await stack.enter_async_context(Inspector(pull, port=port))
         except OSError as error:

@@ -5,7 +5,8 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
-from bitrix_pull.cli.credentials import Account, portal_name
+from bitrix_pull.cli.account import Account
+from bitrix_pull.cli.credentials import credentials_of, options_of, portal_name
 from bitrix_pull.cli.output import Columns, EventPrinter, JsonLines
 from bitrix_pull.cli.streams import say
 from bitrix_pull.client import PullClient
@@ -23,6 +24,7 @@ async def listen(
     module: str | None,
     portal_events: Sequence[str],
     transport: Transport,
+    connector: str,
     timeout_s: float,
     as_json: bool,
 ) -> None:
@@ -30,8 +32,8 @@ async def listen(
 
     Those of the stream, or of the portal itself if some are named.
     """
-    credentials = account.credentials()
-    options = account.options(transport=transport, start_timeout_s=timeout_s)
+    credentials = credentials_of(account)
+    options = options_of(account, transport=transport, start_timeout_s=timeout_s, connector=connector)
     pull = PullClient(credentials, options=options)
     printer: EventPrinter = JsonLines() if as_json else Columns()
     shown = 0

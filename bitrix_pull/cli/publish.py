@@ -7,7 +7,8 @@ from typing import Any, NoReturn, cast
 
 import orjson
 
-from bitrix_pull.cli.credentials import Account
+from bitrix_pull.cli.account import Account
+from bitrix_pull.cli.credentials import credentials_of, options_of
 from bitrix_pull.cli.output import people_console
 from bitrix_pull.cli.streams import write_line
 from bitrix_pull.client import PullClient
@@ -30,7 +31,7 @@ async def publish(
 ) -> None:
     """Publish an event and print the receipt."""
     content = read_params(_from_stdin() if params == "-" else params)
-    pull = PullClient(account.credentials(), options=account.options())
+    pull = PullClient(credentials_of(account), options=options_of(account))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(pull.close)
         if route == "socket":

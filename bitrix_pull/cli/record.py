@@ -5,7 +5,8 @@ from pathlib import Path
 
 import orjson
 
-from bitrix_pull.cli.credentials import Account, portal_name
+from bitrix_pull.cli.account import Account
+from bitrix_pull.cli.credentials import credentials_of, options_of, portal_name
 from bitrix_pull.cli.listen import narrated
 from bitrix_pull.cli.streams import say, write_line
 from bitrix_pull.client import PullClient
@@ -23,8 +24,8 @@ async def record(
     as_json: bool,
 ) -> None:
     """Record until there were ``events`` of them, or until cancelled."""
-    credentials = account.credentials()
-    pull = PullClient(credentials, options=account.options(transport=transport))
+    credentials = credentials_of(account)
+    pull = PullClient(credentials, options=options_of(account, transport=transport))
     recorder = Recorder(file, keep_params=keep_params)
     count = 0
     try:

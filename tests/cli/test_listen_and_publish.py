@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bitrix_pull.cli.credentials import Account
+from bitrix_pull.cli.account import Account
 from bitrix_pull.cli.listen import listen
 from bitrix_pull.cli.record import record
 from bitrix_pull.emulator import Emulator
@@ -87,6 +87,7 @@ def test_after_the_last_event_nothing_is_waited_for(command: str, tmp_path: Path
                     module=None,
                     portal_events=(),
                     transport="auto",
+                    connector="",
                     timeout_s=10,
                     as_json=True,
                 )

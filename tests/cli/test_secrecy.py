@@ -75,9 +75,9 @@ def test_help_shows_nothing_of_the_environment(command: str, run_here: RunHere) 
 BROKEN = """
 import sys
 from bitrix_pull.cli import main
-from bitrix_pull.cli.credentials import Account
-def credentials(self): raise RuntimeError("a bug")
-Account.credentials = credentials
+from bitrix_pull.cli import listen
+def credentials_of(account): raise RuntimeError("a bug")
+listen.credentials_of = credentials_of
 sys.argv[0] = "bitrix-pull"
 main()
 """

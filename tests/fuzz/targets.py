@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import orjson
 import typer
 
+from bitrix_pull.cli.account import Account
 from bitrix_pull.cli.app import app
 from bitrix_pull.cli.config import summarize
-from bitrix_pull.cli.credentials import Account
+from bitrix_pull.cli.credentials import credentials_of
 from bitrix_pull.cli.output import Columns, event_as_json
 from bitrix_pull.cli.publish import read_params
 from bitrix_pull.connection.cursor import Cursor
@@ -249,7 +250,7 @@ def _cli_account(content: bytes) -> object:
     names = ("BITRIX_PULL_WEBHOOK", "BITRIX_PULL_PORTAL", "BITRIX_PULL_TOKEN")
     given = {name: value for name, value in zip(names, environment, strict=True) if value}
     with contextlib.suppress(InvalidArgument):
-        return repr(Account(webhook=webhook, portal=portal, token=token).credentials(given))
+        return repr(credentials_of(Account(webhook=webhook, portal=portal, token=token), given))
     return None
 
 
