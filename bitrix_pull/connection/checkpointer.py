@@ -31,7 +31,7 @@ RETRY_S = 1.0
 PAUSE_S = 0.02
 """How long to wait at least after any other."""
 
-_GATHER = 16
+_GATHER = 64
 _GATHER_S = 0.1
 """How many messages to gather for a save, and for how long after the one before: a save costs the
 disk the same for one of them and for many."""
