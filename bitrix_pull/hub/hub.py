@@ -20,6 +20,7 @@ from bitrix_pull.dispatch.patterns import PortalPattern
 from bitrix_pull.dispatch.router import Router
 from bitrix_pull.errors import InvalidArgument, NotRunning
 from bitrix_pull.hub.cluster import Acquired, Cluster, Lease, Lost, Membership, Recalled, SingleWorker
+from bitrix_pull.hub.fences import FencedStore
 from bitrix_pull.hub.health import HubHealth, PortalStatus
 from bitrix_pull.hub.log import EventLog, LogWriter
 from bitrix_pull.hub.notices import HubNotice
@@ -96,7 +97,8 @@ class Hub(Router):
                 the resume points then.
             log_portal_events: The names of the portals' own events that go to the log as well.
             resume: Where resume points are kept; None: where the source keeps them, or else in
-                memory.
+                memory. With a cluster and no log it should be one that the workers share and
+                that knows of leases, as ``ValkeyResumeStore`` does.
             options: For portals that have none of their own.
             context: What handlers may ask for by the names of their arguments.
             worker: A name that stays the same from one start to the next; None: host and process.
@@ -256,6 +258,12 @@ class Hub(Router):
                 await self._log.open()
                 stack.push_async_callback(self._log.close)
             else:
+                if self._cluster is not None and not isinstance(self._fittings.resume, FencedStore):
+                    logger.warning(
+                        "resume points are kept in a %s, which knows of no leases: a worker that takes a "
+                        "portal over may not know how far the one before was (pass ValkeyResumeStore)",
+                        type(self._fittings.resume).__name__,
+                    )
                 # It stays open from one portal's client to the next one's.
                 await self._fittings.resume.open()
                 stack.push_async_callback(self._fittings.resume.close)

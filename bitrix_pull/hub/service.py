@@ -5,7 +5,7 @@ import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 
 from bitrix_pull.client import PullClient
 from bitrix_pull.connection.pace import Pace
@@ -15,6 +15,7 @@ from bitrix_pull.dispatch.router import registry_of
 from bitrix_pull.errors import GrantRefused, LeaseLost, PortalDeleted
 from bitrix_pull.events import Event, PortalEvent, PullEvent, State
 from bitrix_pull.hub.cluster import Lease
+from bitrix_pull.hub.fences import under_lease
 from bitrix_pull.hub.health import PortalStatus
 from bitrix_pull.hub.log import LogWriter
 from bitrix_pull.hub.notices import HubNotice, PortalFailed, PortalUninstalled
@@ -35,19 +36,6 @@ _JITTER: Final = 0.5
 
 _APPENDS_AT_ONCE: Final = 100
 """Events of a portal that may be on their way to the log."""
-
-
-@runtime_checkable
-class FencedStore(Protocol):
-    """Resume points that workers share: under a lease they are safe from earlier owners."""
-
-    def under(self, lease: Lease) -> ResumeStore:
-        """Return the store of one portal for one owner of it."""
-        ...
-
-
-def _resume_store(store: ResumeStore, lease: Lease) -> ResumeStore:
-    return store.under(lease) if isinstance(store, FencedStore) else store
 
 
 @dataclass(slots=True)
@@ -109,7 +97,7 @@ class PortalService:
         self.client: PullClient = PullClient(
             portal.credentials,
             mode=portal.mode,
-            resume=_resume_store(fittings.resume, lease) if writer is None else writer.resume,
+            resume=under_lease(lease, portal, fittings.resume, writer),
             options=portal.options or fittings.options,
             name=portal.key,
             context=fittings.context,

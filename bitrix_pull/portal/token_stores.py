@@ -173,6 +173,11 @@ class UsersStore:
             raise TokenStoreFailed(f"{method}() of {self._name} raised {described(error)}") from None
 
 
+def own_store(store: TokenStore) -> TokenStore:
+    """Return the store that the user has given, whatever stands before it."""
+    return store.users if isinstance(store, UsersStore) else store
+
+
 class _Timed:
     """A store whose every answer has a deadline."""
 

@@ -20,6 +20,7 @@ from bitrix_pull import (
 )
 from bitrix_pull.hub.cluster import Lease
 from bitrix_pull.hub.valkey import Cipher, FernetCipher, ValkeyTokenStore
+from tests.fault_proxy import FaultProxy, Weather
 from tests.hub.engine import running
 from tests.portal.conftest import portal  # noqa: F401 - a fixture
 from tests.portal.granting import Clients, Grant, client, grant, stale  # noqa: F401 - fixtures
@@ -143,6 +144,47 @@ async def test_an_owner_of_before_does_not_refresh_any_more(valkey_url: str, nam
     with pytest.raises(TokenStoreFailed, match="does not have the portal"):
         async with new.lock(1.0):
             pass
+
+
+async def test_what_a_refresh_token_was_spent_for_is_kept_once_the_engine_is_back(
+    valkey_url: str, name: str
+) -> None:
+    host, _, port = valkey_url.rpartition("/")[2].partition(":")
+    async with FaultProxy(host, int(port)) as proxy:
+        cut = ValkeyTokenStore(f"redis://{proxy.address}", "acme", name=name, timeout_s=0.2)
+        await cut.save(OLD)
+        async with cut.lock(1.0) as held:
+            await held.save(OLD)
+            proxy.forecast = Weather.black_hole
+            # Not even the answer to what reaches the engine comes back.
+            for line in proxy.lines:
+                line.weather = Weather(to_client_lost=True)
+            saving = asyncio.create_task(held.save(NEW))
+            other = ValkeyTokenStore(valkey_url, "acme", name=name)
+            while await other.load() != NEW:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.5)
+            assert not saving.done()
+            with pytest.raises(TokenStoreFailed, match="in refresh elsewhere"):
+                async with other.lock(0.1):
+                    pass
+            proxy.forecast = Weather
+            await saving
+    assert await other.load() == NEW
+
+
+async def test_no_refresh_begins_that_the_lease_does_not_cover(valkey_url: str, name: str) -> None:
+    store, lease = ValkeyTokenStore(valkey_url, "acme", name=name), Lease("acme", "a", 1)
+    await store.save(OLD)
+    store.fence(lease)
+    async with store.lock(1.0) as held:
+        await held.save(OLD)
+        lease.end()
+        with pytest.raises(TokenStoreFailed, match="does not have the portal"):
+            await held.save(OLD)
+        # What was begun under it is kept: it is the only copy.
+        await held.save(NEW)
+    assert await store.load() == NEW
 
 
 async def test_encrypted_tokens_are_unreadable_and_keys_can_be_changed(valkey_url: str, name: str) -> None:

@@ -19,6 +19,7 @@ from tests.soak.crashes import sigkill
 from tests.soak.cuts import cuts, short_cuts
 from tests.soak.gaps import history_dropped
 from tests.soak.handlers import poison
+from tests.soak.hub_handlers import hub_stale
 from tests.soak.hubs import hub_embedded
 from tests.soak.inspecting import inspector
 from tests.soak.liveness import busy_loop, half_open, paused
@@ -81,6 +82,7 @@ SCENARIOS: dict[str, Callable[..., Outcome]] = {
     "hub-kill": hub_kill,
     "hub-pause": hub_pause,
     "hub-cut": hub_cut,
+    "hub-stale": hub_stale,
     "hub-valkey-restart": hub_valkey_restart,
     "hub-clocks": hub_clocks,
     "hub-rolling": hub_rolling,

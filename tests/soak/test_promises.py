@@ -24,6 +24,7 @@ from tests.soak.crashes import sigkill
 from tests.soak.cuts import cuts, short_cuts
 from tests.soak.gaps import history_dropped
 from tests.soak.handlers import poison
+from tests.soak.hub_handlers import hub_stale
 from tests.soak.hubs import hub_embedded
 from tests.soak.inspecting import inspector
 from tests.soak.liveness import busy_loop, half_open, paused
@@ -107,6 +108,7 @@ SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (hub_kill, {"times": 1, **_FEW}),
     (hub_pause, {"times": 1, "pause_s": 3.0, **_FEW}),
     (hub_cut, {"times": 1, "cut_s": 4.0, **_FEW}),
+    (hub_stale, {"times": 2, "away_s": 3.5, "portals": 6, "rate": 10.0, "lease_s": 1.5}),
     (hub_valkey_restart, {"times": 2, **_FEW}),
     (hub_clocks, {"seconds": 2.0, "late_s": 10.0, **_FEW}),
     (hub_rolling, {"times": 1, "workers": 3, "late_s": 10.0, **_FEW}),

@@ -19,7 +19,8 @@ if holder ~= '' then
         redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now + lasts))
         return present
     elseif present ~= tonumber(version) then
-        return -1
+        -- Kept already, if only the answer was lost.
+        return redis.call('HGET', KEYS[1], 'content') == content and present or -1
     end
 end
 redis.call('HSET', KEYS[1], 'content', content)

@@ -16,7 +16,7 @@ from bitrix_pull.hub.valkey.engine import Engine, Script, as_engine, pairs
 from bitrix_pull.hub.valkey.resume import ValkeyResumeStore
 from bitrix_pull.hub.valkey.tokens import ValkeyTokenStore
 from bitrix_pull.portal.oauth import OAuth
-from bitrix_pull.portal.token_stores import UsersStore
+from bitrix_pull.portal.token_stores import own_store
 
 _CHANGE: Final = Script("change")
 
@@ -136,7 +136,7 @@ class ValkeyPortals:
             tokens = self.tokens(portal.key)
             store = credentials.store
             # Its own are not read and written back: a refresh may come in between.
-            if (store.users if isinstance(store, UsersStore) else store) != tokens:
+            if own_store(store) != tokens:
                 await tokens.save(await store.load())
         await self._change(portal.key, "put", record)
 

@@ -27,6 +27,8 @@ class _Held:
 
     holder: str
     version: int
+    tokens: Tokens | None
+    """What is kept, of this version."""
 
 
 class ValkeyTokenStore:
@@ -94,29 +96,45 @@ class ValkeyTokenStore:
     async def save(self, tokens: Tokens, /) -> None:
         """Keep tokens.
 
+        Within ``lock``, new ones are the only copy: while the engine does not answer it is asked
+        again, for up to ``hold_s``.
+
         Raises:
             InvalidArgument: They cannot be written.
             TokenStoreFailed: The engine does not answer; or, within ``lock``, somebody else has the
-                right to refresh by now.
+                right to refresh by now, or may have the portal.
         """
         content = write_tokens(tokens)
-        held = self._held
+        kept = content if self._cipher is None else self._cipher.encrypt(content)
         async with self._opened():
-            kept = await self._engine.call("HGET", self._at, "content") if held is not None else None
-            same = kept is not None and self._read(kept) == tokens
-            version = await self._engine.run(
-                _KEEP,
-                [self._at],
-                "" if held is None else held.holder,
-                0 if held is None else held.version,
-                "same" if same else "",
-                self._hold_ms,
-                content if self._cipher is None else self._cipher.encrypt(content),
-            )
+            if self._held is None:
+                await self._run_keep(kept)
+            else:
+                await self._save_as_holder(tokens, kept, self._held)
+
+    async def _save_as_holder(self, tokens: Tokens, kept: bytes, held: _Held) -> None:
+        same = tokens == held.tokens
+        if same:
+            # What they are traded for is kept in any case.
+            self._require()
+        began = asyncio.get_running_loop().time()
+        pauses = iter(_ASK_EVERY_S)
+        while True:
+            try:
+                version = await self._run_keep(kept, held, "same" if same else "")
+                break
+            except EngineUnavailable:
+                if same or (asyncio.get_running_loop().time() - began) * 1000 > self._hold_ms:
+                    raise
+            await asyncio.sleep(next(pauses, _ASK_EVERY_S[-1]))
         if version < 0:
             raise TokenStoreFailed(f"another worker is refreshing the tokens of {self._key!r:.60}")
-        if held is not None:
-            held.version = version
+        held.version, held.tokens = version, tokens
+
+    async def _run_keep(self, kept: bytes, held: _Held | None = None, same: str = "") -> int:
+        holder, version = ("", 0) if held is None else (held.holder, held.version)
+        now_kept: int = await self._engine.run(_KEEP, [self._at], holder, version, same, self._hold_ms, kept)
+        return now_kept
 
     async def delete(self) -> None:
         """Forget the tokens, as where the application was uninstalled.
@@ -137,20 +155,25 @@ class ValkeyTokenStore:
         holder = secrets.token_hex(8)
         async with self._opened():
             version = await self._taken(holder, timeout_s)
-            self._held = _Held(holder, version)
             try:
+                self._held = _Held(holder, version, await self._readable())
                 yield self
             finally:
                 self._held = None
                 with contextlib.suppress(PullError):  # Then it ends by itself.
                     await self._engine.run(_UNLOCK, [self._at], holder)
 
+    async def _readable(self) -> Tokens | None:
+        content = await self._engine.call("HGET", self._at, "content")
+        with contextlib.suppress(InvalidArgument):  # Whoever authorises anew replaces it.
+            return None if content is None else self._read(content)
+        return None
+
     async def _taken(self, holder: str, timeout_s: float) -> int:
         pauses = iter(_ASK_EVERY_S)
         deadline = asyncio.get_running_loop().time() + timeout_s
         while True:
-            if self._lease is not None and not self._lease.valid():
-                raise TokenStoreFailed(f"this worker does not have the portal {self._key!r:.60} any more")
+            self._require()
             epoch = 0 if self._lease is None else self._lease.epoch
             told, *version = await self._engine.run(_LOCK, [self._at], epoch, holder, self._hold_ms)
             if told == 1:
@@ -164,6 +187,10 @@ class ValkeyTokenStore:
                     f"the tokens of {self._key!r:.60} have been in refresh elsewhere for {timeout_s:g} s"
                 )
             await asyncio.sleep(pause_s)
+
+    def _require(self) -> None:
+        if self._lease is not None and not self._lease.valid():
+            raise TokenStoreFailed(f"this worker does not have the portal {self._key!r:.60} any more")
 
     def _read(self, content: bytes) -> Tokens:
         if self._cipher is not None and not content.lstrip().startswith(b"{"):
