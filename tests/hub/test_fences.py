@@ -81,7 +81,7 @@ async def test_neither_resume_point_nor_tokens_are_written_by_the_owner_before(
     with pytest.raises(LeaseLost):
         await old.resume.save("key", LATER)
     grant.number = 3
-    with pytest.raises(PullError, match="does not have the portal|another worker has the portal"):
+    with pytest.raises(PullError, match=r"does not have the portal|another worker has the portal"):
         await old.call()
     assert (grant.refreshes, await new.resume.load("key")) == (1, POINT)
     for worker in (old, new):

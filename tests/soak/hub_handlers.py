@@ -182,7 +182,7 @@ def hub_stale(
             sending.cancel()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(90):
-                    while stage.missing():  # noqa: ASYNC110 - other processes set no event
+                    while stage.missing():
                         await asyncio.sleep(0.1)
             _judge(outcome, stage)
 
