@@ -51,7 +51,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
-    """Run what is marked ``every_loop`` on each of them."""
+    """Run what is marked ``every_loop`` on each of them, and ``virtual_time`` on one whose clock jumps."""
+    if item.get_closest_marker("virtual_time"):
+        # Imported late, as above.
+        from tests import virtual_time
+
+        return {"virtual": virtual_time.new_event_loop}
     if not item.get_closest_marker("every_loop"):
         return {"asyncio": LOOPS["asyncio"]}
     return {"uvloop": _no_uvloop, **LOOPS}

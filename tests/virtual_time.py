@@ -1,8 +1,10 @@
 """Hours in milliseconds: an event loop whose clock jumps whenever it would wait."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 from unittest.mock import patch
 
@@ -38,13 +40,10 @@ class _Machine:
 _machine = _Machine()
 
 
-def run(
-    main: Callable[[], Coroutine[Any, Any, T]], *, limit_s: float = 400 * 86_400, naps: bool = False
-) -> T:
-    """Run a coroutine function in virtual time; sockets on loopback work as ever.
+def new_event_loop(*, limit_s: float = 400 * 86_400, naps: bool = False) -> asyncio.AbstractEventLoop:
+    """Return a loop in virtual time, which holds until it is closed; sockets on loopback work as ever.
 
     Args:
-        main: What to run.
         limit_s: Virtual seconds after which everything that still waits fails.
         naps: True if the machine sleeps or its clock is set: only then are its clocks
             compared as often as in real life, which would take most of a virtual day.
@@ -54,28 +53,37 @@ def run(
     loop = looptime.patch_event_loop(
         asyncio.SelectorEventLoop(), end=limit_s, idle_step=0.01, noop_cycles=IDLE_LOOKS
     )
-    running_time, shut_down = loop.time, loop.shutdown_default_executor
+    running_time, shut_down, close = loop.time, loop.shutdown_default_executor, loop.close
 
     async def without_hurry(*_timeout: float) -> None:
         # From Python 3.12 on a runner gives threads 300 s, which are over at once here.
         await shut_down()
 
+    def close_and_undo() -> None:
+        close()
+        patches.close()
+
     every_s = portal_clock.COMPARE_EVERY_S if naps else 6 * 3600.0
-    try:
-        with (
-            # The wall clock is as virtual as the loop's, and known in every thread.
-            patch("time.time", lambda: BEGINNING + loop.time() + _machine.slept_s + _machine.wall_off_s),
-            patch.object(portal_clock, "COMPARE_EVERY_S", every_s),
-            patch.object(loop, "time", lambda: running_time() + _machine.stopped_s),
-            patch.object(loop, "shutdown_default_executor", without_hurry),
-            # Or idle connections would be looked after for ever.
-            patch("aiohttp.connector.monotonic", loop.time),
-            asyncio.Runner(loop_factory=lambda: loop) as runner,
-        ):
-            return runner.run(main())
-    finally:
-        # The runner has set None as the thread's loop and closed ours.
-        assert loop.is_closed()
+    patches = contextlib.ExitStack()
+    # The wall clock is as virtual as the loop's, and known in every thread.
+    patches.enter_context(
+        patch("time.time", lambda: BEGINNING + loop.time() + _machine.slept_s + _machine.wall_off_s)
+    )
+    patches.enter_context(patch.object(portal_clock, "COMPARE_EVERY_S", every_s))
+    patches.enter_context(patch.object(loop, "time", lambda: running_time() + _machine.stopped_s))
+    patches.enter_context(patch.object(loop, "shutdown_default_executor", without_hurry))
+    patches.enter_context(patch.object(loop, "close", close_and_undo))
+    # Or idle connections would be looked after for ever.
+    patches.enter_context(patch("aiohttp.connector.monotonic", loop.time))
+    return loop
+
+
+def run(
+    main: Callable[[], Coroutine[Any, Any, T]], *, limit_s: float = 400 * 86_400, naps: bool = False
+) -> T:
+    """Run a coroutine function on a ``new_event_loop``; the mark ``virtual_time`` runs a test on one."""
+    with asyncio.Runner(loop_factory=partial(new_event_loop, limit_s=limit_s, naps=naps)) as runner:
+        return runner.run(main())
 
 
 def unix_time() -> float:

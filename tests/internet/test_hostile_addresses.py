@@ -30,6 +30,8 @@ from tests.internet.stand import (
     trusting,
 )
 
+pytestmark = pytest.mark.virtual_time
+
 CHANNEL = "hushhush" * 4
 PRIVATE_ID = f"{CHANNEL}:{'ab' * 16}.{'cd' * 20}"
 TOKEN = "tokentoken" * 4

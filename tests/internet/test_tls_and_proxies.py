@@ -30,6 +30,8 @@ from tests.internet.stand import (
     trusting,
 )
 
+pytestmark = pytest.mark.virtual_time
+
 PRIVATE_ID = f"{'12' * 16}:{'ab' * 16}.{'cd' * 20}"
 CONFIG = {
     "server": {
