@@ -18,6 +18,7 @@ from bitrix_pull.connection.transports import Transports
 from bitrix_pull.dispatch.tasks import TaskSet
 from bitrix_pull.errors import NotRunning, PullError, StartTimeout
 from bitrix_pull.events import Gap, HandlerFailed, State
+from bitrix_pull.flag import Flag
 from bitrix_pull.health import Health
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.auth import Mode
@@ -141,7 +142,7 @@ class Run:
         self._drain_s: float | None = None
         self._draining: asyncio.Timeout | None = None
         self._closed = False
-        self._opened = asyncio.Event()
+        self._opened = Flag()
 
     # -- life -----------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from bitrix_pull.connection.resume_point import ResumePoint
 from bitrix_pull.connection.stores import MemoryStore, ResumeStore
 from bitrix_pull.errors import InvalidArgument, PullError, ResumeStoreFailed
 from bitrix_pull.events import PullEvent
+from bitrix_pull.flag import Flag
 from bitrix_pull.health import StoreHealth
 from bitrix_pull.portal.foreign_errors import described, is_failure
 from bitrix_pull.portal.models import PullConfig
@@ -87,7 +88,7 @@ class Checkpointer:
         self._saved: tuple[ResumePoint, object] | None = None
         self._added = 0
         self._whole_after = 0
-        self._dirty = asyncio.Event()
+        self._dirty = Flag()
         self._gather_until = -math.inf
         self._stopping = False
         self.health: StoreHealth = StoreHealth()

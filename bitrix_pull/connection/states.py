@@ -1,10 +1,10 @@
 """The states of a connection, the legal moves between them, and who hears of a move."""
 
-import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping
 
 from bitrix_pull.events import State, StateChanged
+from bitrix_pull.flag import Flag
 
 _ENDS = {State.CLOSING, State.FAILED}
 _BEGINNINGS = {State.IDLE, State.CLOSED}
@@ -31,7 +31,7 @@ class Lifecycle:
         """Create a lifecycle in IDLE; ``announce`` hears of every change."""
         self._state = State.IDLE
         self._announce = announce
-        self._moved = asyncio.Event()
+        self._moved = Flag()
         self.last_change: StateChanged | None = None
         self.since_unix: float = time.time()
         """Since when it is in its state."""
@@ -65,7 +65,7 @@ class Lifecycle:
         self.last_change = change
         # Each waiter holds the event it waits for, so a fresh one loses nobody.
         self._moved.set()
-        self._moved = asyncio.Event()
+        self._moved = Flag()
         self._announce(change)
 
     def blame(self, error: Exception) -> None:

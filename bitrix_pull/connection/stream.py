@@ -16,6 +16,7 @@ from bitrix_pull.connection.pause import Pause
 from bitrix_pull.connection.stamps import stamp_of
 from bitrix_pull.errors import MalformedFrame, PullError
 from bitrix_pull.events import Continuity, Gap, Notice, PullEvent
+from bitrix_pull.flag import Flag
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.telemetry import log_fields
@@ -105,9 +106,9 @@ class Stream:
         self._pause = Pause(intake, announce, paused)
         self._opened_at = asyncio.get_running_loop().time()
         self._received_before = intake.received
-        self._first_frame_begun = asyncio.Event()
-        self._caught_up = asyncio.Event()
-        self._again = asyncio.Event()
+        self._first_frame_begun = Flag()
+        self._caught_up = Flag()
+        self._again = Flag()
         self._hold_reason = f"{_AUDIT} {next(_audits)}"
         self._hold_timer: asyncio.TimerHandle | None = None
         self._from_start = False

@@ -7,6 +7,7 @@ from typing import Final, Generic, TypeVar
 
 from bitrix_pull.dispatch.storage import Storage
 from bitrix_pull.events import Event
+from bitrix_pull.flag import Flag
 from bitrix_pull.options import Overflow
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.telemetry import log_fields
@@ -63,7 +64,7 @@ class Inbox(Generic[E]):
         self._storage = storage
         # What was finished with and is not counted yet; several times if several had it.
         self._finished: list[E] = []
-        self._changed = asyncio.Event()
+        self._changed = Flag()
         self._awaited = False
         self._overflowing = False
         self._abandoned: set[E] = set()

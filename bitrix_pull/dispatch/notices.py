@@ -1,12 +1,12 @@
 """Notices about the connection, for everybody who listens to them."""
 
-import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from typing import Final, Generic, TypeVar
 
 from bitrix_pull.events import Continuity, Gap, InboxFull, Notice, State, StateChanged
+from bitrix_pull.flag import Flag
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.telemetry import log_fields
 
@@ -131,5 +131,5 @@ def _log(notice: Notice) -> None:
 class _Listener(Generic[N]):
     def __init__(self) -> None:
         self.backlog: deque[N] = deque(maxlen=_BACKLOG_MAX)
-        self.arrived = asyncio.Event()
+        self.arrived = Flag()
         self.ended = False

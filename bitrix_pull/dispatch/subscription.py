@@ -1,6 +1,5 @@
 """Events as an async iterator: ``async for event in events``."""
 
-import asyncio
 from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
@@ -10,6 +9,7 @@ from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.patterns import Pattern
 from bitrix_pull.errors import NotRunning
 from bitrix_pull.events import Event, PullEvent, adapter_of
+from bitrix_pull.flag import Flag
 
 E = TypeVar("E", bound=Event)
 P = TypeVar("P")
@@ -55,7 +55,7 @@ class EventIterator(Generic[E]):
         self._source = source
         self._inbox = source.inbox
         self._queue: deque[E] = deque()
-        self._arrived = asyncio.Event()
+        self._arrived = Flag()
         self._current: E | None = None
         self._open = False
         self._finished = False

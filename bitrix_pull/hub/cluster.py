@@ -14,7 +14,6 @@ Nobody needs synchronised clocks. That two workers serve one portal for a moment
 what keeps the log and the tokens right is the fence, ``Lease.epoch``, where they are written.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -23,6 +22,7 @@ from math import inf
 from typing import Any, Protocol, runtime_checkable
 
 from bitrix_pull.errors import InvalidArgument, LeaseLost
+from bitrix_pull.flag import Flag
 
 _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
 
@@ -231,7 +231,7 @@ class _Alone:
     _held: dict[str, Lease] = field(default_factory=dict[str, Lease])
     _recalled: set[str] = field(default_factory=set[str])
     _leaving: bool = False
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _changed: Flag = field(default_factory=Flag)
     _epoch: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
     def want(self, keys: Collection[str]) -> None:

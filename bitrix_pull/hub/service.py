@@ -14,6 +14,7 @@ from bitrix_pull.dispatch.registry import CallNext, Context, Registry
 from bitrix_pull.dispatch.router import registry_of
 from bitrix_pull.errors import GrantRefused, LeaseLost, PortalDeleted
 from bitrix_pull.events import Event, PortalEvent, PullEvent, State
+from bitrix_pull.flag import Flag
 from bitrix_pull.hub.cluster import Lease
 from bitrix_pull.hub.fences import under_lease
 from bitrix_pull.hub.health import PortalStatus
@@ -114,7 +115,7 @@ class PortalService:
         self._error: Exception | None = None
         self._retry_at: float | None = None
         self._stopping = False
-        self._again = asyncio.Event()
+        self._again = Flag()
 
     # -- life -----------------------------------------------------------------
 

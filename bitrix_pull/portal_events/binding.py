@@ -1,10 +1,10 @@
 """Which of its events the portal queues for this application (protocol §10)."""
 
-import asyncio
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, cast
 
 from bitrix_pull.errors import EventNotFound, PortalError, PullError, WrongAuthType, WrongLicense
+from bitrix_pull.flag import Flag
 from bitrix_pull.portal.auth import Mode
 from bitrix_pull.portal.batches import BATCH_MAX, Call, call_batch
 from bitrix_pull.portal.config import ConfigFetcher
@@ -158,7 +158,7 @@ class BindingFetcher(ConfigFetcher):
         super().__init__(rest, mode)
         self._bindings = bindings
         self._wanted = wanted
-        self.fetched: asyncio.Event = asyncio.Event()
+        self.fetched: Flag = Flag()
         """Set once there was a configuration, so that everything is bound."""
 
     async def fetch(self, *, cache: bool = True) -> PullConfig:

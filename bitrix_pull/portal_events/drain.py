@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 from bitrix_pull.dispatch.dispatcher import Dispatcher
 from bitrix_pull.errors import PullError, WrongLicense
 from bitrix_pull.events import PortalEvent, PullEvent
+from bitrix_pull.flag import Flag
 from bitrix_pull.portal.batches import BATCH_MAX
 from bitrix_pull.portal_events.binding import Bindings
 from bitrix_pull.portal_events.queue import OVERLAP, RIPE_AFTER_S, OfflineQueue, Portion
@@ -128,13 +129,13 @@ class Drain:
         self._strange = False
         self._known_wanted: frozenset[str] = frozenset()
         self._refused: frozenset[str] = frozenset()
-        self._look = asyncio.Event()
-        self._freed = asyncio.Event()
-        self._settled = asyncio.Event()
-        self._enough = asyncio.Event()
-        self._failing = asyncio.Event()
-        self._recovery = asyncio.Event()
-        self._live = asyncio.Event()
+        self._look = Flag()
+        self._freed = Flag()
+        self._settled = Flag()
+        self._enough = Flag()
+        self._failing = Flag()
+        self._recovery = Flag()
+        self._live = Flag()
         self._stopping = False
         self._tasks: asyncio.TaskGroup | None = None
         dispatcher.inbox.settled = self._on_settled

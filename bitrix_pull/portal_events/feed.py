@@ -1,6 +1,5 @@
 """Who wants the portal's own events: handlers and subscriptions, over all runs of a client."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -11,6 +10,7 @@ from bitrix_pull.dispatch.registry import Registry
 from bitrix_pull.dispatch.storage import Storage
 from bitrix_pull.dispatch.subscription import EventIterator
 from bitrix_pull.events import Notice, Origin, PortalEvent
+from bitrix_pull.flag import Flag
 from bitrix_pull.options import PullOptions
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Feed:
         """Takes events in the present run."""
         self._registry = registry
         self._subscriptions: list[EventIterator[PortalEvent[Any]]] = []
-        self._changed = asyncio.Event()
+        self._changed = Flag()
         registry.watch(self._on_change)
 
     def wanted(self) -> frozenset[str]:

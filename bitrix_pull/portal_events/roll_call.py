@@ -22,6 +22,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
 from bitrix_pull.events import PullEvent
+from bitrix_pull.flag import Flag
 from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.wire.messages import is_object
@@ -55,7 +56,7 @@ class RollCall:
         self._held = held
         self._nonce = secrets.token_hex(8)
         self._asked: dict[str, str] = {}
-        self._heard = asyncio.Event()
+        self._heard = Flag()
 
     @asynccontextmanager
     async def unclaimed(self, process_ids: Collection[str]) -> AsyncGenerator[list[str] | None]:

@@ -9,6 +9,7 @@ from typing import Any, Final, Self, cast
 
 from bitrix_pull.errors import NotRunning, PullError
 from bitrix_pull.events import PullEvent
+from bitrix_pull.flag import Flag
 from bitrix_pull.presence.lookup import PresenceLookup
 from bitrix_pull.presence.status import PresenceChanged
 from bitrix_pull.redaction import get_logger
@@ -50,7 +51,7 @@ class PresenceWatch:
         self._told: dict[int, bool] = {}
         # Users whose state is another than what was told, in the order of the changes.
         self._moved: dict[int, None] = {}
-        self._news = asyncio.Event()
+        self._news = Flag()
         self._stream: object | None = None
         self._subscribed_to: object | None = None
         self._end: Exception | None = None
