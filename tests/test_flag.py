@@ -19,7 +19,8 @@ async def test_whoever_comes_while_it_is_set_does_not_wait() -> None:
     await flag.wait()
     flag.clear()
     assert not flag.is_set()
-    assert not (late := await waiting(flag)).done()
+    late = await waiting(flag)
+    assert not late.done()
     late.cancel()
 
 
