@@ -4,11 +4,18 @@ The log keeps the resume points too: that an event is in it and that it need not
 written in one step, so neither can be true without the other, whatever is killed or goes back.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, runtime_checkable
 
 from bitrix_pull.connection.stores import ResumeStore
 from bitrix_pull.events import PortalEvent, PullEvent
 from bitrix_pull.hub.cluster import Lease
+from bitrix_pull.publish.message import Message
+from bitrix_pull.publish.publisher import Route
+from bitrix_pull.publish.receipt import Receipt
+
+Publish = Callable[[Message, Route, float], Awaitable[Receipt]]
+"""Publishes a message at one portal, by a route, within some seconds; see ``PullClient.publish_many``."""
 
 
 class LogWriter(Protocol):
@@ -34,6 +41,30 @@ class LogWriter(Protocol):
                 had confirmed. The event is not settled: whoever has the portal next gets it again.
             InvalidArgument: The log will never take this one: it is too large.
         """
+        ...
+
+
+class Requests(Protocol):
+    """Publishes what other services ask to be published at one portal, under its lease."""
+
+    async def run(self) -> None:
+        """Take one request after the other, publish and answer it, until stopped or the lease has ended.
+
+        To be cancelled in mid-work leaves what becomes of that one unknown.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Take nothing more: ``run`` ends when what is begun is answered."""
+        ...
+
+
+@runtime_checkable
+class TakesRequests(Protocol):
+    """A ``LogWriter`` by which other services can ask to publish, too."""
+
+    def requests(self, publish: Publish) -> Requests:
+        """Return what does so. One at a time for each lease; nothing is sent by that."""
         ...
 
 

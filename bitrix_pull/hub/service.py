@@ -18,10 +18,13 @@ from bitrix_pull.flag import Flag
 from bitrix_pull.hub.cluster import Lease
 from bitrix_pull.hub.fences import under_lease
 from bitrix_pull.hub.health import PortalStatus
-from bitrix_pull.hub.log import LogWriter
+from bitrix_pull.hub.log import LogWriter, Requests, TakesRequests
 from bitrix_pull.hub.notices import HubNotice, PortalFailed, PortalUninstalled
 from bitrix_pull.hub.portals import Portal
 from bitrix_pull.options import PullOptions
+from bitrix_pull.publish.message import Message
+from bitrix_pull.publish.publisher import Route
+from bitrix_pull.publish.receipt import Receipt
 from bitrix_pull.redaction import get_logger, naming
 from bitrix_pull.shared import Shared
 
@@ -110,6 +113,10 @@ class PortalService:
             self._log_by(writer)
         if any(UNINSTALLED in getattr(each.pattern, "events", ()) for each in fittings.handlers.handlers()):
             self.client.on_portal_event(UNINSTALLED)(self._uninstalled)
+        self._requests: Requests | None = (
+            writer.requests(self._publish) if isinstance(writer, TakesRequests) else None
+        )
+        self._publishing: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._attempts = 0
         self._error: Exception | None = None
@@ -124,6 +131,8 @@ class PortalService:
         self._fittings.shared.storage.inboxes += 2
         registry_of(self.client).include(self._fittings.handlers)
         self._task = asyncio.create_task(self._run(), name="bitrix_pull hub portal")
+        if self._requests is not None:
+            self._publishing = asyncio.create_task(self._requests.run(), name="bitrix_pull hub requests")
 
     async def stop(self, drain_s: float) -> None:
         """Stop serving; may be called again, and whoever is in more of a hurry decides.
@@ -135,6 +144,15 @@ class PortalService:
         task = self._task
         if task is None:
             return
+        if self._requests is not None and self._publishing is not None:
+            # While there is a client to publish with.
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            self._requests.stop()
+            await asyncio.wait({self._publishing}, timeout=drain_s)
+            self._publishing.cancel()
+            await asyncio.wait({self._publishing})
+            drain_s = max(drain_s - (loop.time() - began), 0.0)
         await self.client.close(drain_s)
         task.cancel()
         await asyncio.wait({task})
@@ -179,6 +197,11 @@ class PortalService:
 
     async def _uninstalled(self, event: PortalEvent[Any]) -> None:
         self._fittings.announce(PortalUninstalled(self.portal.key))
+
+    # -- what others ask for --------------------------------------------------
+
+    async def _publish(self, message: Message, route: Route, timeout_s: float) -> Receipt:
+        return await self.client.publish_many([message], route=route, timeout=timeout_s)
 
     # -- what happens to events -----------------------------------------------
 

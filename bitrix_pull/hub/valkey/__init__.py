@@ -4,6 +4,8 @@ from bitrix_pull.hub.valkey.ciphers import Cipher, FernetCipher
 from bitrix_pull.hub.valkey.cluster import ClusterStatus, ValkeyCluster, WorkerStatus
 from bitrix_pull.hub.valkey.engine import Engine
 from bitrix_pull.hub.valkey.portals import ValkeyPortals
+from bitrix_pull.hub.valkey.publisher import ValkeyPublisher
+from bitrix_pull.hub.valkey.requests import PublishAnswer
 from bitrix_pull.hub.valkey.resume import ValkeyResumeStore
 from bitrix_pull.hub.valkey.stream import GroupLag, ValkeyStream
 from bitrix_pull.hub.valkey.tokens import ValkeyTokenStore
@@ -14,8 +16,10 @@ __all__ = [
     "Engine",
     "FernetCipher",
     "GroupLag",
+    "PublishAnswer",
     "ValkeyCluster",
     "ValkeyPortals",
+    "ValkeyPublisher",
     "ValkeyResumeStore",
     "ValkeyStream",
     "ValkeyTokenStore",

@@ -160,9 +160,9 @@ class Engine:
         except _NotLoadedError:
             return await self.call("EVAL", script.text, len(keys), *keys, *values)
 
-    async def call(self, *command: str | bytes | float) -> Any:
-        """Run a command; see ``run``."""
-        client: Any = self.client  # Its commands have no types.
+    async def call(self, *command: str | bytes | float, by: "Redis | RedisCluster | None" = None) -> Any:
+        """Run a command, by another client if one is given; see ``run``."""
+        client: Any = by or self.client  # Its commands have no types.
         with cancellable():
             try:
                 return await client.execute_command(*command)
@@ -170,6 +170,11 @@ class Engine:
                 raise _NotLoadedError from None
             except (RedisError, RedisClusterException, OSError) as error:
                 raise self.meaning(error) from None
+            except AttributeError:
+                # It reads a cluster's map anew, and takes the connections of commands under way for that.
+                raise EngineUnavailable(
+                    f"the engine at {self.name} was cut off by a change of its nodes"
+                ) from None
 
     def blocking_client(self, wait_s: float) -> "Redis | RedisCluster":
         """Return another client, for commands that the engine answers late; to be closed by the caller."""

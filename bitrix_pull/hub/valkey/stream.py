@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +14,11 @@ from bitrix_pull.connection.stamps import stamp_of
 from bitrix_pull.errors import EngineUnavailable, InvalidArgument, LeaseLost, PullError
 from bitrix_pull.events import PortalEvent, PullEvent
 from bitrix_pull.hub.cluster import Lease, checked_keys
+from bitrix_pull.hub.log import Publish
+from bitrix_pull.hub.valkey.desk import Clerk, Desk
 from bitrix_pull.hub.valkey.engine import Engine, Script, as_engine, pairs, text
 from bitrix_pull.hub.valkey.envelope import envelope
+from bitrix_pull.hub.valkey.requests import prefix_of, shard_of
 from bitrix_pull.hub.valkey.resume import FencedPoints, point_keys
 from bitrix_pull.redaction import get_logger
 
@@ -78,6 +80,9 @@ class ValkeyStream:
     event is in the log once; and where the engine itself has lost its last second, the portal
     is begun anew from what the engine has, and what is missing comes again from Bitrix24.
 
+    Other services can ask the owner of a portal to publish, and are answered: see
+    ``bitrix_pull.hub.valkey.requests`` for how, in any language.
+
     The entries are in the streams ``{NAME:0}:events``, ``{NAME:1}:events``, …; a portal's are
     all in one of them, in order. See ``bitrix_pull.hub.valkey.envelope`` for what they hold.
 
@@ -120,7 +125,10 @@ class ValkeyStream:
         self._max_events = max_events
         self._min_age_ms = round(min_age_s * 1000)
         self._on_behind = on_behind
-        self._shards = [_Shard(self, f"{{{name}:{number}}}") for number in range(shards)]
+        self._shards = [
+            _Shard(self, prefix, Desk(self._engine, prefix, number, shards))
+            for number, prefix in enumerate(prefix_of(name, number) for number in range(shards))
+        ]
         self._opened = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._writers: dict[str, _Writer] = {}
@@ -140,7 +148,9 @@ class ValkeyStream:
         await self._engine.open()
         self._opened += 1
         if self._opened == 1:
-            work = [*(shard.run() for shard in self._shards), self._verify(), self._watch()]
+            work = [self._verify(), self._watch()]
+            for shard in self._shards:
+                work += [shard.run(), shard.desk.run()]
             self._tasks = [asyncio.create_task(doing, name="bitrix_pull log") for doing in work]
 
     async def close(self) -> None:
@@ -174,7 +184,7 @@ class ValkeyStream:
             await self._engine.close()
 
     def _shard_of(self, portal: str) -> "_Shard":
-        return self._shards[zlib.crc32(portal.encode("utf-8", "replace")) % len(self._shards)]
+        return self._shards[shard_of(portal, len(self._shards))]
 
     async def _verify(self) -> None:
         """Find portals whose log went back while nothing was written."""
@@ -245,6 +255,10 @@ class _Writer:
         if mid:
             self.resume.appended.add(mid)
 
+    def requests(self, publish: Publish) -> Clerk:
+        """Return what publishes by request; see ``TakesRequests``."""
+        return Clerk(self.shard.desk, self.lease, self.resume, self.keys[0], publish)
+
     def _mark(self, event: PortalEvent[Any]) -> str:
         """Return what tells a portal event from all others: its record, and when that changed last."""
         if event.record_id:
@@ -290,6 +304,7 @@ class _Shard:
 
     stream: ValkeyStream
     prefix: str
+    desk: Desk
     waiting: deque[_Item] = field(default_factory=deque[_Item])
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     begun: list[_Item] = field(default_factory=list[_Item])
