@@ -1,7 +1,7 @@
 """Reads frames: a large one while it comes, and other tasks get their turn in between."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bitrix_pull.errors import MalformedFrame
@@ -78,10 +78,16 @@ class FrameReader:
         self._rest = _messages(parts, frame)
         return self.go_on()
 
-    def take_more(self, messages: list[Incoming], frame: bytes | Part) -> None:
-        """Add the same to messages that were read before; that it cannot be read is said later."""
+    def take_more(self, messages: list[Incoming], next_frame: Callable[[], bytes | Part | None]) -> None:
+        """Add the same of more frames to messages, until there are no more or it is the turn of others.
+
+        That one cannot be read is said later.
+        """
         try:
-            messages += self.take(frame)
+            while self._read_bytes < TURN_BYTES and (frame := next_frame()) is not None:
+                messages += self.take(frame)
+                if type(frame) is not bytes and self.amid_frame:
+                    break
         except MalformedFrame as error:
             # What came before it is sound.
             self._malformed = error

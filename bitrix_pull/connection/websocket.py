@@ -144,9 +144,8 @@ class WebSocketConnection:
         if self._awaits_first:
             # A server of version 5 may ask whether we are there before it replays.
             self._awaits_first = not reader.amid_frame and all(type(message) is Ping for message in messages)
-        if not is_alone:
-            while not (reader.is_due or reader.amid_frame) and (frame := socket.take_frame()) is not None:
-                reader.take_more(messages, frame)
+        if not (is_alone or reader.amid_frame):
+            reader.take_more(messages, socket.take_frame)
         return messages
 
     async def _next_frame(self) -> bytes | Part:
