@@ -1,11 +1,13 @@
 """Whether the portal is there, and what it thinks of the credentials."""
 
+from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import cast
 
-from bitrix_pull.doctor.findings import Finding, failed
+from bitrix_pull.doctor.findings import Finding, Level, failed
 from bitrix_pull.doctor.patient import Patient, Stopwatch
-from bitrix_pull.errors import InsufficientScope, MethodNotFound, PullError, WrongAuthType
+from bitrix_pull.doctor.way import Way
+from bitrix_pull.errors import InsufficientScope, MethodNotFound, PullError, RateLimited, WrongAuthType
 from bitrix_pull.portal.auth import Mode
 from bitrix_pull.portal.portal_clock import date_of
 from bitrix_pull.wire.messages import is_object
@@ -13,35 +15,32 @@ from bitrix_pull.wire.messages import is_object
 _SCOPES: dict[Mode, str] = {"application": "pull", "user": "pull_channel"}
 """The scope that each mode needs (protocol §1)."""
 
-_UNREACHABLE = "Check the portal's address, and that this machine may connect there."
-_CERTIFICATE = (
-    "Trust the authority that has signed it with PullOptions(ssl=...), and see that this machine's clock"
-    " is right."
-)
+_UNREACHABLE = "Check the portal's address, and what stands before it."
 
 
-async def portal(patient: Patient) -> Finding:
+async def portal(patient: Patient) -> AsyncGenerator[Finding]:
     """Look whether a portal answers at its address. No credentials are told to whoever does."""
     rest = patient.rest
     if rest.origin is None:
-        return Finding("portal", "ok", f"it is reached by your own client ({rest.kind})")
-    way = ""
+        yield Finding("portal", "ok", f"it is reached by your own client ({rest.kind})")
+        return
     try:
         way = patient.way_to(rest.origin)
+        # A session of the user's may go by a way that only it knows.
+        if not rest.http.is_given:
+            async for finding in Way(patient, "portal", rest.origin).findings():
+                yield finding
+                if finding.level == "fail":
+                    return
         with Stopwatch() as watch:
             answer = await rest.knock()
     except PullError as error:
-        advice = _CERTIFICATE if "certificate" in str(error) else error.advice or _UNREACHABLE
-        if way and advice == _UNREACHABLE:
-            advice = (
-                f"The way there leads{way}, which must let connections to {patient.portal} pass: see"
-                " PullOptions(proxy=...), HTTPS_PROXY and NO_PROXY."
-            )
-        return failed("portal", error, advice)
+        yield failed("portal", error, error.advice or _UNREACHABLE)
+        return
     if (unix := date_of(answer.headers)) is not None:
         patient.learn_time(unix)
     tls = "over TLS" if rest.origin.startswith("https:") else "without TLS"
-    return Finding("portal", "ok", f"{patient.portal} answers {tls}{way}", took_s=watch.took_s)
+    yield Finding("portal", "ok", f"{patient.portal} answers {tls}{way}", took_s=watch.took_s)
 
 
 async def credentials(patient: Patient) -> Finding:
@@ -79,7 +78,9 @@ async def administrator(patient: Patient) -> Finding:
     try:
         profile = await patient.rest.call("profile")
     except PullError as error:
-        return failed("administrator", error, level="warn")
+        # Over the limits, no further call would do better.
+        level: Level = "fail" if isinstance(error, RateLimited) else "warn"
+        return failed("administrator", error, level=level)
     fields = profile if is_object(profile) else {}
     user_id = str(fields.get("ID"))
     patient.user_id = int(user_id) if user_id.isascii() and user_id.isdigit() else None

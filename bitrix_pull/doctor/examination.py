@@ -22,27 +22,27 @@ async def examine(patient: Patient, *, publish: bool) -> Diagnosis:
 
 
 async def _findings(patient: Patient, publish: bool) -> AsyncGenerator[Finding]:
-    for check in (portal, credentials):
+    async for finding in portal(patient):
+        yield finding
+        if finding.level == "fail":
+            return
+    for check in (credentials, administrator, mode):
         yield (finding := await check(patient))
         if finding.level == "fail":
             return
-    yield await administrator(patient)
-    yield (finding := await mode(patient))
-    if finding.level == "fail":
-        return
     yield await configuration(patient)
     yield await clock(patient)
     config = patient.config
     if config is None:
         return
-    ways = await lines(patient, config)
-    for finding in ways:
+    found = await lines(patient, config)
+    for finding in found.findings:
         yield finding
     yield offered(config, patient)
-    if publish and any(finding.took_s is not None for finding in ways):
+    if publish and found.is_one_open:
         trips = Trips(patient)
         for finding in await trips.each_route():
             yield finding
-        yield await trips.history(config.server.version)
+        yield await trips.history()
     yield await portal_events(patient)
     yield await limits(patient)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bitrix_pull.errors import PullError
+from bitrix_pull.errors import PullError, RateLimited
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -14,7 +14,8 @@ class Finding:
     """What one check has found.
 
     Attributes:
-        check: What was looked at: "portal", "credentials", "websocket", …
+        check: What was looked at: "portal", "credentials", "websocket", …; a layer of the way there is
+            named after it: "portal name", "websocket tls", …
         level: "fail" if the client cannot work like this, "warn" if something of it does not,
             or will not for long; else "ok".
         told: What is the case, in one line.
@@ -92,6 +93,9 @@ def failed(check: str, error: PullError, advice: str | None = None, *, level: Le
         advice: What to do, where that is more than the error says.
         level: How bad that is.
     """
+    if isinstance(error, RateLimited):
+        # Whichever call is the first to meet them: what was looked at is not at fault.
+        check = "limits"
     told = str(error)
     own = error.advice
     if own and own in told:

@@ -1,14 +1,16 @@
 """Whether there is a way to the push server: a WebSocket, or a poll."""
 
 import asyncio
-from collections.abc import Awaitable
-from dataclasses import replace
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from bitrix_pull.connection.connector import Connection
 from bitrix_pull.connection.disconnects import Ended, Sign
 from bitrix_pull.connection.transports import Transports
 from bitrix_pull.doctor.findings import Finding, failed
 from bitrix_pull.doctor.patient import Patient, Stopwatch
+from bitrix_pull.doctor.way import Way, WayKey
 from bitrix_pull.errors import InvalidConfig, PullError
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.wire.close_codes import ClientClose
@@ -23,59 +25,100 @@ it for 40 s, which is as good as an answer."""
 _NAMES: dict[Kind, str] = {"websocket": "websocket", "long_polling": "polling"}
 
 
-async def lines(patient: Patient, config: PullConfig) -> list[Finding]:
+@dataclass(slots=True, frozen=True)
+class Lines:
+    """By which ways events can come.
+
+    Attributes:
+        findings: Of each way, layer by layer.
+        is_one_open: True if events come by at least one.
+    """
+
+    findings: Sequence[Finding]
+    is_one_open: bool
+
+
+async def lines(patient: Patient, config: PullConfig) -> Lines:
     """Look by which ways events can come. One that works is enough for a client to be live."""
-    websocket = await _try(patient, config, "websocket", config.websocket_url)
-    polling = await _try(patient, config, "long_polling", _polling_url(patient, config))
-    wanted = patient.options.transport
-    if wanted == "auto" and _works(polling) and websocket.level == "fail":
+    wanted, walked = patient.options.transport, set[WayKey]()
+    websocket: list[Finding] = []
+    polling: list[Finding] = []
+    if wanted != "long_polling":
+        websocket = await _try(patient, config, "websocket", walked)
+    if wanted != "websocket":
+        polling = await _try(patient, config, "long_polling", walked)
+    if _works(polling) and not _works(websocket) and websocket and websocket[-1].level == "fail":
         # Slower, and dearer for the server, but nothing is lost.
-        told = f"{websocket.told}; long polling takes over"
-        websocket = replace(websocket, level="warn", told=told)
-    if wanted != "long_polling" and _works(websocket) and polling.level == "fail":
-        polling = replace(polling, level="warn")
-    return [
-        finding
-        for finding, kind in ((websocket, "websocket"), (polling, "long_polling"))
-        if wanted in ("auto", kind)
-    ]
+        told = f"{websocket[-1].told}; long polling takes over"
+        websocket[-1] = replace(websocket[-1], level="warn", told=told)
+    if _works(websocket) and polling and polling[-1].level == "fail":
+        polling[-1] = replace(polling[-1], level="warn")
+    return Lines([*websocket, *polling], _works(websocket) or _works(polling))
 
 
-def _polling_url(patient: Patient, config: PullConfig) -> str | None:
+def _works(line: Sequence[Finding]) -> bool:
+    return bool(line) and line[-1].level == "ok" and line[-1].took_s is not None
+
+
+async def _try(patient: Patient, config: PullConfig, kind: Kind, walked: set[WayKey]) -> list[Finding]:
+    """Go by one way, layer by layer and then in earnest; the last finding says whether events can come."""
+    check, http = _NAMES[kind], patient.rest.http
+    if not _is_offered(patient, config, kind):
+        return [Finding(check, "ok", "the portal does not offer it")]
+    findings: list[Finding] = []
+    passed = ""
+    try:
+        url = http.destinations.admit(config.server, kind)
+        passed = patient.way_to(url)
+        way = Way(patient, check, url)
+        # A session of the user's may poll by a way that only it knows.
+        if way.key not in walked and not (kind == "long_polling" and http.is_given):
+            walked.add(way.key)
+            async for finding in way.findings():
+                findings.append(finding)
+                if finding.level == "fail":
+                    return findings
+        transports = Transports(http, replace(patient.options, transport=kind))
+        where = f"{config.push_server}{passed}"
+        return [*findings, await _open(transports, config, kind, where)]
+    except PullError as error:
+        return [*findings, failed(check, error, _advice(error, kind, config.push_server, passed))]
+
+
+def _is_offered(patient: Patient, config: PullConfig, kind: Kind) -> bool:
+    if kind == "websocket":
+        return config.websocket_url is not None
     wire_format = format_of(config.server.version, protobuf=patient.options.protobuf)
     # JSON-RPC is spoken over WebSockets only (protocol §4.3).
-    return None if wire_format is WireFormat.JSONRPC else config.polling_url
+    return config.polling_url is not None and wire_format is not WireFormat.JSONRPC
 
 
-def _works(finding: Finding) -> bool:
-    return finding.level == "ok" and finding.took_s is not None
+async def _open(transports: Transports, config: PullConfig, kind: Kind, where: str) -> Finding:
+    """Open a stream as a client does, and see that it lives.
+
+    Raises:
+        PullError: It does not come about, or is dead.
+    """
+    with Stopwatch() as watch:
+        connection = await transports.open(config, None)
+        try:
+            if kind == "long_polling":
+                told = await _poll(connection.receive())
+            elif config.server.version >= 3:
+                await _ping(connection)
+                told = "open, and a ping was answered"
+            else:
+                told = "open"  # Older ones answer no ping (protocol §4.1).
+        finally:
+            await connection.close(ClientClose.NORMAL)
+    return Finding(_NAMES[kind], "ok", f"{told}: {where}", took_s=watch.took_s)
 
 
-async def _try(patient: Patient, config: PullConfig, kind: Kind, url: str | None) -> Finding:
-    check = _NAMES[kind]
-    if url is None:
-        return Finding(check, "ok", "the portal does not offer it")
-    options = replace(patient.options, transport=kind)
-    transports = Transports(patient.rest.http, options)
-    way = ""
-    try:
-        way = patient.way_to(url)
-        with Stopwatch() as watch:
-            connection = await transports.open(config, None)
-            try:
-                if kind == "long_polling":
-                    told = await _poll(connection.receive())
-                else:
-                    told = "open"
-                    if config.server.version >= 3:
-                        # Older ones answer no ping (protocol §4.1).
-                        await connection.answered()
-                        told = "open, and a ping was answered"
-            finally:
-                await connection.close(ClientClose.NORMAL)
-    except PullError as error:
-        return failed(check, error, _advice(error, kind, config.push_server, way))
-    return Finding(check, "ok", f"{told}: {config.push_server}{way}", took_s=watch.took_s)
+async def _ping(connection: Connection) -> None:
+    asked_at = asyncio.get_running_loop().time()
+    await connection.answered()
+    if connection.heard_at < asked_at:
+        raise Ended(Sign.SILENT, "the WebSocket opened, and then a ping was not answered: the link is dead")
 
 
 async def _poll(poll: Awaitable[object]) -> str:
@@ -101,10 +144,6 @@ def _advice(error: PullError, kind: Kind, server: str, way: str) -> str | None:
             )
         case Sign.EVICTED:
             return "Over 100 connections are open on the same channel: end some, or wait a minute."
-        case Sign.UNANSWERED if "allow_private_hosts" in str(error):
-            return "If that is right, allow the host with PullOptions(allow_private_hosts=...)."
-        case Sign.UNANSWERED if "certificate" in str(error).lower():
-            return "Trust the authority that has signed it with PullOptions(ssl=...)."
         case Sign.UNANSWERED | Sign.SILENT:
             return f"{let_through}: a firewall may drop them, or the push server is down."
         case Sign.BLOCKED | Sign.SERVER_TROUBLE:

@@ -56,17 +56,24 @@ async def portal_events(patient: Patient) -> Finding:
 
 
 async def limits(patient: Patient) -> Finding:
-    """Say which limits of REST are kept."""
-    limit = patient.rest.limit
-    if limit is None:
-        return Finding("limits", "ok", "no limit of REST calls is known")
-    held_up = patient.rest.next_call_in_s
-    told = f"{limit.burst} REST calls at once, then {limit.per_s:g} a second"
-    if held_up < 1.0:
+    """Say which limits of REST are kept, and which the portal has shown."""
+    limit, waits_s = patient.rest.limit, patient.rest.next_call_in_s
+    told = (
+        "no limit of REST calls is known"
+        if limit is None
+        else f"{limit.burst} REST calls at once, then {limit.per_s:g} a second"
+    )
+    seen = ", ".join(f"{code} ({count})" for code, count in patient.rest.refused_calls.items())
+    if seen:
+        told = f"{told}; the portal has refused calls of this program: {seen}"
+    if waits_s >= 1.0:
+        told = f"{told}; the next one has to wait for {waits_s:.0f} s"
+    if not seen and waits_s < 1.0:
         return Finding("limits", "ok", told)
     return Finding(
         "limits",
         "warn",
-        f"{told}; the next one has to wait for {held_up:.0f} s",
-        "Other programs at this address use the limit up: make fewer calls, or several in one batch_call.",
+        told,
+        "This program, or others at this address, use the limit up: make fewer calls, or several in one"
+        " batch_call.",
     )

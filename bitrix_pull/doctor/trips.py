@@ -8,13 +8,13 @@ from typing import Any
 from uuid import uuid4
 
 from bitrix_pull.connection.states import Lifecycle
-from bitrix_pull.connection.stores import MemoryStore
+from bitrix_pull.connection.stores import MemoryStore, ResumeStore
 from bitrix_pull.dispatch.dependencies import Supply
 from bitrix_pull.dispatch.router import Router, registry_of
 from bitrix_pull.doctor.findings import Finding, failed
 from bitrix_pull.doctor.patient import Patient, Stopwatch
-from bitrix_pull.errors import PullError, RouteUnavailable
-from bitrix_pull.events import Origin, PullEvent
+from bitrix_pull.errors import InvalidSignature, PublishRefused, PullError, RouteUnavailable
+from bitrix_pull.events import Origin, PullEvent, StateChanged
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.publish.message import Message
 from bitrix_pull.publish.publisher import Route
@@ -26,6 +26,12 @@ COMMAND = "bitrix_pull.diagnosis"
 
 ARRIVAL_S = 10.0
 """How long an event may be on its way to who published it."""
+
+_TROUBLE = "The push server, or something before it, lets nothing be published: see what answers there."
+_REWRITTEN = "See what stands between here and the push server: it cuts the stream, or rewrites it."
+_TWO_KEYS = (
+    "The portal and its push server disagree: an administrator must see that both have the same security key."
+)
 
 _ROUTES: Sequence[Route] = ("rest", "endpoint", "socket")
 
@@ -61,12 +67,13 @@ class Trips:
         self._rest = patient.rest.sibling()
         self._store = MemoryStore()
         self._arrived: dict[str, asyncio.Future[PullEvent[Any]]] = {}
+        self._broken_by: Exception | None = None
 
     async def each_route(self) -> list[Finding]:
         """Publish by each route that there is, and wait for the event."""
         findings: list[Finding] = []
         try:
-            async with self._live() as run:
+            async with self._live(self._store) as run:
                 for route in _ROUTES:
                     if (finding := await self._there(run, route)) is not None:
                         findings.append(finding)
@@ -74,20 +81,18 @@ class Trips:
             return [failed("publishing", error)]
         return findings
 
-    async def history(self, version: int) -> Finding:
-        """Publish while nobody listens, connect, and see whether the event is replayed."""
-        route: Route = "rest" if self._patient.mode == "application" else "endpoint"
-        if route == "endpoint" and version != 4:
-            return Finding("history", "ok", "not looked at: only who listens can publish to this push server")
+    async def history(self) -> Finding:
+        """Publish while one's stream is not connected, connect it, and see whether the event is replayed."""
+        event = self._expect()
         try:
-            async with self._live():
+            async with self._live(self._store):
                 pass
             with Stopwatch() as watch:
-                async with self._run() as away:
-                    event = self._expect()
-                    await self._publish(away, route, event)
-                async with self._live():
+                await self._publish_elsewhere(event)
+                async with self._live(self._store):
                     arrived = await self._wait(event)
+        except RouteUnavailable:
+            return Finding("history", "ok", "not looked at: nobody can publish to this push server past REST")
         except PullError as error:
             return failed("history", error)
         if arrived is None:
@@ -102,22 +107,46 @@ class Trips:
             "history", "ok", "what was published between two connections was replayed", took_s=watch.took_s
         )
 
+    async def _publish_elsewhere(self, event: str) -> None:
+        """Publish without the stream whose history is looked at.
+
+        Raises:
+            RouteUnavailable: There is no way.
+        """
+        patient = self._patient
+        if patient.mode == "application":
+            async with self._run(MemoryStore()) as away:
+                await self._publish(away, "rest", event)
+        elif patient.config is not None and patient.config.server.version >= 5:
+            # Only who is connected can publish to such a server: over a stream that counts for nothing.
+            async with self._live(MemoryStore(), hears=False) as speaker:
+                await self._publish(speaker, "socket", event)
+        else:
+            async with self._run(MemoryStore()) as away:
+                await self._publish(away, "endpoint", event)
+
     async def _there(self, run: Run, route: Route) -> Finding | None:
         check = f"publishing by {route}"
-        event = self._expect()
+        event, self._broken_by = self._expect(), None
         try:
             with Stopwatch() as watch:
                 await self._publish(run, route, event)
                 arrived = await self._wait(event)
         except RouteUnavailable:
             return None
+        except InvalidSignature as error:
+            return failed(check, error, _TWO_KEYS)
         except PullError as error:
-            return failed(check, error)
+            return failed(check, error, error.advice if isinstance(error, PublishRefused) else _TROUBLE)
         if arrived is None:
+            told = f"what was published to oneself did not arrive within {ARRIVAL_S:g} s"
+            if self._broken_by is not None:
+                cut = str(self._broken_by).rstrip(".")
+                return Finding(check, "fail", f"{told}, and the stream broke meanwhile: {cut}", _REWRITTEN)
             return Finding(
                 check,
                 "fail",
-                f"what was published to oneself did not arrive within {ARRIVAL_S:g} s",
+                told,
                 "The push server takes events and does not hand them on: an administrator must look at it.",
             )
         return Finding(check, "ok", "published to oneself, and arrived", took_s=watch.took_s)
@@ -125,21 +154,22 @@ class Trips:
     # -- a stream of one's own ----------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def _run(self) -> AsyncGenerator[Run]:
+    async def _run(self, store: ResumeStore, *, hears: bool = True) -> AsyncGenerator[Run]:
         """Have a run for a block, which is not started."""
         patient, router = self._patient, Router()
-        router.on(COMMAND)(self._note)
+        if hears:
+            router.on(COMMAND)(self._note)
         reception = Reception(registry_of(router), patient.options, Origin(patient.portal))
         reception.prepare(Supply())
         run = Run(
             portal=patient.portal,
             rest=self._rest,
             mode=patient.mode,
-            store=self._store,
+            store=store,
             keys=_one_key,
             start="resume",
             options=replace(patient.options, overflow="pause"),
-            lifecycle=Lifecycle(reception.notices.post),
+            lifecycle=Lifecycle(self._hear),
             reception=reception,
         )
         try:
@@ -148,13 +178,13 @@ class Trips:
             await run.close(drain_s=0.0)
 
     @contextlib.asynccontextmanager
-    async def _live(self) -> AsyncGenerator[Run]:
+    async def _live(self, store: ResumeStore, *, hears: bool = True) -> AsyncGenerator[Run]:
         """Be live for a block.
 
         Raises:
             PullError: It does not become so in time.
         """
-        async with self._run() as run:
+        async with self._run(store, hears=hears) as run:
             run.start()
             await run.wait_live(self._patient.options.start_timeout_s)
             yield run
@@ -178,6 +208,9 @@ class Trips:
         arrived = self._arrived.get(str(event.params.get("trip")))
         if arrived is not None and not arrived.done():
             arrived.set_result(event)
+
+    def _hear(self, change: StateChanged) -> None:
+        self._broken_by = change.error or self._broken_by
 
     async def _wait(self, event: str) -> PullEvent[Any] | None:
         try:

@@ -192,6 +192,7 @@ class Faults(Order):
     poll_refusal: Status | Literal["reset", "black_hole"] | None = None
     refuse_channels: bool = False
     ignore_token_ends: bool = False
+    keeps_nothing: bool = Field(False, description="The history keeps nothing of what is published.")
     maintenance: Maintenance | None = None
     delay_s: Seconds = Field(0.0, description="How long every REST call waits before it is served.")
     lose_announcements: bool = False
@@ -216,7 +217,7 @@ class Faults(Order):
                     push.poll_script = None if value is None else value.script
                 case "seed":
                     push.script = None if value is None else seeded(value)
-                case "poll_refusal" | "refuse_channels" | "ignore_token_ends":
+                case "poll_refusal" | "refuse_channels" | "ignore_token_ends" | "keeps_nothing":
                     setattr(push, name, value)
                 case _:
                     setattr(portal, name, value)

@@ -14,12 +14,14 @@ from bitrix_pull.emulator.channels import (
     ChannelBook,
     Owner,
     PortalChannel,
+    Signer,
     derive,
 )
 from bitrix_pull.emulator.clock import machine_time
 from bitrix_pull.emulator.faults import PortalFaults
 from bitrix_pull.emulator.history import MAX_EXPIRY_S, NO_ADDITIONS, Additions
 from bitrix_pull.emulator.journal import Journal
+from bitrix_pull.emulator.jwt import JwtSigner
 from bitrix_pull.emulator.offline_queue import OfflineQueue
 from bitrix_pull.emulator.php import as_php_writes
 from bitrix_pull.emulator.push_server import CLIENT_PUBLISH_PATH, SUBSCRIBE_PATHS, PushServer
@@ -107,6 +109,8 @@ class Portal:
         static: Results of REST methods that it does not know, by name in lower case.
         journal: What clients did there.
         calls: How often each REST method was called.
+        signer: Signs its channels, by the security key that it has.
+        jwt: Makes its tokens for a push server of version 5, by the same key.
     """
 
     def __init__(
@@ -155,6 +159,9 @@ class Portal:
         self.journal: Journal = journal or Journal(clock)
         self.calls: Counter[str] = Counter[str]()
         self._push = push
+        # As the administrator set it: the push server may have been given another one since.
+        self.signer: Signer = push.signer
+        self.jwt: JwtSigner = push.jwt
         self._clock = clock
         self._key = security_key
 
@@ -365,11 +372,11 @@ class Portal:
         self, old: PortalChannel, action: str, new: PortalChannel | None = None, *, by_agent: bool = False
     ) -> None:
         label = self._label(old)
-        channel = {"id": self._push.signer.sign(old.subscribed), "type": label}
+        channel = {"id": self.signer.sign(old.subscribed), "type": label}
         params: dict[str, Any] = {"action": action, "channel": channel}
         if new is not None:
             params["new_channel"] = {
-                "id": self._push.signer.sign(new.subscribed),
+                "id": self.signer.sign(new.subscribed),
                 # The agent reads it from the table as it is, without making ATOM time of it.
                 "start": int(new.start) if by_agent else self.atom(new.start),
                 "end": self.atom(new.end),
@@ -443,7 +450,7 @@ class Portal:
         if self._push.mode == "shared":
             config["clientId"] = self.push_client_id or self._push.client_id
         elif version >= 5:
-            config["jwt"] = self._push.jwt.issue(user_id, shared, issuer=self.address)
+            config["jwt"] = self.jwt.issue(user_id, shared, issuer=self.address)
             config["exp"] = shared.end
         elif version == 4:
             config["exp"] = int(now) + 86_400
@@ -465,7 +472,7 @@ class Portal:
                 found[str(user_id)] = {
                     "user_id": user_id,
                     "public_id": None,
-                    "signature": self._push.signer.sign_public("").signature.hex(),
+                    "signature": self.signer.sign_public("").signature.hex(),
                     "start": _utc(0),
                     "end": _utc(CHANNEL_LIFE_S),
                 }
@@ -476,16 +483,16 @@ class Portal:
             found[str(user_id)] = {
                 "user_id": user_id,
                 "public_id": channel.public_id,
-                "signature": self._push.signer.sign_public(channel.public_id).signature.hex(),
+                "signature": self.signer.sign_public(channel.public_id).signature.hex(),
                 "start": self.atom(channel.start),
                 "end": self.atom(channel.end),
             }
         return found
 
     def _channel(self, channel: PortalChannel) -> dict[str, Any]:
-        described: dict[str, Any] = {"id": self._push.signer.sign(channel.subscribed)}
+        described: dict[str, Any] = {"id": self.signer.sign(channel.subscribed)}
         if channel.public_id is not None:
-            public = self._push.signer.sign_public(channel.public_id)
+            public = self.signer.sign_public(channel.public_id)
             described["public_id"] = ".".join(filter(None, (channel.public_id, public.signature.hex())))
         elif channel.owner.user_id is not None:
             described["public_id"] = ""

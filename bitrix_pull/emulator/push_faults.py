@@ -37,6 +37,8 @@ class PushFaults:
         refuse_channels: Every channel is a wrong one (4010), valid or not.
         ignore_token_ends: Tokens of version 5 are taken past their end too. Channels of
             other versions always are: the reference server does not know when they end.
+        keeps_nothing: The history keeps nothing of what is published, as with a Redis that has no
+            memory left for it.
         replay_race: Called with each subscriber after its history was read and before it is
             registered: what is published meanwhile, it neither gets replayed nor sent.
         publishing: Says what befalls each request of a client, by its number from 0 on; None
@@ -50,6 +52,7 @@ class PushFaults:
     poll_refusal: PollRefusal | None = None
     refuse_channels: bool = False
     ignore_token_ends: bool = False
+    keeps_nothing: bool = False
     replay_race: Callable[[Subscriber], object] | None = None
     publishing: Callable[[int], PublishFault | None] | None = None
     script: Callable[[int], ConnectionFaults] | None = None

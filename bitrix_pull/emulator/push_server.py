@@ -145,6 +145,10 @@ class PushServer:
         raw = body.encode() if isinstance(body, str) else body
         return self.send(ids, raw, expiry_s, sender, additions)
 
+    def change_security_key(self, security_key: str) -> None:
+        """Let the server have another key than its portals sign with: it knows none of their channels."""
+        self.signer, self.jwt = Signer(security_key), JwtSigner(security_key)
+
     async def disconnect_all(self, code: int | None = None, reason: str = "") -> None:
         """End every connection: with a close code, or without one, as a dying network does.
 
@@ -265,7 +269,8 @@ class PushServer:
     ) -> str:
         """Send a message to who listens on the channels, keep it for them, and return its mid."""
         self.counters.messages += 1
-        message = self._history.take(channels, body, expiry_s, sender, additions)
+        kept_s = 0 if self.faults.keeps_nothing else expiry_s
+        message = self._history.take(channels, body, kept_s, sender, additions)
         if sender.type is SenderType.CLIENT:
             self.journal.note(
                 "published",

@@ -17,7 +17,13 @@ from aiohappyeyeballs import start_connection  # pyright: ignore[reportUnknownVa
 
 from bitrix_pull.errors import InvalidConfig
 from bitrix_pull.options import PullOptions
-from bitrix_pull.portal.addresses import TLS_ADVICE, is_loopback, may_lack_tls, read_address, read_hosts
+from bitrix_pull.portal.addresses import (
+    TLS_ADVICE,
+    is_loopback,
+    may_lack_tls,
+    read_address,
+    read_hosts,
+)
 from bitrix_pull.portal.models import ServerConfig
 from bitrix_pull.portal.names import AddressInfo, Names
 from bitrix_pull.portal.zones import Zone, zone_of
@@ -29,7 +35,7 @@ _SCHEMES: dict[Purpose, tuple[str, ...]] = {
     "long_polling": ("https", "http"),
     "publish": ("https", "http"),
 }
-_ADVICE = "If that is right, allow the host with PullOptions(allow_private_hosts=...)."
+PRIVATE_ADVICE = "If that is right, allow the host with PullOptions(allow_private_hosts=...)."
 
 _HAPPY_EYEBALLS_S = 0.25
 """How long to try one address before the next one is tried beside it (RFC 8305)."""
@@ -96,7 +102,7 @@ class Destinations:
             raise InvalidConfig(f"server.{field} {error}") from None
         zone = _zone_of_name(address.host)
         if zone is not None and not self._may_be_in(zone, address.host):
-            raise InvalidConfig(f"server.{field} names {self._conflict(zone)}", advice=_ADVICE)
+            raise InvalidConfig(f"server.{field} names {self._conflict(zone)}", advice=PRIVATE_ADVICE)
         if not may_lack_tls(address, self._http_hosts):
             raise InvalidConfig(
                 f"server.{field} lacks TLS: channel ids would travel unencrypted to {address.host}",
@@ -118,7 +124,7 @@ class Destinations:
         if host == self._portal:
             self._learn(zones)
         elif (host, port) not in self._proxies and not self._may_be_in(max(zones), host):
-            raise AddressRefused(f"its name leads to {self._conflict(max(zones))}. {_ADVICE}")
+            raise AddressRefused(f"its name leads to {self._conflict(max(zones))}. {PRIVATE_ADVICE}")
         return found
 
     async def resolve_url(self, url: str) -> list[AddressInfo]:

@@ -132,6 +132,11 @@ class HttpSession:
                 ' proxy of its own: set PullOptions(proxy=...), or transport="long_polling"'
             )
 
+    @property
+    def is_given(self) -> bool:
+        """True if requests go through a session of the user's, whose way may be another than ours."""
+        return self._given is not None
+
     async def _session(self) -> aiohttp.ClientSession:
         """Return the session to use.
 
@@ -237,7 +242,7 @@ class HttpSession:
         headers: Mapping[str, str] | None = None,
     ) -> aiohttp.ClientResponse:
         session, proxy = await self._session(), self.proxy_for(url)
-        proxy_address, proxy_headers = _told_apart(proxy)
+        proxy_address, proxy_headers = told_apart(proxy)
         through_tunnel = url.startswith("https:")
         if self._has_foreign_connections(url) and proxy is None:
             await self._check_ahead(url)
@@ -345,7 +350,7 @@ def _has_own_way(session: aiohttp.ClientSession, url: str | None = None) -> bool
     return _environment_proxy(urlsplit(url)) is not None
 
 
-def _told_apart(proxy: str | None) -> tuple[str | None, dict[str, str]]:
+def told_apart(proxy: str | None) -> tuple[str | None, dict[str, str]]:
     """Return the address of a proxy and the headers with its password.
 
     aiohttp shows the address when a connection was not closed, as in a program that is killed.

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 import threading
+from collections import Counter
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
@@ -46,6 +47,8 @@ class LeakyBucket:
         self._told = False
         self.waited_s: float = 0.0
         """Seconds that calls have waited in all."""
+        self.refused: Counter[str] = Counter()
+        """How often the portal has refused a call over its limits, by what it said."""
 
     async def admit(self, method: str, deadline: float, *, first: bool = False) -> None:
         """Wait until the portal should take one more call, and count it.
@@ -94,6 +97,7 @@ class LeakyBucket:
         """
         pause_s = min(pause_s, PAUSE_MAX_S)
         with self._lock:
+            self.refused[(error.code or f"HTTP {error.status}").upper()] += 1
             self._drain()
             if isinstance(error, OperationTimeLimit):
                 pauses = self._method_pauses_s

@@ -152,6 +152,11 @@ class RestClient:
         return self._bucket.wait_s()
 
     @property
+    def refused_calls(self) -> Mapping[str, int]:
+        """How often the portal has refused a call over its limits, by what it said; of other clients too."""
+        return self._bucket.refused
+
+    @property
     def waited_s(self) -> float:
         """Seconds that calls to the portal have waited for its limits, those of other clients too."""
         return self._bucket.waited_s

@@ -11,41 +11,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from bitrix_pull import AccessToken, Diagnosis, OAuth, PullClient, PullOptions, Webhook
+from bitrix_pull import AccessToken, OAuth, Webhook
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.emulator.certificates import make_certificates
 from bitrix_pull.emulator.push_faults import ClosedAtOnce
-from bitrix_pull.exits import Exit, exit_code
-from bitrix_pull.portal.auth import Credentials, Mode
+from bitrix_pull.exits import Exit
+from bitrix_pull.portal.auth import Credentials
+from tests.doctor.examining import assert_cause, diagnosis_of, token_of
 from tests.internet.stand import PORTAL, PORTAL_IP, PROXY, PROXY_IP, PUSH, Internet, trusting
-
-
-async def diagnosis_of(
-    auth: Credentials, *, mode: Mode | None = None, publish: bool = False, **options: Any
-) -> Diagnosis:
-    settings = {"connect_timeout_s": 3.0, "rest_timeout_s": 5.0, "rest_limit": None, **options}
-    pull = PullClient(auth, mode=mode, options=PullOptions(**settings))
-    try:
-        return await pull.diagnose(publish=publish)
-    finally:
-        await pull.close()
-
-
-def token_of(emu: Emulator) -> AccessToken:
-    return AccessToken(emu.portal_url, emu.token)
-
-
-def assert_cause(diagnosis: Diagnosis, check: str, level: str, *words: str, code: Exit | None = None) -> None:
-    cause = diagnosis.cause
-    assert cause is not None
-    assert (cause.check, cause.level) == (check, level), list(map(str, diagnosis.findings))
-    assert cause.advice
-    for word in words:
-        assert word in str(cause), str(cause)
-    if code is not None:
-        assert cause.error is not None
-        assert exit_code(cause.error) is code
-
 
 # -- the twelve that everybody meets ---------------------------------------------------
 
@@ -117,7 +90,7 @@ async def test_7_wrong_certificate_authority() -> None:
         diagnosis = await diagnosis_of(token_of(emu))
         right = ssl.create_default_context(cadata=certificates.authority)
         healthy = await diagnosis_of(token_of(emu), ssl=right)
-    assert_cause(diagnosis, "portal", "fail", "certificate is not accepted", "ssl=", code=Exit.FAILED)
+    assert_cause(diagnosis, "portal tls", "fail", "certificate", "not accepted", "ssl=", code=Exit.FAILED)
     assert healthy.cause is None, healthy.cause
 
 
@@ -152,7 +125,11 @@ async def test_8_proxy_refuses(internet: Internet) -> None:
     async with refusing_proxy(internet) as proxy:
         diagnosis = await diagnosis_of(AccessToken(PORTAL, "an-access-token"), proxy=proxy)
     assert_cause(
-        diagnosis, "portal", "fail", "the proxy cannot be used", f"through the proxy {PROXY}:3128", "NO_PROXY"
+        diagnosis,
+        "portal proxy",
+        "fail",
+        f"the proxy {PROXY}:3128 refuses the way to {PORTAL}:443 (status 403)",
+        "NO_PROXY",
     )
 
 
@@ -163,11 +140,18 @@ async def test_9_push_server_switched_off() -> None:
     assert_cause(diagnosis, "configuration", "fail", "not configured", "enable", code=Exit.PERSON_MUST_ACT)
 
 
-async def test_10_wrong_security_key() -> None:
-    async with Emulator() as emu:
-        emu.push.faults.refuse_channels = True
-        diagnosis = await diagnosis_of(token_of(emu))
-    assert_cause(diagnosis, "websocket", "fail", "security key")
+@pytest.mark.parametrize("kind", ["application", "webhook"])
+@pytest.mark.parametrize("version", [3, 4, 5])
+async def test_10_wrong_security_key(version: int, kind: str) -> None:
+    async with Emulator(version=version) as emu:
+        auth = token_of(emu) if kind == "application" else Webhook(emu.webhook_url)
+        healthy = await diagnosis_of(auth)
+        emu.push.change_security_key("another one than the portal's")
+        diagnosis = await diagnosis_of(auth)
+    assert [finding.level for finding in healthy.findings if finding.check == "websocket"] == ["ok"]
+    assert_cause(
+        diagnosis, "websocket", "fail", "signed with another key than the portal's", "same security key"
+    )
 
 
 @pytest.mark.parametrize("push", ["10.1.2.3", PUSH])
@@ -194,7 +178,8 @@ async def test_11_private_network_name(internet: Internet, push: str) -> None:
     internet.names[PUSH] = ["10.1.2.3"]
     async with internet.host(PORTAL, PORTAL_IP, portal):
         diagnosis = await diagnosis_of(AccessToken(PORTAL, "an-access-token"), ssl=trusting())
-    assert_cause(diagnosis, "websocket", "fail", "a private address", "allow_private_hosts")
+    check = "websocket name" if push == PUSH else "websocket"
+    assert_cause(diagnosis, check, "fail", "a private address", "allow_private_hosts")
     assert all(ip == PORTAL_IP or ip.startswith("127.") for ip, _ in internet.dialled)
 
 
@@ -213,13 +198,13 @@ async def test_nobody_answers() -> None:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     diagnosis = await diagnosis_of(AccessToken(f"http://127.0.0.1:{port}", "an-access-token"))
-    assert_cause(diagnosis, "portal", "fail", "did not answer", code=Exit.FAILED)
+    assert_cause(diagnosis, "portal tcp", "fail", "Connection refused", code=Exit.FAILED)
     assert len(diagnosis.findings) == 1
 
 
 async def test_a_name_that_leads_nowhere(internet: Internet) -> None:
     diagnosis = await diagnosis_of(AccessToken("nobody.example.com", "an-access-token"))
-    assert_cause(diagnosis, "portal", "fail", "its name cannot be resolved")
+    assert_cause(diagnosis, "portal name", "fail", "nobody.example.com", "cannot be resolved")
 
 
 async def test_what_answers_is_no_portal(internet: Internet) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from bitrix_pull import AccessToken, OAuth, PullClient, PullEvent, State, Webhook
+from bitrix_pull.doctor import trips
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.portal.rest import RestClient
 
@@ -25,12 +26,16 @@ async def test_all_is_well(version: int, kind: str) -> None:
         assert diagnosis.cause is None, diagnosis.cause
         assert diagnosis.level == "ok"
         checks = levels(diagnosis.findings)
-        assert list(checks)[:7] == [
-            *("portal", "credentials", "administrator", "mode", "configuration", "clock", "websocket")
+        assert list(checks)[:9] == [
+            *("portal tcp", "portal", "credentials", "administrator", "mode", "configuration", "clock"),
+            *("websocket tcp", "websocket"),
         ]
         assert ("publishing by rest" in checks) == (kind == "application")
         assert ("publishing by endpoint" in checks) == (version == 4)
         assert "publishing by socket" in checks
+        (history,) = [finding for finding in diagnosis.findings if finding.check == "history"]
+        assert "was replayed" in history.told
+        assert history.took_s is not None
         assert emu.push.connections == []
 
 
@@ -49,22 +54,20 @@ async def test_nothing_is_published_unless_it_is_asked_for() -> None:
         await pull.publish("still_here")
 
 
-async def test_a_lost_history_shows() -> None:
-    async with Emulator() as emu:
-        pull = PullClient(AccessToken(emu.portal_url, emu.token))
-        send = emu.portal.send
-
-        def send_and_forget(*args: Any, **options: Any) -> str:
-            mid = send(*args, **options)
-            if not emu.push.connections:
-                emu.push.drop_history()
-            return mid
-
-        emu.portal.send = send_and_forget  # type: ignore[method-assign]
+@pytest.mark.parametrize("kind", ["application", "user"])
+@pytest.mark.parametrize("version", [4, 5])
+async def test_a_lost_history_shows(version: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trips, "ARRIVAL_S", 1.0)
+    async with Emulator(version=version) as emu:
+        auth = AccessToken(emu.portal_url, emu.token) if kind == "application" else Webhook(emu.webhook_url)
+        pull = PullClient(auth)
+        emu.push.faults.keeps_nothing = True
         diagnosis = await pull.diagnose(publish=True)
         await pull.close()
     assert diagnosis.cause is not None
     assert (diagnosis.cause.check, diagnosis.cause.level) == ("history", "fail")
+    assert "not replayed" in diagnosis.cause.told
+    assert "Redis" in diagnosis.cause.advice
 
 
 async def test_the_life_of_a_token_is_told_and_no_secret() -> None:
