@@ -24,6 +24,9 @@ PROGRAMS = {
 SERVICES = ["aiohttp_service.py", "fastapi_service.py", "worker.py"]
 """They serve until they are terminated: test_services.py does so."""
 
+CONSUMERS = ["stream_consumer.py", "faststream_consumer.py"]
+"""They need a Valkey or Redis."""
+
 
 async def run(example: str, **more: str) -> tuple[int | None, str, str]:
     environment = more | {
@@ -59,11 +62,12 @@ async def test_one_needs_a_database() -> None:
     assert "first run: the balance is 42\nsecond run: the balance is 42" in out
 
 
-async def test_one_needs_an_engine() -> None:
-    code, _, err = await run("stream_consumer.py")
+@pytest.mark.parametrize("example", CONSUMERS)
+async def test_some_need_an_engine(example: str) -> None:
+    code, _, err = await run(example)
     assert (code, err) == (1, 'Set VALKEY to a Valkey or Redis server, as in "redis://localhost".')
     with running() as server:
-        code, out, err = await run("stream_consumer.py", VALKEY=server.url)
+        code, out, err = await run(example, VALKEY=server.url)
     assert (code, err) == (0, "")
     for number in range(3):
         assert f"acme: order_paid {{'id': {number}}}" in out
@@ -79,4 +83,4 @@ async def test_a_service_without_an_account_says_what_it_needs(service: str) -> 
 
 def test_every_program_among_the_examples_is_run() -> None:
     programs = {path.name for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text()}
-    assert programs == {*PROGRAMS, *SERVICES, "once_postgres.py", "stream_consumer.py"}
+    assert programs == {*PROGRAMS, *SERVICES, *CONSUMERS, "once_postgres.py"}
