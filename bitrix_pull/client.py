@@ -16,10 +16,9 @@ from collections.abc import (
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Self, get_args, overload
+from typing import TYPE_CHECKING, Any, Self, get_args, overload
 
 import aiohttp
-from pydantic import TypeAdapter
 
 from bitrix_pull.connection.checkpointer import Start
 from bitrix_pull.connection.resume_keys import resume_keys
@@ -56,6 +55,9 @@ from bitrix_pull.running import Block, Run
 from bitrix_pull.shared import Shared
 from bitrix_pull.telemetry import Around
 from bitrix_pull.wire.channel_ids import PublicChannel
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 _LENT = ("_options", "_rest", "_store", "_is_shared_store", "_start_at", "_reception", "_lifecycle", "_run")
 """What of a client is another while a test has it."""
@@ -364,7 +366,7 @@ class PullClient(Router):
     def subscribe(self, model: type[C], /) -> Subscription[C]: ...
     @overload
     def subscribe(
-        self, *commands: str | None, module: str | None = ..., model: type[M] | TypeAdapter[M]
+        self, *commands: str | None, module: str | None = ..., model: "type[M] | TypeAdapter[M]"
     ) -> Subscription[M]: ...
     @overload
     def subscribe(
@@ -384,7 +386,7 @@ class PullClient(Router):
         return Subscription(self._reception.stream, pattern, model)
 
     @overload
-    def portal_events(self, *names: str, model: type[M] | TypeAdapter[M]) -> PortalEvents[M]: ...
+    def portal_events(self, *names: str, model: "type[M] | TypeAdapter[M]") -> PortalEvents[M]: ...
     @overload
     def portal_events(self, *names: str, model: None = ...) -> PortalEvents[Any]: ...
     def portal_events(self, *names: str, model: Any = None) -> PortalEvents[Any]:

@@ -4,10 +4,9 @@ import asyncio
 import math
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
-
-from pydantic import ValidationError
 
 from bitrix_pull.connection.backoff import CHANCE, Backoff
 from bitrix_pull.connection.disconnects import Wait
@@ -15,7 +14,7 @@ from bitrix_pull.connection.recovery import MAINTENANCE_WAIT_S, passing_wait
 from bitrix_pull.errors import ChannelsEnded, IncompleteConfig, PullError
 from bitrix_pull.events import PortalTrouble
 from bitrix_pull.portal.config import ConfigFetcher
-from bitrix_pull.portal.models import Channel, PullConfig
+from bitrix_pull.portal.models import PullConfig, read_channel
 from bitrix_pull.portal.portal_clock import PortalClock
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.telemetry import log_fields
@@ -221,14 +220,10 @@ class ChannelManager:
         shared = config.channels.shared
         if self._fetcher.mode != "user" or shared is None or channel_key(shared.id) != key:
             return False
-        try:
-            channel = Channel.model_validate(new)
-        except ValidationError:
+        channel = read_channel(new)
+        if channel is None or channel.type != "shared":
             return False
-        if channel.type != "shared":
-            return False
-        channels = config.channels.model_copy(update={"shared": channel})
-        self._config = config.model_copy(update={"channels": channels})
+        self._config = replace(config, channels=replace(config.channels, shared=channel))
         self._plan()
         return True
 
@@ -309,7 +304,7 @@ class ChannelManager:
             and channel_key(channel.id) not in self._expired
             and (channel.end is None or self.clock.now() < channel.end.timestamp())
         }
-        return told.model_copy(update={"channels": told.channels.model_copy(update=missing)})
+        return replace(told, channels=replace(told.channels, **missing))
 
     def _in_trouble(self, error: PullError, wait: Wait = Wait.LADDER) -> None:
         """Take note of what keeps the configuration from being good, or better, and plan to ask again."""

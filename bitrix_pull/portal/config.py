@@ -1,5 +1,7 @@
 """Fetching the Push & Pull configuration."""
 
+from dataclasses import replace
+
 from bitrix_pull.portal.auth import Mode
 from bitrix_pull.portal.models import PullConfig, read_config
 from bitrix_pull.portal.rest import RestClient
@@ -50,5 +52,5 @@ class ConfigFetcher:
         config = read_config(answer.result, self._method)
         self.version = config.server.version
         if config.server_time is None:
-            config = config.model_copy(update={"server_time": answer.server_time})
+            config = replace(config, server_time=answer.server_time)
         return config

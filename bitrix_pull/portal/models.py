@@ -1,102 +1,23 @@
 """What ``pull.config.get`` and ``pull.application.config.get`` answer, as values (protocol §2).
 
-Portals differ in how they write the same thing: ``[]``, ``false``, ``""`` or null for what is
-not there, ``"Y"`` or 1 for true, numbers as text, ``long_pooling_secure``. All of that ends
-here. Every field may be missing, and unknown ones are ignored.
+In how many ways portals write the same thing ends here; see ``php_fields``.
 """
 
-import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, TypeVar, cast
+from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AliasChoices,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
-
 from bitrix_pull.errors import IncompleteConfig, InvalidConfig, NotConfigured
+from bitrix_pull.portal.php_fields import Fields, Problems, numbered
 from bitrix_pull.wire.channel_ids import channel_key
-from bitrix_pull.wire.messages import is_nothing, is_object
+
+# Plain dataclasses: all clients have these, and few of them any other use for pydantic.
 
 
-def _php_map(value: Any) -> Any:
-    """PHP writes a map with the keys 0, 1, … as a list, and an empty one in many ways."""
-    if is_nothing(value):
-        return {}
-    if isinstance(value, list | dict) and len(cast("Collection[object]", value)) > MAP_MAX:
-        raise ValueError(f"there are over {MAP_MAX} of them")
-    if isinstance(value, list):
-        value = dict(enumerate(cast("list[object]", value)))
-    return _without_nothing(value)
-
-
-def _without_nothing(value: Any, flags: Collection[str] = ()) -> Any:
-    """Leave out the fields of a map that hold nothing; of ``flags`` those that hold no false either."""
-    if not isinstance(value, Mapping):
-        return value
-    fields = cast("Mapping[object, object]", value)
-    return {
-        name: item
-        for name, item in fields.items()
-        if not is_nothing(item) or (name in flags and (item is False or item == ""))
-    }
-
-
-def _php_flag(value: Any) -> Any:
-    """PHP's ``false`` as text is empty."""
-    return False if value == "" else value
-
-
-def _php_time(value: Any) -> Any:
-    """PHP writes 0, false or nothing for a time that is not set."""
-    return value or None
-
-
-_T = TypeVar("_T")
-_NAME = re.compile(r"[A-Za-z_]{1,24}|\d{1,20}")
-
-MAP_MAX = 10_000
-"""Public channels in one answer at most: each takes a kilobyte."""
-
-PROBLEMS_MAX = 100
-"""Malformed fields up to which the first is named."""
-
-Number = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-"""What other programs can read too."""
-
-Flag = Annotated[bool, BeforeValidator(_php_flag)]
-Time = Annotated[AwareDatetime | None, BeforeValidator(_php_time)]
-
-
-class _PortalModel(BaseModel):
-    # Inputs hold channel ids and signatures, so pydantic's own errors must not show them.
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True,
-        extra="ignore",
-        coerce_numbers_to_str=True,
-        hide_input_in_errors=True,
-        populate_by_name=True,
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _take_nothing_for_missing(cls, value: Any) -> Any:
-        """Tell by the kind of a field, not by its name, what stands for nothing in it."""
-        flags = [name for name, field in cls.model_fields.items() if field.annotation is bool]
-        return {} if is_nothing(value) else _without_nothing(value, flags)
-
-
-class Channel(_PortalModel):
+@dataclass(slots=True, frozen=True)
+class Channel:
     """A channel of the portal to listen on.
 
     Attributes:
@@ -108,29 +29,23 @@ class Channel(_PortalModel):
         type: As the portal names it: "private", "shared".
     """
 
-    id: str = Field(min_length=1, repr=False)
-    public_id: str = Field(default="", repr=False)
-    start: Time = None
-    end: Time = None
+    id: str = field(repr=False)
+    public_id: str = field(default="", repr=False)
+    start: datetime | None = None
+    end: datetime | None = None
     type: str = ""
 
 
-def _channel_with_id(value: Any) -> Any:
-    """Take a channel without id, and so nothing to subscribe to, for none."""
-    return None if is_object(value) and is_nothing(value.get("id")) else value
-
-
-_ChannelIfAny = Annotated[Channel | None, BeforeValidator(_channel_with_id)]
-
-
-class Channels(_PortalModel):
+@dataclass(slots=True, frozen=True)
+class Channels:
     """The channels of the application or user."""
 
-    private: _ChannelIfAny = None
-    shared: _ChannelIfAny = None
+    private: Channel | None = None
+    shared: Channel | None = None
 
 
-class PublicChannelInfo(_PortalModel):
+@dataclass(slots=True, frozen=True)
+class PublicChannelInfo:
     """Where a user can be reached by publishing.
 
     Attributes:
@@ -142,17 +57,15 @@ class PublicChannelInfo(_PortalModel):
         end: Until when the channel is valid.
     """
 
-    user_id: Number = 0
-    public_id: str = Field(default="", repr=False)
-    signature: str = Field(default="", repr=False)
-    start: Time = None
-    end: Time = None
+    user_id: int = 0
+    public_id: str = field(default="", repr=False)
+    signature: str = field(default="", repr=False)
+    start: datetime | None = None
+    end: datetime | None = None
 
 
-PublicChannels = Annotated[dict[Number, PublicChannelInfo], BeforeValidator(_php_map)]
-
-
-class ServerConfig(_PortalModel):
+@dataclass(slots=True, frozen=True)
+class ServerConfig:
     """The push server: its version, its addresses, and what is switched on.
 
     Attributes:
@@ -161,31 +74,31 @@ class ServerConfig(_PortalModel):
         config_timestamp: When an administrator last changed this (unix).
     """
 
-    version: Number = 0
-    server_enabled: Flag = True
+    version: int = 0
+    server_enabled: bool = True
     mode: str = ""
     hostname: str = ""
     long_polling: str = ""
-    long_polling_secure: str = Field(
-        default="", validation_alias=AliasChoices("long_polling_secure", "long_pooling_secure")
-    )
-    websocket_enabled: Flag = True
+    long_polling_secure: str = ""
+    websocket_enabled: bool = True
     websocket: str = ""
     websocket_secure: str = ""
-    publish_enabled: Flag = True
+    publish_enabled: bool = True
     publish: str = ""
     publish_secure: str = ""
-    config_timestamp: Number = 0
+    config_timestamp: int = 0
 
 
-class ApiRevisions(_PortalModel):
+@dataclass(slots=True, frozen=True)
+class ApiRevisions:
     """The revisions of the client API that the portal expects; 0 where it does not say."""
 
-    revision_web: Number = 0
-    revision_mobile: Number = 0
+    revision_web: int = 0
+    revision_mobile: int = 0
 
 
-class PullConfig(_PortalModel):
+@dataclass(slots=True, frozen=True)
+class PullConfig:
     """All that is needed to connect.
 
     Attributes:
@@ -194,19 +107,18 @@ class PullConfig(_PortalModel):
         jwt: Takes the place of the channel ids where not "".
         exp: When the configuration itself ends.
         server_time: The portal's clock when it answered (UTC), or None where unknown.
+        former_ids: Channels from before that are listened on once more; see ``with_former``.
     """
 
     server: ServerConfig = ServerConfig()
     channels: Channels = Channels()
-    public_channels: PublicChannels = Field(
-        default_factory=dict[int, PublicChannelInfo], validation_alias="publicChannels"
-    )
-    client_id: str = Field(default="", validation_alias="clientId", repr=False)
-    jwt: str = Field(default="", repr=False)
-    exp: Time = None
+    public_channels: Mapping[int, PublicChannelInfo] = field(default_factory=dict[int, PublicChannelInfo])
+    client_id: str = field(default="", repr=False)
+    jwt: str = field(default="", repr=False)
+    exp: datetime | None = None
     api: ApiRevisions = ApiRevisions()
-    server_time: Time = Field(default=None, validation_alias="serverTime")
-    _former_ids: tuple[str, ...] = PrivateAttr(default=())
+    server_time: datetime | None = None
+    former_ids: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def websocket_url(self) -> str | None:
@@ -245,7 +157,7 @@ class PullConfig(_PortalModel):
     @property
     def subscribed_ids(self) -> tuple[str, ...]:
         """The ids to subscribe with: those of its channels, and the former ones that it was given."""
-        return (*self.channel_ids, *self._former_ids)
+        return (*self.channel_ids, *self.former_ids)
 
     def with_former(self, ids: Iterable[str]) -> "PullConfig":
         """Return it with channels from before, whose last messages were not received yet.
@@ -253,9 +165,7 @@ class PullConfig(_PortalModel):
         A connection may carry old and new ones at once (protocol §3).
         """
         own = {channel_key(own_id) for own_id in self.channel_ids}
-        config = self.model_copy()
-        config._former_ids = tuple(former for former in ids if channel_key(former) not in own)
-        return config
+        return replace(self, former_ids=tuple(former for former in ids if channel_key(former) not in own))
 
     def reaches(self, ids: Iterable[str]) -> bool:
         """True if these channels are among those to subscribe with."""
@@ -277,10 +187,6 @@ class PullConfig(_PortalModel):
         return [channel for channel in both if channel is not None]
 
 
-_CONFIG = TypeAdapter(PullConfig)
-_PUBLIC_CHANNELS: TypeAdapter[dict[int, PublicChannelInfo]] = TypeAdapter(PublicChannels)
-
-
 def read_config(result: Any, method: str = "") -> PullConfig:
     """Read a configuration as the portal answers it.
 
@@ -293,7 +199,9 @@ def read_config(result: Any, method: str = "") -> PullConfig:
         IncompleteConfig: There is nothing to subscribe to.
         NotConfigured: The push server is switched off.
     """
-    config = _read(_CONFIG, result, method)
+    problems = Problems()
+    config = _config(Fields(result, problems))
+    _refuse(problems, method)
     if not config.server.server_enabled:
         raise NotConfigured("the portal says server.server_enabled: false", method=method)
     if not config.channel_ids and not config.jwt:
@@ -310,28 +218,75 @@ def read_public_channels(result: Any, method: str = "") -> dict[int, PublicChann
     Raises:
         InvalidConfig: A field is malformed.
     """
-    return _read(_PUBLIC_CHANNELS, result, method)
+    problems = Problems()
+    channels = _public_channels(numbered(result, problems))
+    _refuse(problems, method)
+    return channels
 
 
-def _read(adapter: TypeAdapter[_T], result: Any, method: str) -> _T:
-    try:
-        return adapter.validate_python(result)
-    except ValidationError as error:
-        if error.error_count() > PROBLEMS_MAX:
-            # The list alone would take a kilobyte for each.
-            text = f"the portal's answer is malformed in {error.error_count()} places"
-            raise InvalidConfig(text, method=method) from None
-        problems = [
-            # Without pydantic's mention of our classes.
-            f"{_portal_path(problem['loc'])}: {problem['msg'].partition(' or instance of ')[0]}"
-            for problem in error.errors(include_url=False, include_input=False, include_context=False)
-        ]
-    more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-    raise InvalidConfig(f"the portal's answer is malformed at {problems[0]}{more}", method=method)
+def read_channel(value: Any) -> Channel | None:
+    """Read a channel; None if it is none, or malformed."""
+    problems = Problems()
+    channel = _channel(Fields(value, problems))
+    return None if str(problems) else channel
 
 
-def _portal_path(location: tuple[int | str, ...]) -> str:
-    """Return a field's place as the portal names it: ``channels.private.end``."""
-    names = [str(part) for part in location if part != "[key]"]
-    # What is neither a field's name nor a user id may be anything, a channel id too.
-    return ".".join(name if _NAME.fullmatch(name) else "…" for name in names) or "result"
+def _refuse(problems: Problems, method: str) -> None:
+    if where := str(problems):
+        raise InvalidConfig(f"the portal's answer is malformed {where}", method=method)
+
+
+def _config(told: Fields) -> PullConfig:
+    channels, api = told.map("channels"), told.map("api")
+    return PullConfig(
+        server=_server(told.map("server")),
+        channels=Channels(_channel(channels.map("private")), _channel(channels.map("shared"))),
+        public_channels=_public_channels(told.numbered("publicChannels")),
+        client_id=told.text("clientId"),
+        jwt=told.text("jwt"),
+        exp=told.time("exp"),
+        api=ApiRevisions(api.number("revision_web"), api.number("revision_mobile")),
+        server_time=told.time("serverTime"),
+    )
+
+
+def _server(told: Fields) -> ServerConfig:
+    return ServerConfig(
+        version=told.number("version"),
+        server_enabled=told.flag("server_enabled", default=True),
+        mode=told.text("mode"),
+        hostname=told.text("hostname"),
+        long_polling=told.text("long_polling"),
+        # Live portals misspell it.
+        long_polling_secure=told.text("long_polling_secure", "long_pooling_secure"),
+        websocket_enabled=told.flag("websocket_enabled", default=True),
+        websocket=told.text("websocket"),
+        websocket_secure=told.text("websocket_secure"),
+        publish_enabled=told.flag("publish_enabled", default=True),
+        publish=told.text("publish"),
+        publish_secure=told.text("publish_secure"),
+        config_timestamp=told.number("config_timestamp"),
+    )
+
+
+def _channel(told: Fields) -> Channel | None:
+    """Read a channel; one without id, and so nothing to subscribe to, is none."""
+    channel_id = told.text("id")
+    if not channel_id:
+        return None
+    return Channel(
+        channel_id, told.text("public_id"), told.time("start"), told.time("end"), told.text("type")
+    )
+
+
+def _public_channels(told: Iterable[tuple[int, Fields]]) -> dict[int, PublicChannelInfo]:
+    return {
+        user: PublicChannelInfo(
+            channel.number("user_id"),
+            channel.text("public_id"),
+            channel.text("signature"),
+            channel.time("start"),
+            channel.time("end"),
+        )
+        for user, channel in told
+    }

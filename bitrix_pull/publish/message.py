@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, ClassVar, Protocol
 
-from pydantic import BaseModel
-
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.portal.user_ids import check_user_ids
 from bitrix_pull.wire.channel_ids import PublicChannel
@@ -20,7 +18,13 @@ class Dataclass(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
-Params = Mapping[str, Any] | BaseModel | Dataclass
+class Model(Protocol):
+    """An instance of a pydantic model. Whoever publishes none does not wait for pydantic."""
+
+    __pydantic_serializer__: ClassVar[Any]
+
+
+Params = Mapping[str, Any] | Model | Dataclass
 """A payload to publish: what becomes a JSON object."""
 
 _COMMAND = re.compile(r"[A-Za-z0-9_:|.-]+")
@@ -88,7 +92,7 @@ class Message:
             "use lower-case letters, digits, dots and underscores only (MODULE_ID_ERROR)",
         )
         params = {} if params is None else params
-        if not (isinstance(params, Mapping | BaseModel) or _is_dataclass(params)):
+        if not (isinstance(params, Mapping) or _is_model(params) or _is_dataclass(params)):
             raise InvalidArgument(
                 f"params must be a mapping, model or dataclass that becomes a JSON object, "
                 f"not {type(params).__name__} (PARAMS_ERROR)"
@@ -117,6 +121,10 @@ class Message:
     def to_everybody(self) -> bool:
         """True if nobody is named: it is for the application's shared channel."""
         return not (self.users or self.channels or self.to_self)
+
+
+def _is_model(value: object) -> bool:
+    return hasattr(value, "__pydantic_serializer__") and not isinstance(value, type)
 
 
 def _is_dataclass(value: object) -> bool:

@@ -15,7 +15,7 @@ from bitrix_pull.errors import (
     PortalUnavailable,
 )
 from bitrix_pull.portal.auth import Caller
-from bitrix_pull.portal.models import PullConfig
+from bitrix_pull.portal.models import PullConfig, ServerConfig
 from bitrix_pull.portal.public_channels import PublicChannels
 from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.presence.lookup import BUSY_S, CALLS_AT_ONCE, DENIED_S, PresenceLookup
@@ -56,7 +56,7 @@ class Server:
 
 def lookup(server: Server, portal: Caller | None = None) -> PresenceLookup:
     async def config() -> PullConfig:
-        return PullConfig.model_validate({"server": {"version": 5}})
+        return PullConfig(ServerConfig(version=5))
 
     rest = RestClient(portal or StandInPortal())
     channels = PublicChannels(rest, "application", config=config, now=lambda: 0.0)
