@@ -22,8 +22,8 @@ def _program(name: str) -> str | None:
 
 
 @contextlib.contextmanager
-def postgres() -> Iterator[str]:
-    """Run a server in a temporary folder, over a Unix socket alone; yield its conninfo."""
+def postgres(port: int | None = None) -> Iterator[str]:
+    """Run a server in a temporary folder, over a Unix socket alone or on loopback; yield its conninfo."""
     initdb, server = _program("initdb"), _program("postgres")
     if initdb is None or server is None:
         pytest.skip("no PostgreSQL server on this machine: apt-get install postgresql")
@@ -40,13 +40,17 @@ def postgres() -> Iterator[str]:
         subprocess.run(
             [initdb, "-D", data, "-U", "tester", "-A", "trust", "--no-sync"], check=True, **options
         )  # type: ignore[call-overload]
-        flags = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={folder}", "-c", "fsync=off"]
+        address = "" if port is None else "127.0.0.1"
+        flags = [
+            *("-c", f"listen_addresses={address}", "-c", f"unix_socket_directories={folder}"),
+            *("-c", "fsync=off", "-p", str(port or 5432)),
+        ]
         process = subprocess.Popen([server, "-D", data, *flags], stderr=subprocess.PIPE, **options)  # type: ignore[call-overload]
         try:
             for line in process.stderr:
                 if b"ready to accept connections" in line:
                     break
-            yield f"host={folder} user=tester dbname=postgres"
+            yield f"host={address or folder} port={port or 5432} user=tester dbname=postgres"
         finally:
             process.terminate()
             process.communicate(timeout=30)

@@ -56,6 +56,13 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert "aiohttp" not in told.stdout.split()
 
 
+def test_a_hub_imports_no_driver_of_an_engine_or_a_database() -> None:
+    program = "import sys, bitrix_pull; bitrix_pull.Hub(); print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert not {"redis", "psycopg", "cryptography"} & set(told.stdout.split())
+
+
 async def test_a_client_imports_nothing_that_hardly_any_client_needs() -> None:
     program = """
         import asyncio, sys

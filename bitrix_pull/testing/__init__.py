@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bitrix_pull.testing.recorder import Recorder
     from bitrix_pull.testing.recording import Recording
     from bitrix_pull.testing.replay import Replay, Replayed
+    from bitrix_pull.testing.stores import check_resume_store, check_token_store
 
 __all__ = [
     "Call",
@@ -26,6 +27,8 @@ __all__ = [
     "Replay",
     "Replayed",
     "TestClient",
+    "check_resume_store",
+    "check_token_store",
     "make_event",
     "make_portal_event",
 ]
@@ -42,6 +45,8 @@ _HOMES = {
     "Replay": "replay",
     "Replayed": "replay",
     "TestClient": "client",
+    "check_resume_store": "stores",
+    "check_token_store": "stores",
     "make_event": "events",
     "make_portal_event": "events",
 }

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.hub.engine import running
+from tests.hub.engine import free_port, running
+from tests.postgres import postgres
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +17,13 @@ def valkey_url() -> Iterator[str]:
     else:
         with running() as server:
             yield server.url
+
+
+@pytest.fixture(scope="session")
+def postgres_conninfo() -> Iterator[str]:
+    """The address of a PostgreSQL server that all tests of a process share, on loopback."""
+    with postgres(free_port()) as conninfo:
+        yield conninfo
 
 
 @pytest.fixture

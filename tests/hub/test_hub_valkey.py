@@ -6,10 +6,12 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from typing import Any
 
+import pytest
 import redis.asyncio
 
-from bitrix_pull import AccessToken, Hub, Portal, PullEvent
+from bitrix_pull import AccessToken, Hub, Portal, PullEvent, ResumeStore
 from bitrix_pull.emulator import EmulatedCloud
+from bitrix_pull.hub.postgres import PostgresStore
 from bitrix_pull.hub.valkey import ValkeyCluster, ValkeyResumeStore, ValkeyStream
 from tests.hub.test_hub import until
 
@@ -71,7 +73,17 @@ async def test_two_workers_share_the_portals_and_write_each_event_once(valkey_ur
         )
 
 
-async def test_a_handover_between_handlers_goes_on_where_the_other_was(valkey_url: str, name: str) -> None:
+@pytest.mark.parametrize("kind", ["valkey", "postgres"])
+async def test_a_handover_between_handlers_goes_on_where_the_other_was(
+    valkey_url: str, name: str, kind: str, request: pytest.FixtureRequest
+) -> None:
+    conninfo = request.getfixturevalue("postgres_conninfo") if kind == "postgres" else ""
+
+    def store() -> ResumeStore:
+        if conninfo:
+            return PostgresStore(conninfo, schema=name)
+        return ValkeyResumeStore(valkey_url, name=name)
+
     async with EmulatedCloud(1) as cloud:
         (portal,) = cloud.portals
         got: list[tuple[str, int]] = []
@@ -80,7 +92,7 @@ async def test_a_handover_between_handlers_goes_on_where_the_other_was(valkey_ur
             made = Hub(
                 [Portal("acme", AccessToken(portal.url, portal.token))],
                 cluster=cluster(valkey_url, name),
-                resume=ValkeyResumeStore(valkey_url, name=name),
+                resume=store(),
                 worker=worker,
             )
 

@@ -1,9 +1,10 @@
-"""What every store of tokens promises, and what Valkey's promises to workers that share it."""
+"""What every store of tokens promises, and what those promise that workers share."""
 
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis.asyncio
@@ -19,7 +20,9 @@ from bitrix_pull import (
     TokenStoreFailed,
 )
 from bitrix_pull.hub.cluster import Lease
+from bitrix_pull.hub.postgres import PostgresStore
 from bitrix_pull.hub.valkey import Cipher, FernetCipher, ValkeyTokenStore
+from bitrix_pull.testing import check_token_store
 from tests.fault_proxy import FaultProxy, Weather
 from tests.hub.engine import running
 from tests.portal.conftest import portal  # noqa: F401 - a fixture
@@ -33,32 +36,39 @@ OLD, NEW = (
 Make = Callable[[], Any]
 
 
-@pytest.fixture(params=["memory", "file", "sqlite", "valkey", "valkey, encrypted"])
-def make(request: pytest.FixtureRequest, tmp_path: Path, valkey_url: str, name: str) -> Make:
+KINDS = ["memory", "file", "sqlite", "valkey", "valkey, encrypted", "postgres", "postgres, encrypted"]
+
+
+@pytest.fixture(params=KINDS)
+def make(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> Make:
     """Stores that stand for the same place, each as another process would make it."""
+    kind, _, encrypted = request.param.partition(", ")
+    server = ""
+    if kind in ("valkey", "postgres"):
+        server = request.getfixturevalue("valkey_url" if kind == "valkey" else "postgres_conninfo")
     memory = MemoryTokenStore()
-    key = Fernet.generate_key()
+    cipher = FernetCipher(Fernet.generate_key()) if encrypted else None
     makers: dict[str, Make] = {
         "memory": lambda: memory,
         "file": lambda: FileTokenStore(tmp_path / "tokens.json"),
         "sqlite": lambda: SqliteTokenStore(tmp_path / "tokens.db", "acme"),
-        "valkey": lambda: ValkeyTokenStore(valkey_url, "acme", name=name),
-        "valkey, encrypted": lambda: ValkeyTokenStore(
-            valkey_url, "acme", name=name, cipher=FernetCipher(key)
-        ),
+        "valkey": lambda: ValkeyTokenStore(server, "acme", name=name, cipher=cipher),
+        "postgres": lambda: PostgresStore(server, schema=name, cipher=cipher).tokens("acme"),
     }
-    return makers[request.param]
+    return makers[kind]
 
 
-async def test_what_was_saved_last_is_there(make: Make) -> None:
+async def test_it_keeps_what_a_token_store_promises(make: Make) -> None:
     assert isinstance(make(), TokenStore)
+    await check_token_store(make)
+
+
+async def test_who_holds_no_tokens_says_so(make: Make) -> None:
     with pytest.raises(InvalidArgument, match=r"[Aa]uthorise"):
         await make().load()
     await make().save(OLD)
-    await make().save(NEW)
-    assert await make().load() == NEW
     await make().delete()
-    with pytest.raises(InvalidArgument):
+    with pytest.raises(InvalidArgument, match=r"[Aa]uthorise"):
         await make().load()
 
 
@@ -85,20 +95,47 @@ async def test_clients_refresh_once_between_them(make: Make, grant: Grant, clien
     assert (await make().load()).refresh_token == "refresh-2"
 
 
-# -- Valkey's own ----------------------------------------------------------------
+# -- what workers share ----------------------------------------------------------
+
+Shared = Callable[..., Any]
 
 
-async def test_a_worker_that_was_stopped_too_long_does_not_spend_the_refresh_token(
-    valkey_url: str, name: str
-) -> None:
-    def make() -> ValkeyTokenStore:
-        return ValkeyTokenStore(valkey_url, "acme", name=name, hold_s=0.1)
+@pytest.fixture(params=["valkey", "postgres"])
+def shared(request: pytest.FixtureRequest, name: str) -> Shared:
+    """Makes stores for one place that workers share, each with a connection of its own."""
+    kind: str = request.param
+    server = request.getfixturevalue("valkey_url" if kind == "valkey" else "postgres_conninfo")
 
-    await make().save(OLD)
-    async with make().lock(1.0) as stopped:
+    def make(*, port: int | None = None, hold_s: float = 30.0, timeout_s: float = 5.0) -> Any:
+        if kind == "valkey":
+            parts = urlsplit(server)
+            user, at, _ = parts.netloc.rpartition("@")
+            through = parts._replace(netloc=f"{user}{at}127.0.0.1:{port}").geturl()
+            return ValkeyTokenStore(
+                through if port else server, "acme", name=name, hold_s=hold_s, timeout_s=timeout_s
+            )
+        conninfo = f"{server} port={port}" if port else server
+        return PostgresStore(conninfo, schema=name, hold_s=hold_s, timeout_s=timeout_s).tokens("acme")
+
+    return make
+
+
+@pytest.fixture
+def address(request: pytest.FixtureRequest, shared: Shared) -> tuple[str, int]:
+    """Where the server of the shared stores listens."""
+    if request.node.callspec.params["shared"] == "valkey":
+        parts = urlsplit(request.getfixturevalue("valkey_url"))
+        return parts.hostname or "localhost", parts.port or 6379
+    words = dict(part.split("=") for part in request.getfixturevalue("postgres_conninfo").split())
+    return words["host"], int(words["port"])
+
+
+async def test_a_worker_that_was_stopped_too_long_does_not_spend_the_refresh_token(shared: Shared) -> None:
+    await shared().save(OLD)
+    async with shared(hold_s=0.1).lock(1.0) as stopped:
         await stopped.load()
-        await asyncio.sleep(0.15)
-        async with make().lock(1.0) as other:
+        await asyncio.sleep(0.2)
+        async with shared().lock(1.0) as other:
             await other.save(OLD)
             with pytest.raises(TokenStoreFailed, match="another worker"):
                 await stopped.save(OLD)
@@ -106,28 +143,23 @@ async def test_a_worker_that_was_stopped_too_long_does_not_spend_the_refresh_tok
         # Nor does it put old ones in the place of what the other got.
         with pytest.raises(TokenStoreFailed, match="another worker"):
             await stopped.save(Tokens.read({"access_token": "x", "refresh_token": "y"}))
-    assert await make().load() == NEW
+    assert await shared().load() == NEW
 
 
-async def test_who_has_spent_the_refresh_token_keeps_what_it_got_however_late(
-    valkey_url: str, name: str
-) -> None:
-    def make() -> ValkeyTokenStore:
-        return ValkeyTokenStore(valkey_url, "acme", name=name, hold_s=0.1)
-
-    await make().save(OLD)
-    async with make().lock(1.0) as stopped:
+async def test_who_has_spent_the_refresh_token_keeps_what_it_got_however_late(shared: Shared) -> None:
+    await shared().save(OLD)
+    async with shared(hold_s=0.1).lock(1.0) as stopped:
         await stopped.save(OLD)
-        await asyncio.sleep(0.15)
-        async with make().lock(1.0) as other:
+        await asyncio.sleep(0.2)
+        async with shared().lock(1.0) as other:
             # Whose refresh is refused: the token was spent.
             assert await other.load() == OLD
             await stopped.save(NEW)
             assert await other.load() == NEW
 
 
-async def test_an_owner_of_before_does_not_refresh_any_more(valkey_url: str, name: str) -> None:
-    old, new = (ValkeyTokenStore(valkey_url, "acme", name=name) for _ in range(2))
+async def test_an_owner_of_before_does_not_refresh_any_more(shared: Shared) -> None:
+    old, new = shared(), shared()
     await old.save(OLD)
     old.fence(Lease("acme", "a", 1))
     new.fence(Lease("acme", "b", 2))
@@ -146,25 +178,22 @@ async def test_an_owner_of_before_does_not_refresh_any_more(valkey_url: str, nam
             pass
 
 
-async def test_what_a_refresh_token_was_spent_for_is_kept_once_the_engine_is_back(
-    valkey_url: str, name: str
+async def test_what_a_refresh_token_was_spent_for_is_kept_once_the_server_is_back(
+    shared: Shared, address: tuple[str, int]
 ) -> None:
-    host, _, port = valkey_url.rpartition("/")[2].partition(":")
-    async with FaultProxy(host, int(port)) as proxy:
-        cut = ValkeyTokenStore(f"redis://{proxy.address}", "acme", name=name, timeout_s=0.2)
+    async with FaultProxy(*address) as proxy:
+        cut = shared(port=int(proxy.address.rpartition(":")[2]), timeout_s=0.3)
         await cut.save(OLD)
         async with cut.lock(1.0) as held:
             await held.save(OLD)
             proxy.forecast = Weather.black_hole
-            # Not even the answer to what reaches the engine comes back.
+            # Not even the answer to what reaches the server comes back.
             for line in proxy.lines:
                 line.weather = Weather(to_client_lost=True)
             saving = asyncio.create_task(held.save(NEW))
-            other = ValkeyTokenStore(valkey_url, "acme", name=name)
-            while await other.load() != NEW:
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1.0)
             assert not saving.done()
+            other = shared()
             with pytest.raises(TokenStoreFailed, match="in refresh elsewhere"):
                 async with other.lock(0.1):
                     pass
@@ -173,8 +202,8 @@ async def test_what_a_refresh_token_was_spent_for_is_kept_once_the_engine_is_bac
     assert await other.load() == NEW
 
 
-async def test_no_refresh_begins_that_the_lease_does_not_cover(valkey_url: str, name: str) -> None:
-    store, lease = ValkeyTokenStore(valkey_url, "acme", name=name), Lease("acme", "a", 1)
+async def test_no_refresh_begins_that_the_lease_does_not_cover(shared: Shared) -> None:
+    store, lease = shared(), Lease("acme", "a", 1)
     await store.save(OLD)
     store.fence(lease)
     async with store.lock(1.0) as held:
@@ -185,6 +214,9 @@ async def test_no_refresh_begins_that_the_lease_does_not_cover(valkey_url: str, 
         # What was begun under it is kept: it is the only copy.
         await held.save(NEW)
     assert await store.load() == NEW
+
+
+# -- Valkey's own ----------------------------------------------------------------
 
 
 async def test_encrypted_tokens_are_unreadable_and_keys_can_be_changed(valkey_url: str, name: str) -> None:

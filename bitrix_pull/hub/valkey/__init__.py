@@ -1,6 +1,6 @@
 """Workers on several machines over Valkey or Redis (6.2 or newer): ``pip install 'bitrix-pull[hub]'``."""
 
-from bitrix_pull.hub.valkey.ciphers import Cipher, FernetCipher
+from bitrix_pull.hub.ciphers import Cipher, FernetCipher
 from bitrix_pull.hub.valkey.cluster import ClusterStatus, ValkeyCluster, WorkerStatus
 from bitrix_pull.hub.valkey.engine import Engine
 from bitrix_pull.hub.valkey.portals import ValkeyPortals

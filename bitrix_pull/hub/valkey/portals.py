@@ -9,9 +9,9 @@ import orjson
 
 from bitrix_pull.connection.stores import ResumeStore
 from bitrix_pull.errors import InvalidArgument
+from bitrix_pull.hub.ciphers import Cipher, checked_cipher, read_secret, write_secret
 from bitrix_pull.hub.portals import Portal, PortalChange, PortalPut, PortalRemoved, unknown
 from bitrix_pull.hub.records import read_portal, write_portal
-from bitrix_pull.hub.valkey.ciphers import Cipher
 from bitrix_pull.hub.valkey.engine import Engine, Script, as_engine, pairs
 from bitrix_pull.hub.valkey.resume import ValkeyResumeStore
 from bitrix_pull.hub.valkey.tokens import ValkeyTokenStore
@@ -53,11 +53,9 @@ class ValkeyPortals:
     ) -> None:
         if not name.isprintable() or not name or set(name) & set("{} "):
             raise InvalidArgument("the name must be printable, without braces and blanks")
-        if cipher is not None and not isinstance(cipher, Cipher):
-            raise InvalidArgument("the cipher has no encrypt() and decrypt()")
         self._engine = as_engine(engine, timeout_s=timeout_s)
         self._name = name
-        self._cipher = cipher
+        self._cipher = checked_cipher(cipher)
         self._records = f"{{{name}:portals}}:records"
         self._versions = f"{{{name}:portals}}:versions"
         self.resume: ResumeStore | None = ValkeyResumeStore(self._engine, name=name)
@@ -172,14 +170,11 @@ class ValkeyPortals:
             await self._engine.close()
 
     def _written(self, content: dict[str, Any]) -> bytes:
-        record = orjson.dumps(content)
-        return record if self._cipher is None else self._cipher.encrypt(record)
+        return write_secret(orjson.dumps(content), self._cipher)
 
     def _content(self, key: str, record: bytes) -> dict[str, Any]:
         try:
-            if self._cipher is not None and not record.startswith(b"{"):
-                record = self._cipher.decrypt(record)
-            content: dict[str, Any] = dict(orjson.loads(record))
+            content: dict[str, Any] = dict(orjson.loads(read_secret(record, self._cipher)))
         except (ValueError, TypeError):
             raise InvalidArgument(
                 f"the record of portal {key!r:.60} is damaged, or was encrypted with another key",

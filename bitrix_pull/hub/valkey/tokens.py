@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from bitrix_pull.errors import EngineUnavailable, InvalidArgument, PullError, TokenStoreFailed
+from bitrix_pull.hub.ciphers import Cipher, checked_cipher, read_kept_tokens, write_kept_tokens
 from bitrix_pull.hub.cluster import Lease, checked_keys
-from bitrix_pull.hub.valkey.ciphers import Cipher
 from bitrix_pull.hub.valkey.engine import Engine, Script, as_engine
-from bitrix_pull.portal.token_files import read_tokens, write_tokens
 from bitrix_pull.portal.token_stores import AUTHORISE, TokenStore
 from bitrix_pull.portal.tokens import Tokens
 
@@ -66,12 +65,10 @@ class ValkeyTokenStore:
         timeout_s: float = 5.0,
     ) -> None:
         checked_keys([key])
-        if cipher is not None and not isinstance(cipher, Cipher):
-            raise InvalidArgument("the cipher has no encrypt() and decrypt()")
         self._engine = as_engine(engine, timeout_s=timeout_s)
         self._key = key
         self._at = f"{name}:tokens:{key}"
-        self._cipher = cipher
+        self._cipher = checked_cipher(cipher)
         self._hold_ms = round(hold_s * 1000)
         self._lease: Lease | None = None
         self._held: _Held | None = None
@@ -104,8 +101,7 @@ class ValkeyTokenStore:
             TokenStoreFailed: The engine does not answer; or, within ``lock``, somebody else has the
                 right to refresh by now, or may have the portal.
         """
-        content = write_tokens(tokens)
-        kept = content if self._cipher is None else self._cipher.encrypt(content)
+        kept = write_kept_tokens(tokens, self._cipher)
         async with self._opened():
             if self._held is None:
                 await self._run_keep(kept)
@@ -193,14 +189,7 @@ class ValkeyTokenStore:
             raise TokenStoreFailed(f"this worker does not have the portal {self._key!r:.60} any more")
 
     def _read(self, content: bytes) -> Tokens:
-        if self._cipher is not None and not content.lstrip().startswith(b"{"):
-            try:
-                content = self._cipher.decrypt(content)
-            except ValueError as error:
-                raise InvalidArgument(
-                    f"the tokens of {self._key!r:.60} cannot be decrypted: {error}"
-                ) from None
-        return read_tokens(content, repr(self))
+        return read_kept_tokens(content, self._cipher, repr(self))
 
     @asynccontextmanager
     async def _opened(self) -> AsyncGenerator[None]:
