@@ -1,6 +1,8 @@
 """The pytest plugin, in runs of pytest of its own, as users' suites are."""
 
+import re
 import textwrap
+from collections.abc import Mapping
 
 import pytest
 
@@ -32,23 +34,6 @@ ANYIO = """
         return "asyncio"
 """
 
-
-def run(pytester: pytest.Pytester, test: str, *arguments: str, **outcomes: int) -> None:
-    """Run a file of tests in a process of its own."""
-    pytester.makepyfile(textwrap.dedent(test))
-    pytester.runpytest_subprocess(*PLUGIN, *arguments).assert_outcomes(**outcomes)
-
-
-@pytest.mark.parametrize("mode", ["strict", "auto"])
-def test_with_pytest_asyncio(pytester: pytest.Pytester, mode: str) -> None:
-    mark = "import pytest; pytestmark = pytest.mark.asyncio" if mode == "strict" else ""
-    run(pytester, HEARS.format(mark=mark, check="True"), f"--asyncio-mode={mode}", passed=1)
-
-
-def test_with_anyio(pytester: pytest.Pytester) -> None:
-    run(pytester, HEARS.format(mark=ANYIO, check="True"), passed=1)
-
-
 DAY = """
     {mark}
 
@@ -64,10 +49,51 @@ DAY = """
 """
 
 
-@pytest.mark.parametrize("mark", ["", ANYIO])
-def test_half_a_day_of_a_portal_takes_no_time(pytester: pytest.Pytester, mark: str) -> None:
-    mode = "strict" if mark else "auto"
-    run(pytester, DAY.format(mark=mark), f"--asyncio-mode={mode}", passed=1)
+def wants(mark: str, check: str) -> str:
+    """Return a test that hears something of the portal that a mark describes."""
+    return HEARS.format(mark=f"import pytest; pytestmark = pytest.mark.bitrix({mark})", check=check)
+
+
+def run(
+    pytester: pytest.Pytester, tests: Mapping[str, str], *arguments: str, **outcomes: int
+) -> pytest.RunResult:
+    """Run files of tests, by their names, in a process of its own: the start of one takes a second."""
+    pytester.makepyfile(**{f"test_{name}": textwrap.dedent(test) for name, test in tests.items()})
+    result = pytester.runpytest_subprocess(*PLUGIN, *arguments)
+    result.assert_outcomes(**outcomes)
+    return result
+
+
+def test_with_pytest_asyncio_and_with_anyio(pytester: pytest.Pytester) -> None:
+    marked = "import pytest; pytestmark = pytest.mark.asyncio"
+    tests = {
+        "pytest_asyncio": HEARS.format(mark=marked, check="True"),
+        "anyio": HEARS.format(mark=ANYIO, check="True"),
+        "half_a_day_of_a_portal_takes_no_time": DAY.format(mark=ANYIO),
+    }
+    run(pytester, tests, "--asyncio-mode=strict", passed=3)
+
+
+def test_a_mark_says_what_portal_is_wanted(pytester: pytest.Pytester) -> None:
+    tests = {
+        "unmarked": HEARS.format(mark="", check="bitrix_portal.push.version == 4"),
+        "version": wants("version=5", "bitrix_portal.push.version == 5"),
+        "mode": wants("mode='shared'", "bitrix_portal.push.mode == 'shared'"),
+        "licence": wants("licence='small'", "bitrix_portal.portal.features['rest_offline_extended'] == 'N'"),
+        "account": wants("account='oauth'", "type(bitrix_account).__name__ == 'OAuth'"),
+        "faults": wants("faults={'delay_s': 0.001}", "bitrix_portal.portal.faults.delay_s == 0.001"),
+        "half_a_day_of_a_portal_takes_no_time": DAY.format(mark=""),
+    }
+    run(pytester, tests, "--asyncio-mode=auto", "--strict-markers", passed=7)
+
+
+def test_options_say_it_where_no_mark_does(pytester: pytest.Pytester) -> None:
+    tests = {
+        "unmarked": wants("", "bitrix_portal.push.version == 3"),
+        "marked": wants("version=4", "bitrix_portal.push.version == 4"),
+    }
+    options = ("--asyncio-mode=auto", "--strict-markers", "--bitrix-version=3")
+    run(pytester, tests, *options, passed=2)
 
 
 def test_without_a_plugin_for_asynchronous_tests_it_says_what_to_do(pytester: pytest.Pytester) -> None:
@@ -78,43 +104,39 @@ def test_without_a_plugin_for_asynchronous_tests_it_says_what_to_do(pytester: py
     assert "install pytest-asyncio, or mark the test with @pytest.mark.anyio" in result.stdout.str()
 
 
-@pytest.mark.parametrize(
-    ("mark", "options", "check"),
-    [
-        ("version=5", (), "bitrix_portal.push.version == 5"),
-        ("", ("--bitrix-version=3",), "bitrix_portal.push.version == 3"),
-        ("version=4", ("--bitrix-version=3",), "bitrix_portal.push.version == 4"),
-        ("mode='shared'", (), "bitrix_portal.push.mode == 'shared'"),
-        ("licence='small'", (), "bitrix_portal.portal.features['rest_offline_extended'] == 'N'"),
-        ("account='oauth'", (), "type(bitrix_account).__name__ == 'OAuth'"),
-        ("faults={'delay_s': 0.001}", (), "bitrix_portal.portal.faults.delay_s == 0.001"),
-    ],
-)
-def test_a_mark_and_options_say_what_portal_is_wanted(
-    pytester: pytest.Pytester, mark: str, options: tuple[str, ...], check: str
-) -> None:
-    test = HEARS.format(mark=f"import pytest; pytestmark = pytest.mark.bitrix({mark})", check=check)
-    run(pytester, test, "--asyncio-mode=auto", "--strict-markers", *options, passed=1)
+BAD_USE = {
+    "sync": ("def test_it(bitrix_portal): pass", "write `async def`"),
+    "version": (
+        "@pytest.mark.bitrix(version=7)\nasync def test_it(bitrix_portal): pass",
+        "none of (2, 3, 4, 5)",
+    ),
+    "name": (
+        "@pytest.mark.bitrix(verison=5)\nasync def test_it(bitrix_portal): pass",
+        "none of ['verison']",
+    ),
+    "fault": (
+        "@pytest.mark.bitrix(faults={'x': 1})\nasync def test_it(bitrix_portal): pass",
+        "no fault 'x'",
+    ),
+    "trio": (
+        "@pytest.fixture\ndef anyio_backend(): return 'trio'\n"
+        "@pytest.mark.anyio\nasync def test_it(bitrix_portal): pass",
+        "runs on asyncio",
+    ),
+}
+"""Tests that ask for what cannot be, and what they are told."""
 
 
-@pytest.mark.parametrize(
-    ("test", "says"),
-    [
-        ("def test_it(bitrix_portal): pass", "write `async def`"),
-        ("@pytest.mark.bitrix(version=7)\nasync def test_it(bitrix_portal): pass", "none of (2, 3, 4, 5)"),
-        ("@pytest.mark.bitrix(verison=5)\nasync def test_it(bitrix_portal): pass", "none of ['verison']"),
-        ("@pytest.mark.bitrix(faults={'x': 1})\nasync def test_it(bitrix_portal): pass", "no fault 'x'"),
-        ("@pytest.mark.anyio\nasync def test_it(bitrix_portal): pass", "runs on asyncio"),
-    ],
-)
-def test_bad_use_says_what_to_do(pytester: pytest.Pytester, test: str, says: str) -> None:
-    mode = "strict" if "anyio" in test else "auto"
-    backend = "\n@pytest.fixture\ndef anyio_backend(): return 'trio'\n" if "anyio" in test else ""
-    pytester.makepyfile(f"import pytest\n{backend}{test}")
-    result = pytester.runpytest_subprocess(*PLUGIN, f"--asyncio-mode={mode}")
-
-    assert result.ret != 0
-    assert says in result.stdout.str()
+def test_bad_use_says_what_to_do(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The last lines say which file was told what, as far as the terminal is wide.
+    monkeypatch.setenv("COLUMNS", "1000")
+    tests = {name: f"import pytest\n{test}" for name, (test, _) in BAD_USE.items()}
+    # In its other mode pytest-asyncio would take the test that is anyio's.
+    trio = {"trio": tests.pop("trio")}
+    told = run(pytester, tests, "--asyncio-mode=auto", errors=len(tests)).stdout.str()
+    told += run(pytester, trio, "--asyncio-mode=strict", "test_trio.py", errors=1).stdout.str()
+    for name, (_, says) in BAD_USE.items():
+        assert re.search(rf"^ERROR test_{name}\.py::test_it - .*{re.escape(says)}", told, re.MULTILINE), told
 
 
 def test_each_test_has_a_portal_of_its_own(pytester: pytest.Pytester) -> None:
@@ -126,7 +148,7 @@ def test_each_test_has_a_portal_of_its_own(pytester: pytest.Pytester) -> None:
             assert not bitrix_portal.portal.calls
             bitrix_portal.portal.calls["x"] = 1
     """
-    run(pytester, test, "--asyncio-mode=auto", "-n", "2", passed=3)
+    run(pytester, {"n": test}, "--asyncio-mode=auto", "-n", "2", passed=3)
 
 
 def test_a_run_that_does_not_use_it_imports_nothing_for_it(pytester: pytest.Pytester) -> None:
@@ -138,4 +160,4 @@ def test_a_run_that_does_not_use_it_imports_nothing_for_it(pytester: pytest.Pyte
             late = {"bitrix_pull.client", "bitrix_pull.emulator", "aiohttp", "pydantic", "websockets"}
             assert not late & sys.modules.keys()
     """
-    run(pytester, test, passed=1)
+    run(pytester, {"nothing": test}, passed=1)
