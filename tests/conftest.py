@@ -21,11 +21,19 @@ asyncio.set_event_loop(None)
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let no test show a secret."""
+    _keep_bytecode(config)
     # Imported late, so that the package is measured from its first line.
     from tests.canaries import CanaryNet
 
     config.pluginmanager.register(CanaryNet())
     config.pluginmanager.register(browsers)
+
+
+def _keep_bytecode(config: pytest.Config) -> None:
+    """Let hundreds of processes compile everything once, also where nothing may be written beside sources."""
+    if os.environ.get("PYTHONDONTWRITEBYTECODE") and (cache := getattr(config, "cache", None)) is not None:
+        os.environ["PYTHONPYCACHEPREFIX"] = str(cache.mkdir("bytecode"))
+        del os.environ["PYTHONDONTWRITEBYTECODE"]
 
 
 SLOWEST = (
