@@ -4,6 +4,7 @@ import asyncio
 import io
 import multiprocessing
 import os
+import runpy
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,21 +19,30 @@ context.set_forkserver_preload(
         "pytest",
         "tests.hostile.victim",
         "tests.forked",
+        "bitrix_pull.emulator",
+        "bitrix_pull.hub.valkey",
         *(f"bitrix_pull.cli.{name}" for name in ("app", "config", "doctor", "emulator", "listen", "publish")),
     ]
 )
 
+Pipe = Literal["stdin", "stdout", "stderr"]
 
-class Command:
-    """``bitrix-pull`` in a process of its own; offers what a process of asyncio does."""
+COMMAND = "bitrix_pull"
+"""The module that is ``bitrix-pull``."""
+
+
+class Process:
+    """``python -m MODULE`` in a process of its own; offers what a process of asyncio does."""
 
     def __init__(
         self,
         process: BaseProcess,
-        stdin: asyncio.StreamWriter,
-        stdout: asyncio.StreamReader,
-        stderr: asyncio.StreamReader,
+        stdin: asyncio.StreamWriter | None,
+        stdout: asyncio.StreamReader | None,
+        stderr: asyncio.StreamReader | None,
     ) -> None:
+        assert process.pid is not None
+        self.pid = process.pid
         self._process = process
         self._returncode: int | None = None
         self.stdin = stdin
@@ -40,22 +50,39 @@ class Command:
         self.stderr = stderr
 
     @classmethod
-    async def start(cls, arguments: Sequence[str], environment: Mapping[str, str], limit: int) -> "Command":
-        """Start it with nothing but these in its environment.
+    async def start(
+        cls,
+        module: str,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        pipes: Sequence[Pipe] = (),
+        limit: int = 65_536,
+    ) -> "Process":
+        """Start it.
 
         Args:
-            arguments: What follows the command's name.
-            environment: Its environment variables.
+            module: What is run.
+            arguments: What follows its name.
+            env: All that is in its environment; None for what is in this one's.
+            pipes: Which of the three lead here; the others are those of this process.
             limit: The longest line that can be read from it.
         """
-        (stdin, our_in), (our_out, stdout), (our_err, stderr) = (context.Pipe(duplex=False) for _ in range(3))
+        pipe, duplicate = context.Pipe, _duplicate
+        stdin, our_in = pipe(duplex=False) if "stdin" in pipes else (duplicate(0), None)
+        our_out, stdout = pipe(duplex=False) if "stdout" in pipes else (None, duplicate(1))
+        our_err, stderr = pipe(duplex=False) if "stderr" in pipes else (None, duplicate(2))
         ends = (stdin, stdout, stderr)
-        process = context.Process(target=_be, args=(tuple(arguments), dict(environment), ends), daemon=True)
+        process = context.Process(
+            target=_be, args=(module, arguments, dict(os.environ if env is None else env), ends), daemon=True
+        )
         process.start()
         for end in ends:
             end.close()
         return cls(
-            process, await _writer(our_in), await _reader(our_out, limit), await _reader(our_err, limit)
+            process,
+            None if our_in is None else await _writer(our_in),
+            None if our_out is None else await _reader(our_out, limit),
+            None if our_err is None else await _reader(our_err, limit),
         )
 
     @property
@@ -67,16 +94,14 @@ class Command:
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
-        assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End it, whatever it does."""
         self._process.kill()
 
-    async def communicate(self) -> tuple[bytes, bytes]:
-        """Read all that it still writes, and wait for its end."""
-        out, err = await asyncio.gather(self.stdout.read(), self.stderr.read())
+    async def wait(self) -> int:
+        """Wait for its end."""
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_reader(self._process.sentinel, ended.set)
@@ -85,23 +110,44 @@ class Command:
         finally:
             loop.remove_reader(self._process.sentinel)
         self._process.join()
-        self.stdin.close()
+        if self.stdin is not None:
+            self.stdin.close()
+        assert self.returncode is not None
+        return self.returncode
+
+    async def communicate(self) -> tuple[bytes, bytes]:
+        """Read all that it still writes, and wait for its end."""
+        out, err = await asyncio.gather(_rest(self.stdout), _rest(self.stderr))
+        await self.wait()
         return out, err
 
 
-def _be(arguments: Sequence[str], environment: Mapping[str, str], ends: Sequence[Connection]) -> None:
+async def _rest(reader: asyncio.StreamReader | None) -> bytes:
+    return b"" if reader is None else await reader.read()
+
+
+def _duplicate(descriptor: int) -> Connection:
+    """Return something that carries a descriptor to another process."""
+    return Connection(os.dup(descriptor))
+
+
+def _be(module: str, arguments: Sequence[str], env: Mapping[str, str], ends: Sequence[Connection]) -> None:
     for descriptor, end in enumerate(ends):
         os.dup2(end.fileno(), descriptor)
         end.close()
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update(env)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-    sys.argv = ["bitrix-pull", *arguments]
-    from bitrix_pull.cli import main
+    if module == COMMAND:
+        sys.argv = ["bitrix-pull", *arguments]
+        from bitrix_pull.cli import main
 
-    main()
+        main()
+    else:
+        sys.argv = [module, *arguments]
+        runpy.run_module(module, run_name="__main__")
 
 
 async def _writer(end: Connection) -> asyncio.StreamWriter:

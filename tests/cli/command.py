@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.forked import Command
+from tests.forked import COMMAND, Pipe, Process
 
 DEADLINE_S = 30.0
 LINE_BYTES = 4 * 1024 * 1024
@@ -34,7 +34,7 @@ class Outcome:
 class Running:
     """A command that is under way."""
 
-    def __init__(self, process: asyncio.subprocess.Process | Command) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | Process) -> None:
         self._process = process
 
     async def line(self) -> str:
@@ -96,7 +96,8 @@ async def start(
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BITRIX_PULL_")}
     environment = {**clean, **(env or {})}
     if program is None:
-        return Running(await Command.start(args, environment, LINE_BYTES))
+        pipes: tuple[Pipe, ...] = ("stdin", "stdout", "stderr")
+        return Running(await Process.start(COMMAND, *args, env=environment, pipes=pipes, limit=LINE_BYTES))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *program, *args),
         stdin=asyncio.subprocess.PIPE,

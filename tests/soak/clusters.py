@@ -9,7 +9,6 @@ import os
 import random
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -24,6 +23,7 @@ from bitrix_pull.events import BACKEND_SENDER, PullEvent
 from bitrix_pull.hub.cluster import Lease
 from bitrix_pull.hub.valkey import ValkeyStream
 from tests.fault_proxy import FaultProxy, Weather
+from tests.forked import Process
 from tests.hub.engine import Server
 from tests.soak.cluster_worker import mid, number_of
 from tests.soak.outcome import Outcome
@@ -38,7 +38,7 @@ class Worker:
     """One worker's process."""
 
     name: str
-    process: asyncio.subprocess.Process
+    process: Process
     told: list[tuple[str, str, int, float]] = field(default_factory=list)
     reading: "asyncio.Task[None] | None" = None
 
@@ -83,13 +83,7 @@ class Stage:
     async def start(self, name: str, *, url: str | None = None, **changes: Any) -> Worker:
         """Start a worker."""
         order = {**self._order, "worker": name, "url": url or self.server.url, **changes}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.soak.cluster_worker",
-            json.dumps(order),
-            stdout=asyncio.subprocess.PIPE,
-        )
+        process = await Process.start("tests.soak.cluster_worker", json.dumps(order), pipes=("stdout",))
         worker = self.workers[name] = Worker(name, process)
         worker.reading = asyncio.create_task(self._read(worker))
         return worker

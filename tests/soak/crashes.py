@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import math
 import random
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from bitrix_pull import AccessToken, PullClient, SqliteStore
 from bitrix_pull.emulator import Emulator
+from tests.forked import Process
 from tests.soak.outcome import Outcome
 
 IN_FLIGHT_S = 1.0
@@ -77,11 +77,9 @@ async def _kill_again_and_again(
 
 
 @contextlib.asynccontextmanager
-async def victim(emu: Emulator, store: Path, log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def victim(emu: Emulator, store: Path, log: Path) -> AsyncIterator[Process]:
     """Run a listener in a process of its own, and kill it at the end."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.soak.victim", emu.portal_url, emu.token, str(store), str(log)
-    )
+    process = await Process.start("tests.soak.victim", emu.portal_url, emu.token, str(store), str(log))
     try:
         yield process
     finally:
@@ -90,12 +88,12 @@ async def victim(emu: Emulator, store: Path, log: Path) -> AsyncIterator[asyncio
         await process.wait()
 
 
-def has_worked(log: Path, size: int, process: asyncio.subprocess.Process) -> bool:
+def has_worked(log: Path, size: int, process: Process) -> bool:
     """Tell whether a process has handled something, or never will."""
     return log.stat().st_size > size or ended(process)
 
 
-def ended(process: asyncio.subprocess.Process) -> bool:
+def ended(process: Process) -> bool:
     """Tell whether a process has ended."""
     return process.returncode is not None
 

@@ -7,7 +7,6 @@ import json
 import random
 import shutil
 import signal
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -21,6 +20,7 @@ from bitrix_pull import Tokens
 from bitrix_pull.emulator import EmulatedCloud
 from bitrix_pull.hub.valkey import ValkeyTokenStore
 from tests.fault_proxy import FaultProxy, Weather
+from tests.forked import Process
 from tests.hub.engine import Server
 from tests.soak.outcome import Outcome
 
@@ -36,7 +36,7 @@ Handed = list[tuple[float, int, int]]
 class Worker:
     """One hub's process, and its way to the engine."""
 
-    process: asyncio.subprocess.Process
+    process: Process
     proxy: FaultProxy
 
     async def suffer(self, trouble: Trouble, seconds: float) -> None:
@@ -67,7 +67,7 @@ class Stage:
     went_back: int = 0
     points: dict[str, str] = field(default_factory=dict[str, str])
 
-    async def read(self, process: asyncio.subprocess.Process) -> None:
+    async def read(self, process: Process) -> None:
         """Note what a worker hands on."""
         assert process.stdout is not None
         async for line in process.stdout:
@@ -137,10 +137,8 @@ async def _staged(portals: int, lease_s: float) -> AsyncIterator[tuple[Stage, li
                     for portal in cloud.portals
                 ],
             }
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.soak.hub_worker", json.dumps(order)),
-                stdout=asyncio.subprocess.PIPE,
-                limit=1 << 24,
+            process = await Process.start(
+                "tests.soak.hub_worker", json.dumps(order), pipes=("stdout",), limit=1 << 24
             )
             workers.append(Worker(process, proxy))
             doing.append(asyncio.create_task(stage.read(process)))

@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import math
 import random
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from bitrix_pull import MemoryTokenStore, OAuth, PortalEvent, PullClient, PullOp
 from bitrix_pull.emulator import Emulator
 from tests import virtual_time
 from tests.fault_proxy import FaultProxy
+from tests.forked import Process
 from tests.portal_events.stand import READING, RESERVING, UPDATE, Program, deal, emulator, rest_calls, running
 from tests.soak.crashes import ended, has_worked, until
 from tests.soak.outcome import Outcome, percentile
@@ -294,10 +294,8 @@ async def _change(emu: Emulator, state: Counter[int], rng: random.Random, deals:
 
 
 @asynccontextmanager
-async def _victim(emu: Emulator, log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.soak.portal_events_victim", emu.portal_url, emu.token, str(log)
-    )
+async def _victim(emu: Emulator, log: Path) -> AsyncIterator[Process]:
+    process = await Process.start("tests.soak.portal_events_victim", emu.portal_url, emu.token, str(log))
     try:
         yield process
     finally:

@@ -3,7 +3,6 @@
 import asyncio
 import mmap
 import struct
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from bitrix_pull import PullEvent
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.testing import Recording
+from tests.forked import Process
 from tests.soak.crashes import ended, until
 from tests.soak.outcome import Outcome
 
@@ -42,8 +42,8 @@ async def _record(
         recording, arrivals = Path(directory) / "events.jsonl.gz", Path(directory) / "arrivals"
         arrivals.write_bytes(bytes(SLOT.size * count))
         async with Emulator() as emu:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.soak.recording_victim"),
+            process = await Process.start(
+                "tests.soak.recording_victim",
                 *(emu.portal_url, emu.token, str(recording), str(arrivals)),
                 str(0 if by_network else rate),
             )

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import random
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from bitrix_pull import FileTokenStore, OAuth, PullError, SqliteTokenStore, Tokens
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.portal.rest import RestClient
+from tests.forked import Process
 from tests.soak.outcome import Outcome
 from tests.soak.token_user import DATABASE, TASKS, token_store
 
@@ -23,12 +23,11 @@ _BESIDE = {"tokens.json": {".tokens.json.new"}, DATABASE: {f"{DATABASE}-wal", f"
 
 
 @contextlib.asynccontextmanager
-async def _user(emu: Emulator, store: Path, *log: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "tests.soak.token_user", emu.portal_url, emu.portal.client_id, str(store), *log),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
+async def _user(emu: Emulator, store: Path, *log: str) -> AsyncIterator[Process]:
+    process = await Process.start(
+        "tests.soak.token_user",
+        *(emu.portal_url, emu.portal.client_id, str(store), *log),
+        pipes=("stdin", "stdout"),
     )
     try:
         _write(process, emu.portal.client_secret)
@@ -40,7 +39,7 @@ async def _user(emu: Emulator, store: Path, *log: str) -> AsyncIterator[asyncio.
         await process.communicate()
 
 
-def _write(process: asyncio.subprocess.Process, line: str) -> None:
+def _write(process: Process, line: str) -> None:
     assert process.stdin is not None
     process.stdin.write(f"{line}\n".encode())
 
