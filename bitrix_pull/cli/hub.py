@@ -1,4 +1,4 @@
-"""``bitrix-pull hub``: many portals, in one database."""
+"""``bitrix-pull hub``: many portals, in one database or at an engine that several machines share."""
 
 import asyncio
 import contextlib
@@ -8,8 +8,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from bitrix_pull.events import PortalEvent, PullEvent
 from bitrix_pull.exits import Exit
 from bitrix_pull.hub.hub import REPORT_EVERY_S, Hub
 from bitrix_pull.hub.notices import PortalFailed, PortalUninstalled
-from bitrix_pull.hub.portals import Portal
+from bitrix_pull.hub.portals import Portal, PortalBook
 from bitrix_pull.hub.sqlite import SqlitePortals
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.oauth import OAuth
@@ -37,25 +37,118 @@ _GONE_AFTER_S = 3 * REPORT_EVERY_S
 """A worker that has not reported for so long was killed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where portals are kept, and over what hubs share them: what the options say.
+
+    Attributes:
+        file: A database; None: the engine keeps portals, tokens and resume points.
+        valkey: The address of an engine; None: one machine has all.
+        name: Tells what is kept at the engine from what else is.
+    """
+
+    file: Path | None
+    valkey: str | None = field(default=None, repr=False)
+    name: str = "bitrix-pull"
+
+    def __str__(self) -> str:
+        return str(self.file) if self.file is not None else "Valkey"
+
+    @contextlib.asynccontextmanager
+    async def book(self, *, new: bool = False) -> AsyncGenerator[PortalBook]:
+        """Open the portals.
+
+        Args:
+            new: True to make the database, if need be.
+
+        Raises:
+            InvalidArgument: There is none, or it cannot be used.
+            EngineUnavailable: The engine does not answer.
+        """
+        book = self.source() if new or self.file is None else self.database()
+        await book.open()
+        try:
+            yield book
+        finally:
+            await book.close()
+
+    def source(self) -> PortalBook:
+        """Return the portals, not open yet."""
+        if self.file is not None:
+            return SqlitePortals(self.file)
+        if self.valkey is None:
+            raise InvalidArgument("the portals are missing", advice="Give --portals FILE, or --valkey URL.")
+        portals: PortalBook = package().ValkeyPortals(self.valkey, name=self.name)
+        return portals
+
+    def database(self) -> SqlitePortals:
+        """Return the database, which exists.
+
+        Raises:
+            InvalidArgument: It does not, or none is meant.
+        """
+        if self.file is None:
+            raise InvalidArgument("the portals are missing", advice="Give --portals FILE, or --valkey URL.")
+        if not self.file.exists():
+            raise InvalidArgument(f"there is no {self.file}", advice="`bitrix-pull hub add` makes it.")
+        return SqlitePortals(self.file)
+
+    def cluster(self, *, to_log: bool) -> dict[str, Any]:
+        """Return what a hub takes to share the portals with other processes.
+
+        Raises:
+            InvalidArgument: What it takes is not installed, or the address is none.
+        """
+        if self.valkey is None:
+            if to_log:
+                raise InvalidArgument(
+                    "--log takes a Valkey or Redis to write to", advice="Give --valkey URL."
+                )
+            return {}
+        valkey = package()
+        taken: dict[str, Any] = {"cluster": valkey.ValkeyCluster(self.valkey, name=self.name)}
+        if to_log:
+            taken["stream"] = valkey.ValkeyStream(self.valkey, name=self.name)
+        else:
+            taken["resume"] = valkey.ValkeyResumeStore(self.valkey, name=self.name)
+        return taken
+
+
+def package() -> Any:
+    """Return ``bitrix_pull.hub.valkey``, which only some have a use for.
+
+    Raises:
+        InvalidArgument: What it takes is not installed.
+    """
+    try:
+        from bitrix_pull.hub import valkey
+    except ImportError:
+        raise InvalidArgument(
+            "--valkey takes the package redis", advice="pip install 'bitrix-pull[hub]'."
+        ) from None
+    return valkey
+
+
 async def run_hub(
-    file: Path,
+    place: Place,
     *,
     handlers: str | None,
     portal_events: Sequence[str],
     starts_per_s: float,
-    valkey: str | None,
     to_log: bool,
+    worker: str | None,
     as_json: bool,
 ) -> None:
-    """Serve the portals of a database until cancelled: by handlers, into a log, or by printing what comes."""
+    """Serve portals until cancelled or drained: by handlers, into a log, or by printing what comes."""
     if handlers is not None and portal_events and not to_log:
         raise InvalidArgument("--portal-events goes without --handlers: these name theirs themselves")
     logged = portal_events if to_log else ()
     hub = Hub(
-        SqlitePortals(file),
+        place.source(),
         starts_per_s=starts_per_s,
         log_portal_events=logged,
-        **_cluster(valkey, to_log=to_log),
+        worker=worker,
+        **place.cluster(to_log=to_log),
     )
     if handlers is not None:
         hub.include(_router(handlers))
@@ -64,33 +157,12 @@ async def run_hub(
     telling = asyncio.create_task(_tell(hub))
     try:
         async with hub.serving():
-            say(f"{hub.health().portals} portals in {file}; Ctrl-C stops, and lets handlers finish")
-            await asyncio.Event().wait()
+            say(f"{hub.health().portals} portals in {place}; Ctrl-C stops, and lets handlers finish")
+            await hub.wait_closed()
+            say("drained, as it was told to")
     finally:
         telling.cancel()
         await asyncio.wait({telling})
-
-
-def _cluster(url: str | None, *, to_log: bool) -> dict[str, Any]:
-    """Return what a hub takes to share the portals with other processes.
-
-    Raises:
-        InvalidArgument: What it takes is not installed, or the address is none.
-    """
-    if url is None:
-        if to_log:
-            raise InvalidArgument("--log takes a Valkey or Redis to write to", advice="Give --valkey URL.")
-        return {}
-    try:
-        from bitrix_pull.hub.valkey import ValkeyCluster, ValkeyResumeStore, ValkeyStream
-    except ImportError:
-        raise InvalidArgument(
-            "--valkey takes the package redis", advice="pip install 'bitrix-pull[hub]'."
-        ) from None
-    cluster = ValkeyCluster(url)
-    if to_log:
-        return {"cluster": cluster, "stream": ValkeyStream(url)}
-    return {"cluster": cluster, "resume": ValkeyResumeStore(url)}
 
 
 def _router(name: str) -> Router:
@@ -138,7 +210,7 @@ async def _tell(hub: Hub) -> None:
                 pass
 
 
-async def add(account: Account, file: Path, *, key: str | None, connector: str) -> None:
+async def add(account: Account, place: Place, *, key: str | None, connector: str) -> None:
     """Add a portal, or replace its credentials."""
     credentials = credentials_of(account)
     if key is None and isinstance(credentials, OAuth):
@@ -149,35 +221,31 @@ async def add(account: Account, file: Path, *, key: str | None, connector: str) 
         )
     options = options_of(account, connector=connector)
     portal = Portal(key, credentials, options=None if options == PullOptions() else options)
-    book = SqlitePortals(file)
-    known = {each.key: each for each in await book.portals()}
-    if key in known:
-        portal = replace(portal, paused=known[key].paused)
-    await book.put(portal)
+    async with place.book(new=True) as book:
+        known = {each.key: each for each in await book.portals()}
+        if key in known:
+            portal = replace(portal, paused=known[key].paused)
+        await book.put(portal)
     say(f"{'replaced' if key in known else 'added'} portal {key}")
 
 
-async def remove(file: Path, key: str) -> None:
+async def remove(place: Place, key: str) -> None:
     """Forget a portal."""
-    await _existing(file).remove(key)
+    async with place.book() as book:
+        await book.remove(key)
     say(f"removed portal {key}")
 
 
-async def pause(file: Path, key: str, *, paused: bool) -> None:
+async def pause(place: Place, key: str, *, paused: bool) -> None:
     """Pause a portal, or go on with it."""
-    await _existing(file).pause(key, paused)
+    async with place.book() as book:
+        await book.pause(key, paused)
     say(f"{'paused' if paused else 'resumed'} portal {key}")
 
 
-def _existing(file: Path) -> SqlitePortals:
-    if not file.exists():
-        raise InvalidArgument(f"there is no {file}", advice="`bitrix-pull hub add` makes it.")
-    return SqlitePortals(file)
-
-
-async def status(file: Path, *, as_json: bool) -> Exit:
+async def status(place: Place, *, as_json: bool) -> Exit:
     """Show portals and workers; fail if portals have failed, or nobody serves them."""
-    book = _existing(file)
+    book = place.database()
     portals = await book.portals()
     workers = await _workers(book)
     failed: dict[str, str] = {}
@@ -228,9 +296,9 @@ def _show_status(
         console.print(Text.assemble(("failed  ", "red"), (f"{key}  ", "bold"), error))
 
 
-async def drain(file: Path, *, timeout_s: float) -> Exit:
+async def drain(place: Place, *, timeout_s: float) -> Exit:
     """Let the hub on this machine finish what was received, and end; return when it has."""
-    book = _existing(file)
+    book = place.database()
     host = socket.gethostname()
     asked = set[str]()
     for name, worker in (await _workers(book)).items():

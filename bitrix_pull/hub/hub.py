@@ -225,6 +225,18 @@ class Hub(Router):
             await asyncio.wait({serving})
         self._notices.end()
 
+    async def wait_closed(self) -> None:
+        """Wait until it serves no more: it was closed, or drained by order of somebody who runs the cluster.
+
+        Raises:
+            PullError: It has failed for good.
+        """
+        serving = self._serving
+        if serving is not None:
+            await asyncio.wait({serving})
+            if not serving.cancelled():
+                serving.result()
+
     def _start(self) -> "asyncio.Task[None]":
         if self._serving is not None and not self._serving.done():
             raise RuntimeError("this hub is running already")
@@ -511,14 +523,15 @@ class Hub(Router):
     async def _report(self, membership: Membership) -> None:
         """Tell others how this worker is doing, now and then."""
         book = self.source if isinstance(self.source, SqlitePortals) else None
-        process = {"host": socket.gethostname(), "pid": os.getpid()}
+        streams = list(getattr(self._log, "streams", ()))
+        process = {"host": socket.gethostname(), "pid": os.getpid(), "streams": streams}
         try:
             while True:
-                health = self.health().as_json()
+                health = {**process, **self.health().as_json()}
                 membership.report(health)
                 if book is not None:
                     with contextlib.suppress(InvalidArgument):
-                        await book.report(self.worker, {**process, **health})
+                        await book.report(self.worker, health)
                 await asyncio.sleep(REPORT_EVERY_S)
         finally:
             if book is not None:

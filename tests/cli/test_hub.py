@@ -1,13 +1,16 @@
 """``bitrix-pull hub``: the real command over a database and an emulated cloud."""
 
 import asyncio
+import contextlib
 import json
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 
 from bitrix_pull.emulator import CloudPortal, EmulatedCloud
 from tests.cli.command import Running, run, start
@@ -100,6 +103,7 @@ async def test_handlers_of_ones_own(file: str, tmp_path: Path, monkeypatch: pyte
         (["add", "--portal", "acme.bitrix24.com", "--token", "token-of-acme"], "key is missing"),
         (["run", "--handlers", "nowhere:router"], "No module named"),
         (["run", "--handlers", "os:sep"], "is no Router"),
+        (["drain", "one", "--valkey", "nonsense"], "address is none"),
         (["run", "--rate", "1", "--rate", "2"], "--rate is given twice"),
     ],
 )
@@ -133,6 +137,80 @@ async def test_workers_that_share_portals_over_valkey(file: str) -> None:
                 assert (await two.json_line())["portal"] == "portal0"
 
 
+async def test_hubs_that_meet_at_an_engine_alone_are_seen_and_drained_from_anywhere() -> None:
+    """Neither status nor drain needs a file, or the machine that a hub runs on."""
+    async with EmulatedCloud(4) as cloud:
+        with engine() as server:
+            at = ("--valkey", server.url, "--name", "shop")
+            for number, portal in enumerate(cloud.portals):
+                # One of them with a token that is none.
+                given = [*credentials(portal)[:-1], "nonsense"] if number == 0 else credentials(portal)
+                assert (await run("hub", "add", *at, "--key", f"portal{number}", *given)).code == 0
+            assert (await run("hub", "pause", "portal3", *at)).code == 0
+            nobody = await run("hub", "status", *at)
+            assert (nobody.code, "no hub runs" in nobody.out) == (1, True)
+            with contextlib.closing(redis.Redis.from_url(server.url)) as client:
+                client.xgroup_create("{shop:0}:events", "billing", id="0", mkstream=True)
+            arguments = ("hub", "run", *at, "--log", "--worker")
+            async with running(*arguments, "one") as one, running(*arguments, "two") as two:
+                await _live(cloud, 2)
+                for number in (1, 2):
+                    cloud.portals[number].send("order")
+                told = await _status(
+                    at,
+                    # Workers say every 5 s how they are.
+                    lambda told: (
+                        len(told["workers"]) == 2 and told["log"][0]["behind"] == 2 and told["failed"]
+                    ),
+                )
+                assert (told["portals"], told["paused"], told["unserved"]) == (4, 1, 0)
+                assert told["workers"].keys() == {"one", "two"}
+                assert sum(worker["portals"] for worker in told["workers"].values()) == 3
+                assert told["failed"].keys() == {"portal0"}
+                owners = told["owners"]
+                assert owners.keys() == {"portal0", "portal1", "portal2"}
+                assert all(owner["epoch"] > 1_700_000_000_000 for owner in owners.values())
+                assert told["log"] == [
+                    {"group": "billing", "stream": "{shop:0}:events", "behind": 2, "kept": 2, "lost": False}
+                ]
+                shown = await run("hub", "status", *at)
+                assert shown.code == 1
+                for text in ("4 portals, 1 of them paused", "one", "two", "billing", "failed  portal0 at"):
+                    assert text in shown.out
+                assert cloud.portals[1].token not in shown.out
+
+                nameless = await run("hub", "drain", *at)
+                assert (nameless.code, "one, two" in nameless.err) == (2, True)
+                assert (await run("hub", "drain", "three", *at)).code == 2
+                drained = await run("hub", "drain", "one", *at)
+                assert (drained.code, drained.err.splitlines()[-1]) == (0, "drained")
+                outcome = await one.end()
+                assert (outcome.code, "drained, as it was told to" in outcome.err) == (0, True)
+                told = await _status(at, lambda told: not told["unserved"])
+                assert {owner["worker"] for owner in told["owners"].values()} == {"two"}
+                for key, owner in told["owners"].items():
+                    assert owner["epoch"] >= owners[key]["epoch"]
+                assert (await run("hub", "remove", "portal0", *at)).code == 0
+                await _status(at, lambda told: not told["failed"])
+                assert (await run("hub", "status", *at)).code == 0
+                assert (await two.stop(signal.SIGTERM)).code == 0
+
+
+async def _status(at: tuple[str, ...], reached: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    async with asyncio.timeout(60):
+        while True:
+            told: dict[str, Any] = json.loads((await run("hub", "status", *at, "--json")).out)
+            if reached(told):
+                return told
+
+
 async def test_a_log_takes_an_engine(file: str) -> None:
     outcome = await run("hub", "run", "--portals", file, "--log")
     assert (outcome.code, "--valkey URL" in outcome.err) == (2, True)
+
+
+async def test_without_a_place_for_portals_it_says_where_they_could_be() -> None:
+    for arguments in (["run"], ["status"], ["drain"], ["add", "--key", "acme"], ["remove", "acme"]):
+        account = ["--portal", "acme.bitrix24.com", "--token", "none"] if arguments[0] == "add" else []
+        outcome = await run("hub", *arguments, *account)
+        assert (outcome.code, "--portals FILE, or --valkey URL" in outcome.err) == (2, True)

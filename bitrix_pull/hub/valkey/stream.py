@@ -183,6 +183,18 @@ class ValkeyStream:
         finally:
             await self._engine.close()
 
+    async def requests_waiting(self) -> int:
+        """Return how many requests to publish wait for their turn.
+
+        Raises:
+            EngineUnavailable: The engine does not answer.
+        """
+        await self._engine.open()
+        try:
+            return sum([int(await self._engine.call("XLEN", shard.desk.requests)) for shard in self._shards])
+        finally:
+            await self._engine.close()
+
     def _shard_of(self, portal: str) -> "_Shard":
         return self._shards[shard_of(portal, len(self._shards))]
 
