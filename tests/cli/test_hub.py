@@ -202,6 +202,7 @@ async def _status(at: tuple[str, ...], reached: Callable[[dict[str, Any]], objec
             told: dict[str, Any] = json.loads((await run("hub", "status", *at, "--json")).out)
             if reached(told):
                 return told
+            await asyncio.sleep(0.5)
 
 
 async def test_a_log_takes_an_engine(file: str) -> None:

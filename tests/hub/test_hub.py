@@ -352,7 +352,7 @@ class Handed(SingleWorker):
     """A cluster that takes portals away when a test says so."""
 
     def __init__(self) -> None:
-        self.changes = asyncio.Queue[Acquired | Recalled | Lost | None]()
+        self.changes = asyncio.Queue[Acquired | Recalled | Lost | InvalidArgument | None]()
         self.released: list[Lease] = []
 
     @asynccontextmanager
@@ -371,6 +371,8 @@ class _Handed:
 
     async def changes(self) -> AsyncIterator[Acquired | Recalled | Lost]:
         while (change := await self._cluster.changes.get()) is not None:
+            if isinstance(change, InvalidArgument):
+                raise change
             if isinstance(change, Acquired):
                 self._leases.append(change.lease)
             yield change
@@ -517,6 +519,22 @@ async def test_handlers_that_no_client_could_serve_fail_the_hub_at_once() -> Non
     fine.context = {"not a name": 1}
     with pytest.raises(InvalidArgument, match="names that an argument can have"):
         await fine.run()
+
+
+async def test_its_end_can_be_waited_for() -> None:
+    hub = Hub()
+    async with hub.serving():
+        waiting = asyncio.create_task(hub.wait_closed())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+    await asyncio.wait_for(waiting, 30)
+
+    cluster = Handed()
+    cluster.changes.put_nowait(InvalidArgument("the cluster is no more"))
+    hub = Hub(cluster=cluster)
+    async with hub.serving():
+        with pytest.raises(InvalidArgument, match="no more"):
+            await hub.wait_closed()
 
 
 async def test_a_method_of_no_instance_fails_the_hub_at_once() -> None:
