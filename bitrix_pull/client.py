@@ -848,6 +848,11 @@ def rest_of(client: PullClient) -> RestClient:
     return client._rest  # pyright: ignore[reportPrivateUsage]  # It is this module's own.
 
 
+def loop_of(client: PullClient) -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that a client is used in, or None."""
+    return client._run.loop  # pyright: ignore[reportPrivateUsage]  # It is this module's own.
+
+
 def put_around(client: PullClient, publishing: Around, calls: Around) -> None:
     """Let something be around each publish call and each REST call of a client."""
     client._around_publishing = publishing  # pyright: ignore[reportPrivateUsage]  # As above.

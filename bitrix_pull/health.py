@@ -18,11 +18,17 @@ class StoreHealth:
         comes_again: How many messages are handled again after a restart although they are
             settled: an event before them has not been for so long that there are more of them
             than are remembered.
+        saves: How often it has taken what it was given to save, in this run.
+        failures: How often it has not.
+        saving_s: Seconds that all of that took.
     """
 
     saved_at: datetime | None = None
     error: str = ""
     comes_again: int = 0
+    saves: int = 0
+    failures: int = 0
+    saving_s: float = 0.0
 
 
 @dataclass(slots=True, frozen=True)

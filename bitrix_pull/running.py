@@ -161,6 +161,11 @@ class Run:
         """True while it follows the stream."""
         return self._serving is not None and not self._serving.done()
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop that it is used in; None before its first call."""
+        return self._loop
+
     def join_loop(self) -> None:
         """Stay in the event loop of the first call.
 

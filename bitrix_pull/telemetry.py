@@ -97,29 +97,52 @@ class Metric:
             durations.
         unit: In the notation of OpenTelemetry (UCUM).
         about: What it says.
-        attributes: What it is told apart by, beside ``server.address``, the portal's name.
+        attributes: What it is told apart by, beside ``server.address``, the portal's name, which
+            what is told of a hub as a whole does not have.
+        operation: What its ``messaging.operation.name`` is, where the conventions want one.
     """
 
     kind: Literal["counter", "gauge", "histogram"]
     unit: str
     about: str
     attributes: tuple[str, ...] = ()
+    operation: str = ""
 
 
 METRICS: Final[Mapping[str, Metric]] = {
     # By OpenTelemetry's conventions for messaging, where these have a name.
-    "messaging.client.consumed.messages": Metric("counter", "{message}", "Events received."),
+    "messaging.client.consumed.messages": Metric(
+        "counter", "{message}", "Events received.", operation="receive"
+    ),
     "messaging.client.sent.messages": Metric(
-        "counter", "{message}", "Events published.", ("bitrix_pull.route", "error.type")
+        "counter", "{message}", "Events published.", ("bitrix_pull.route", "error.type"), "send"
     ),
     "messaging.client.operation.duration": Metric(
-        "histogram", "s", "How long publishing took.", ("bitrix_pull.route", "error.type")
+        "histogram", "s", "How long publishing took.", ("bitrix_pull.route", "error.type"), "send"
     ),
     "messaging.process.duration": Metric(
-        "histogram", "s", "How long a call of a handler took.", ("bitrix_pull.handler", "error.type")
+        "histogram",
+        "s",
+        "How long calls of a handler took: those of all calls that are recorded, see sample=.",
+        ("bitrix_pull.handler", "error.type"),
+        "process",
+    ),
+    "bitrix_pull.handler.calls": Metric(
+        "counter",
+        "{call}",
+        "Calls of handlers that have ended: all of them.",
+        ("bitrix_pull.handler", "error.type"),
+        "process",
+    ),
+    "bitrix_pull.handler.time": Metric(
+        "counter", "s", "How long all those calls took together.", ("bitrix_pull.handler",), "process"
     ),
     "bitrix_pull.handler.retries": Metric(
-        "counter", "{call}", "Calls of handlers that were not the first.", ("bitrix_pull.handler",)
+        "counter",
+        "{call}",
+        "Calls of handlers that were not the first.",
+        ("bitrix_pull.handler",),
+        "process",
     ),
     "bitrix_pull.handler.failures": Metric("counter", "{event}", "Events that a handler failed on for good."),
     "bitrix_pull.duplicates": Metric("counter", "{message}", "Messages that came again and were dropped."),
@@ -131,18 +154,41 @@ METRICS: Final[Mapping[str, Metric]] = {
     "bitrix_pull.gaps": Metric("counter", "{gap}", "How often the push server's history was gone."),
     "bitrix_pull.connects": Metric("counter", "{connection}", "Connections opened."),
     "bitrix_pull.disconnects": Metric("counter", "{connection}", "Backing off, by cause.", ("error.type",)),
-    "bitrix_pull.live": Metric("gauge", "", "1 while the client is live, else 0."),
-    "bitrix_pull.state": Metric("gauge", "", "1 for the state that it is in.", ("bitrix_pull.state",)),
-    "bitrix_pull.silence": Metric("gauge", "s", "Time since the push server was heard from."),
+    "bitrix_pull.live": Metric("gauge", "", "1 while the client is live, else 0; of a hub, how many are."),
+    "bitrix_pull.state": Metric(
+        "gauge", "", "1 for the state that it is in; of a hub, how many are.", ("bitrix_pull.state",)
+    ),
+    "bitrix_pull.silence": Metric("gauge", "s", "Time since the push server was heard from; the longest."),
     "bitrix_pull.lag": Metric("gauge", "s", "Age of the oldest event that is not settled."),
     "bitrix_pull.inbox.events": Metric("gauge", "{event}", "Events that handlers have not finished with."),
     "bitrix_pull.inbox.size": Metric("gauge", "By", "Bytes of those events' bodies."),
+    "bitrix_pull.store.saves": Metric("counter", "{save}", "Saves of the resume point that the store took."),
+    "bitrix_pull.store.failures": Metric("counter", "{save}", "Those that it did not take."),
+    "bitrix_pull.store.time": Metric("counter", "s", "How long all of both took together."),
     "bitrix_pull.store.failing": Metric("gauge", "", "1 while the resume point cannot be saved, else 0."),
     "bitrix_pull.rest.duration": Metric(
         "histogram", "s", "How long a REST call took, waits included.", ("bitrix_pull.method", "error.type")
     ),
     "bitrix_pull.rest.waited": Metric("counter", "s", "Time that REST calls waited for limits."),
-    "bitrix_pull.token.refreshes": Metric("counter", "{refresh}", "Access tokens that were refreshed."),
+    "bitrix_pull.token.refreshes": Metric(
+        "counter", "{refresh}", "Refreshes of access tokens; failed ones by cause.", ("error.type",)
+    ),
+    # What is told of a hub, beside what its clients tell.
+    "bitrix_pull.hub.portals": Metric(
+        "gauge",
+        "{portal}",
+        "Portals by how they are doing, here or elsewhere.",
+        ("bitrix_pull.portal.state",),
+    ),
+    "bitrix_pull.hub.leases": Metric("gauge", "{lease}", "Portals that this worker has the right to serve."),
+    "bitrix_pull.hub.leases.gained": Metric("counter", "{lease}", "Portals that this worker was given."),
+    "bitrix_pull.hub.leases.ended": Metric(
+        "counter",
+        "{lease}",
+        "Portals that it has no more, by cause; see HubHealth.ended.",
+        ("bitrix_pull.cause",),
+    ),
+    "bitrix_pull.hub.workers": Metric("gauge", "{worker}", "Workers that live, as far as this one knows."),
 }
 """All metrics by name."""
 

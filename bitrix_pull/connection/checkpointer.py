@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -222,15 +223,33 @@ class Checkpointer:
         ):
             beyond = cursors.settled_beyond(point.mid)
             whole = replace(point, settled=tuple(beyond), stamps=tuple(beyond.values()))
-            await self._told("save", self._store.save(self._key, whole))
+            await self._saved_by("save", self._store.save(self._key, whole))
             self._added, self._whole_after = 0, max(_WHOLE_AGAIN, 2 * len(beyond))
         else:
             new = cursors.news(settled, point.mid)
             if new or point != saved[0]:
                 news = replace(point, settled=tuple(new), stamps=tuple(new.values()), began=None, server="")
-                await self._told("advance", advance(self._key, news))
+                await self._saved_by("advance", advance(self._key, news))
                 self._added += len(new) + _ADVANCE_COST
         self._saved = point, numbering
+
+    async def _saved_by(self, method: str, doing: Awaitable[None]) -> None:
+        """Let the store save something, and count it."""
+        began_at = time.monotonic()
+        saves, failures = 1, 0
+        try:
+            await self._told(method, doing)
+        except PullError:
+            saves, failures = 0, 1
+            raise
+        finally:
+            told = self.health
+            self.health = replace(
+                told,
+                saves=told.saves + saves,
+                failures=told.failures + failures,
+                saving_s=told.saving_s + time.monotonic() - began_at,
+            )
 
     def _tell_failure(self, text: str) -> None:
         if not self.health.error:
@@ -246,7 +265,7 @@ class Checkpointer:
                 "again after a restart: see to the handler that does not finish",
                 extra=log_fields(count=comes_again),
             )
-        self.health = StoreHealth(datetime.now(UTC), "", comes_again)
+        self.health = replace(self.health, saved_at=datetime.now(UTC), error="", comes_again=comes_again)
 
     async def _told(self, method: str, doing: Awaitable[T]) -> T:
         """Let the store do something, and say in one kind of error what it raises.

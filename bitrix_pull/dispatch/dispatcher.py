@@ -92,6 +92,7 @@ class Dispatcher(Generic[E]):
         """Who looks on; it counts from the next ``prepare`` and ``run`` on."""
         self.taps: list[Callable[[Sequence[E]], None]] = []
         """Called with all that is put in here, whoever wants it."""
+        self._wraps: list[Callable[[Bound[E]], Bound[E]]] = []
         self._drops = inbox.overflow != "pause"
         self._announce = announce
         self._origin = origin
@@ -114,6 +115,11 @@ class Dispatcher(Generic[E]):
         """
         self._supply = supply
         self._bind()
+
+    def wrap(self, around: Callable[[Bound[E]], Bound[E]]) -> None:
+        """Call something in the place of each handler from now on: what this returns of it."""
+        self._wraps.append(around)
+        self._handlers_changed()
 
     async def run(self) -> None:
         """Run the workers of each handler until cancelled.
@@ -291,6 +297,8 @@ class Dispatcher(Generic[E]):
         for handler, way in self._registry.routes():
             if handler.pattern.kind is self._kind and handler not in bound:
                 ready: Bound[E] = bind(handler, way, self._supply, self._blocking)
+                for wrap in self._wraps:
+                    ready = wrap(ready)
                 bound[handler] = ready if self.observer is None else self.observer.bound(ready)
         return bound
 

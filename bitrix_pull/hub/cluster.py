@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from bitrix_pull.errors import InvalidArgument, LeaseLost
 from bitrix_pull.flag import Flag
@@ -33,6 +33,12 @@ def lease_clock() -> float:
     Where the system has one that also runs while the machine is suspended, it is that one.
     """
     return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
+
+
+LeaseCause = Literal["given_up", "expired", "fenced", "forgotten", "gone_back", "damaged"]
+"""Why a lease is over: it was given up; it was not renewed in time; another worker has written with
+a greater epoch; the cluster does not know of it any more; what it guards has gone back to an older
+state, or is not what it was."""
 
 
 class Term:
@@ -79,7 +85,7 @@ class Lease:
         term: For how long it is good; None: for good.
     """
 
-    __slots__ = ("_ended", "_term", "epoch", "key", "owner")
+    __slots__ = ("_cause", "_ended", "_term", "epoch", "key", "owner")
 
     def __init__(self, key: str, owner: str, epoch: int, term: Term | None = None) -> None:
         self.key: str = key
@@ -87,6 +93,7 @@ class Lease:
         self.epoch: int = epoch
         self._term = term or Term()
         self._ended = False
+        self._cause: LeaseCause = "expired"
 
     def valid(self) -> bool:
         """Tell whether nobody else can have it by now.
@@ -106,11 +113,21 @@ class Lease:
         if not self.valid():
             raise LeaseLost(f"this worker does not have the portal {self.key!r:.60} any more")
 
-    def end(self) -> None:
+    @property
+    def cause(self) -> LeaseCause:
+        """Why it is not valid any more, once it is not."""
+        return self._cause
+
+    def end(self, cause: LeaseCause = "given_up") -> None:
         """Let it be good no more: for the cluster, and for whoever finds that what it guards is gone.
 
         The membership then reports it as ``Lost``, and may acquire the portal anew.
+
+        Args:
+            cause: Why; the first one counts.
         """
+        if self.valid():
+            self._cause = cause
         self._ended = self._term.disturbed = True
 
     def __repr__(self) -> str:
@@ -155,6 +172,16 @@ class Membership(Protocol):
 
     worker: str
     """What the cluster calls this worker; unlike any other, also one of the same name before it."""
+
+    @property
+    def workers(self) -> int:
+        """How many workers live, this one among them, as it has heard last."""
+        ...
+
+    @property
+    def leaving(self) -> bool:
+        """True once it has begun to leave."""
+        ...
 
     def want(self, keys: Collection[str]) -> None:
         """Say which portals there are: all that some worker should serve, the same to each worker.
@@ -230,7 +257,8 @@ class _Alone:
     _wanted: frozenset[str] = frozenset()
     _held: dict[str, Lease] = field(default_factory=dict[str, Lease])
     _recalled: set[str] = field(default_factory=set[str])
-    _leaving: bool = False
+    workers: int = 1
+    leaving: bool = False
     _changed: Flag = field(default_factory=Flag)
     _epoch: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
@@ -241,7 +269,7 @@ class _Alone:
 
     async def changes(self) -> AsyncGenerator[Change]:
         """See ``Membership.changes``."""
-        while not (self._leaving and not self._held):
+        while not (self.leaving and not self._held):
             self._changed.clear()
             change = self._next()
             if change is None:
@@ -254,10 +282,10 @@ class _Alone:
             if not lease.valid():
                 self._forget(key)
                 return Lost(lease)
-            if (self._leaving or key not in self._wanted) and key not in self._recalled:
+            if (self.leaving or key not in self._wanted) and key not in self._recalled:
                 self._recalled.add(key)
                 return Recalled(lease)
-        if not self._leaving:
+        if not self.leaving:
             for key in self._wanted:
                 if key not in self._held:
                     self._epoch += 1
@@ -278,7 +306,7 @@ class _Alone:
 
     def leave(self) -> None:
         """See ``Membership.leave``."""
-        self._leaving = True
+        self.leaving = True
         self._changed.set()
 
     def report(self, health: Mapping[str, Any]) -> None:

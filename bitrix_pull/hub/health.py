@@ -1,7 +1,7 @@
 """How a hub is doing."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 PortalState = Literal["live", "starting", "disconnected", "failed", "paused", "elsewhere", "stopping"]
@@ -43,6 +43,16 @@ class HubHealth:
         failed: What is wrong with those that have failed, by key.
         waiting_bytes: Bytes of the events that handlers have not finished with, of all portals.
         alive: False once it runs no more.
+        workers: How many workers of the cluster live, as far as this one knows; None before it
+            has joined.
+        leases: How many portals this worker has the right to serve.
+        gained: How often it was given one, since it was made.
+        ended: How often it has one no more, by cause. It was given up: "rebalanced" to another
+            worker, "unwanted" as it was removed or paused, "leaving" as this worker leaves. Or it
+            was lost: "expired", as the lease was not renewed in time; "fenced", as another worker
+            has written for the portal with a greater epoch; "forgotten" by the cluster;
+            "gone_back" or "damaged", as the engine has lost what it had confirmed, or holds
+            something else.
     """
 
     worker: str
@@ -53,6 +63,10 @@ class HubHealth:
     failed: Mapping[str, str]
     waiting_bytes: int
     alive: bool
+    workers: int | None = None
+    leases: int = 0
+    gained: int = 0
+    ended: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON values."""

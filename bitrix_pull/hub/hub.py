@@ -6,7 +6,7 @@ import os
 import random
 import socket
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -34,7 +34,7 @@ from bitrix_pull.hub.portals import (
     PortalSource,
     unknown,
 )
-from bitrix_pull.hub.service import Fittings, PortalService
+from bitrix_pull.hub.service import Fittings, Follower, PortalService
 from bitrix_pull.hub.sqlite import SqlitePortals
 from bitrix_pull.options import PullOptions, check_number
 from bitrix_pull.portal.auth import AccessToken
@@ -155,6 +155,9 @@ class Hub(Router):
         self._portals: dict[str, Portal] = {}
         self._services: dict[str, PortalService] = {}
         self._leases: dict[str, Lease] = {}
+        # How often this worker was given one, and why it has one no more.
+        self._gained = 0
+        self._ended = Counter[str]()
         # Why portals of ours have no client, by key.
         self._refused: dict[str, str] = {}
         # What happens to one portal happens in order.
@@ -298,6 +301,7 @@ class Hub(Router):
                 async for change in membership.changes():
                     match change:
                         case Acquired(lease):
+                            self._gained += 1
                             self._leases[lease.key] = lease
                             tasks.create_task(self._take_up(lease))
                             # Who starts portals slowly asks slowly.
@@ -314,6 +318,7 @@ class Hub(Router):
         finally:
             # What is left after a failure, or a cancellation.
             await asyncio.gather(*(self._stop(key, 0) for key in list(self._services)))
+            self._ended["leaving"] += len(self._leases)
             self._leases.clear()
 
     def _forget_membership(self) -> None:
@@ -353,8 +358,14 @@ class Hub(Router):
     async def _hand_over(self, membership: Membership, lease: Lease) -> None:
         async with self._turn(lease.key):
             await self._stop(lease.key, self._drain_s)
-            self._let_go(lease)
+            self._let_go(lease, self._why_given_up(membership, lease.key))
             await membership.release(lease)
+
+    def _why_given_up(self, membership: Membership, key: str) -> str:
+        if membership.leaving:
+            return "leaving"
+        portal = self._portals.get(key)
+        return "unwanted" if portal is None or portal.paused else "rebalanced"
 
     async def _drop(self, lease: Lease) -> None:
         service = self._services.get(lease.key)
@@ -364,11 +375,12 @@ class Hub(Router):
         async with self._turn(lease.key):
             if service is not None and self._services.get(lease.key) is service:
                 del self._services[lease.key]
-            self._let_go(lease)
+            self._let_go(lease, lease.cause)
 
-    def _let_go(self, lease: Lease) -> None:
+    def _let_go(self, lease: Lease, cause: str) -> None:
         if self._leases.get(lease.key) is lease:
             del self._leases[lease.key]
+            self._ended[cause] += 1
 
     async def _stop(self, key: str, drain_s: float) -> None:
         service = self._services.get(key)
@@ -511,6 +523,10 @@ class Hub(Router):
             failed={status.key: status.last_error for status in statuses if status.state == "failed"},
             waiting_bytes=self._fittings.shared.storage.used,
             alive=self._serving is not None and not self._serving.done(),
+            workers=None if self._membership is None else self._membership.workers,
+            leases=len(self._leases),
+            gained=self._gained,
+            ended=dict(self._ended),
         )
 
     def notices(self) -> AsyncIterator[HubNotice]:
@@ -540,6 +556,28 @@ class Hub(Router):
 
     def __repr__(self) -> str:
         return f"Hub({self.worker}, portals={len(self._portals)}, served={len(self._services)})"
+
+
+def follow_clients(
+    hub: Hub, begun: Callable[[PullClient], None], ended: Callable[[PullClient], None]
+) -> None:
+    """Be told of each client of a hub, of those that serve already too.
+
+    Args:
+        hub: The hub.
+        begun: Called before it begins to serve.
+        ended: Called once it serves no more.
+    """
+    # It is this module's own.
+    hub._fittings.followers.append(Follower(begun, ended))  # pyright: ignore[reportPrivateUsage]
+    for service in list(hub._services.values()):  # pyright: ignore[reportPrivateUsage]
+        begun(service.client)
+
+
+def loop_of_hub(hub: Hub) -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that a hub runs in, or None."""
+    serving = hub._serving  # pyright: ignore[reportPrivateUsage]  # It is this module's own.
+    return None if serving is None else serving.get_loop()
 
 
 def _tell_failure(serving: "asyncio.Task[None]") -> None:

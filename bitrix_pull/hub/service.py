@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bitrix_pull.client import PullClient
@@ -57,6 +57,7 @@ class Fittings:
         announce: Takes the hub's own notices.
         log_portal_events: See ``Hub``.
         fenced: True if other workers may have a portal.
+        followers: Are told of each client when it begins to serve, and when it serves no more.
     """
 
     shared: Shared
@@ -69,6 +70,20 @@ class Fittings:
     announce: Callable[[HubNotice], None]
     log_portal_events: tuple[str, ...] = ()
     fenced: bool = False
+    followers: list["Follower"] = field(default_factory=list["Follower"])
+
+
+@dataclass(slots=True, frozen=True)
+class Follower:
+    """Who is told of each client of a hub.
+
+    Attributes:
+        begun: Called before it begins to serve.
+        ended: Called once it serves no more.
+    """
+
+    begun: Callable[[PullClient], None]
+    ended: Callable[[PullClient], None]
 
 
 class PortalService:
@@ -129,6 +144,8 @@ class PortalService:
     def start(self) -> None:
         """Begin to serve."""
         self._fittings.shared.storage.inboxes += 2
+        for follower in self._fittings.followers:
+            follower.begun(self.client)
         registry_of(self.client).include(self._fittings.handlers)
         self._task = asyncio.create_task(self._run(), name="bitrix_pull hub portal")
         if self._requests is not None:
@@ -160,6 +177,8 @@ class PortalService:
             self._task = None
             registry_of(self.client).exclude(self._fittings.handlers)
             self._fittings.shared.storage.inboxes -= 2
+            for follower in self._fittings.followers:
+                follower.ended(self.client)
 
     async def _run(self) -> None:
         while not self._stopping:
@@ -213,7 +232,7 @@ class PortalService:
 
     async def _give_way(self) -> None:
         """Wait to be stopped: the event that is in hand is then not settled."""
-        self.lease.end()
+        self.lease.end("fenced")
         await asyncio.Event().wait()
 
     def _log_by(self, writer: LogWriter) -> None:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Protocol
 from urllib.parse import urlsplit
 
@@ -59,6 +60,8 @@ class Credentials(ABC):
     endpoint: str
     refreshes: int = 0
     """How often the access token was refreshed."""
+    failed_refreshes: Mapping[str, int] = MappingProxyType({})
+    """How often it could not be, by the class of the error."""
 
     @property
     def identity(self) -> str:

@@ -2,13 +2,14 @@
 
 import asyncio
 import inspect
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from bitrix_pull.errors import InvalidArgument, NotRunning, PortalError
+from bitrix_pull.errors import InvalidArgument, NotRunning, PortalError, PullError
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal.addresses import (
     named_oauth_address,
@@ -104,6 +105,7 @@ class OAuth(Credentials):
         self._store = _as_store(tokens)
         self._tokens: Tokens | None = None
         self.refreshes: int = 0
+        self.failed_refreshes: Counter[str] = Counter()
         self._unsaved: tuple[Tokens, Tokens] | None = None
         """Tokens that were spent, and the new ones that could not be stored yet."""
         self._refusal: _Refusal | None = None
@@ -289,6 +291,16 @@ class OAuth(Credentials):
     # -- one refresh -----------------------------------------------------------
 
     async def _renew(self, refused: str, http: HttpSession, options: PullOptions) -> Tokens:
+        refusal = self._refusal
+        try:
+            return await self._renewed(refused, http, options)
+        except PullError as error:
+            # What is only said again was not tried again.
+            if refusal is None or error is not refusal.error:
+                self.failed_refreshes[type(error).__name__] += 1
+            raise
+
+    async def _renewed(self, refused: str, http: HttpSession, options: PullOptions) -> Tokens:
         async with self._store.lock(options.rest_timeout_s) as store:
             stored = await self._stored(store)
             if stored.access_token != refused and not stored.expired(http.clock.now()):

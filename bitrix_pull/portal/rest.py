@@ -167,6 +167,11 @@ class RestClient:
         return self._auth.refreshes if isinstance(self._auth, Credentials) else 0
 
     @property
+    def failed_token_refreshes(self) -> Mapping[str, int]:
+        """How often it could not be, by the class of the error."""
+        return self._auth.failed_refreshes if isinstance(self._auth, Credentials) else {}
+
+    @property
     def calls_per_s(self) -> float | None:
         """How many calls a second the portal takes for long; None where no limit is known."""
         return self._bucket.limit.per_s if self._bucket.limit is not None else None

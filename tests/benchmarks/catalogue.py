@@ -1,6 +1,6 @@
 """All benchmarks by the names that the command knows."""
 
-from tests.benchmarks import handlers, latency, publish, receive, start, streams
+from tests.benchmarks import handlers, latency, publish, receive, start, streams, telemetry
 from tests.benchmarks.comparison import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -10,4 +10,5 @@ BENCHMARKS: dict[str, Benchmark] = {
     "streams": streams.comparisons,
     "publish": publish.comparisons,
     "start": start.comparisons,
+    "telemetry": telemetry.comparisons,
 }

@@ -10,29 +10,30 @@ from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import REGISTRY, generate_latest
 
-from bitrix_pull import AccessToken, PullClient, PullEvent
-from bitrix_pull.emulator import Emulator
+from bitrix_pull import AccessToken, Hub, Portal, PullClient, PullEvent
+from bitrix_pull.emulator import EmulatedCloud, Emulator
 from bitrix_pull.errors import PullError
 from bitrix_pull.otel import Telemetry
 from tests.examples.test_examples import EXAMPLES
 
 DASHBOARD = json.loads((EXAMPLES / "grafana_dashboard.json").read_text())
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 
 _FUNCTIONS = {"by", "le", "min", "max", "sum", "rate", "increase", "histogram_quantile", "label_values"}
 
 
 def asked() -> list[str]:
-    queries = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+    queries = [target["expr"] for panel in PANELS for target in panel["targets"]]
     queries += [item["query"] for item in DASHBOARD["templating"]["list"] if item["type"] == "query"]
     return queries
 
 
 async def exported() -> str:
-    """Return what Prometheus would scrape of a client that has met everything."""
+    """Return what Prometheus would scrape of a client, and of a hub, that have met everything."""
     provider = MeterProvider([PrometheusMetricReader()])
     try:
         telemetry = Telemetry(meter_provider=provider)
-        async with Emulator() as emu:
+        async with Emulator() as emu, EmulatedCloud(1) as cloud, asyncio.timeout(60):
             pull = PullClient(AccessToken(emu.portal_url, emu.token))
             telemetry.watch(pull)
 
@@ -46,12 +47,20 @@ async def exported() -> str:
                     await pull.publish("x", {}, users=[7], route="endpoint")
                 emu.push.faults.websocket_refusal = emu.push.faults.poll_refusal = 503
                 await emu.push.disconnect_all()
-                async with asyncio.timeout(30):
-                    while pull.health().live:
+                while pull.health().live:
+                    await asyncio.sleep(0.02)
+                while pull.health().next_attempt_in_s is None:
+                    await asyncio.sleep(0.02)
+                (portal,) = cloud.portals
+                hub = Hub([Portal("acme", AccessToken(portal.url, portal.token))])
+                telemetry.watch(hub)
+                async with hub.serving():
+                    while not hub.health().live:
                         await asyncio.sleep(0.02)
-                    while pull.health().next_attempt_in_s is None:
+                    await hub.pause("acme")
+                    while hub.health().leases:
                         await asyncio.sleep(0.02)
-                return generate_latest(REGISTRY).decode()
+                    return generate_latest(REGISTRY).decode()
     finally:
         provider.shutdown()
 
@@ -72,4 +81,4 @@ async def test_every_name_and_label_that_it_asks_for_exists() -> None:
 def test_it_is_a_dashboard() -> None:
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(ids) == len(set(ids))
-    assert all(panel["targets"] and panel["title"] for panel in DASHBOARD["panels"])
+    assert all(panel["targets"] and panel["title"] for panel in PANELS)

@@ -362,6 +362,8 @@ class Handed(SingleWorker):
 
 class _Handed:
     worker = "a worker"
+    workers = 1
+    leaving = False
 
     def __init__(self, cluster: Handed) -> None:
         self._cluster = cluster

@@ -113,6 +113,7 @@ async def test_an_owner_is_refused_once_the_next_one_has_begun(valkey_url: str, 
         with pytest.raises(LeaseLost, match="another worker"):
             await old.append(message(2))
         assert not old.lease.valid()
+        assert old.lease.cause == "fenced"
         with pytest.raises(LeaseLost):
             await log.writer(lease(1)).resume.save("key", POINT)
         with pytest.raises(LeaseLost):

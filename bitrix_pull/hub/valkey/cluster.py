@@ -265,6 +265,16 @@ class _Place:
 
     # -- what users call ------------------------------------------------------
 
+    @property
+    def workers(self) -> int:
+        """See ``Membership.workers``."""
+        return len(self._peers)
+
+    @property
+    def leaving(self) -> bool:
+        """See ``Membership.leaving``."""
+        return self._leaving
+
     def want(self, keys: Collection[str]) -> None:
         """See ``Membership.want``."""
         self._wanted = checked_keys(keys)
@@ -415,7 +425,7 @@ class _Place:
         known = {key: int(epoch) for key, epoch in pairs(rows)}
         for key, lease in self._held.items():
             if known.get(key) != lease.epoch:
-                lease.end()
+                lease.end("forgotten")
         self._version = version
         for key, epoch in known.items():
             if key not in self._held or self._held[key].epoch != epoch:
@@ -423,7 +433,7 @@ class _Place:
 
     def _end_all(self) -> None:
         for lease in self._held.values():
-            lease.end()
+            lease.end("expired")
         self._plan_anew()
 
     # -- who is there ---------------------------------------------------------

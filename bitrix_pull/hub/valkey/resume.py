@@ -122,7 +122,7 @@ class FencedPoints:
             # Whoever has no lease cannot lose it: what it knows is newer than what the engine has.
             self.confirmed = 0
             return ResumeStoreFailed(f"the engine at {self._engine.name} has gone back to an older state")
-        self._lease.end()
+        self._lease.end("fenced" if answer == FENCED else "gone_back")
         if answer == FENCED:
             return LeaseLost(f"another worker has the portal {self._lease.key!r:.60} by now")
         _log.warning(

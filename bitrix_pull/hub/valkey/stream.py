@@ -405,13 +405,13 @@ class _Shard:
         except PullError as error:
             # The next owner's load says what it is.
             _log.error("%r cannot be written to the log: %s", writer.lease.key, error)
-            writer.lease.end()
+            writer.lease.end("damaged")
 
     def _settle(self, writer: _Writer, items: Iterable[_Item], result: Any) -> None:
         error: PullError | None = None
         if isinstance(result, bytes | str):
             _log.error("%r cannot be written to the log: %s", writer.lease.key, text(result))
-            writer.lease.end()
+            writer.lease.end("damaged")
             error = LeaseLost(f"something else is stored under the keys of {writer.lease.key!r:.60}")
         elif result < 0:
             error = writer.resume.refused(result)

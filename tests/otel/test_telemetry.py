@@ -1,75 +1,19 @@
 """Figures and spans as an SDK gets them."""
 
 import asyncio
-from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from bitrix_pull import AccessToken, InvalidArgument, OAuth, PullClient, PullEvent, State
+from bitrix_pull import AccessToken, GrantRefused, InvalidArgument, OAuth, PullClient, PullEvent, State
+from bitrix_pull.connection.stores import ResumeStore
 from bitrix_pull.emulator import Emulator
-from bitrix_pull.otel import Telemetry
 from bitrix_pull.telemetry import METRICS
+from tests.otel.sdk import Sdk, until
 
 CANARY = "canary-of-a-customer"
-
-
-class Sdk:
-    """An SDK in memory."""
-
-    def __init__(self) -> None:
-        self._reader = InMemoryMetricReader()
-        self._spans = InMemorySpanExporter()
-        self.meter_provider = MeterProvider([self._reader])
-        self.tracer_provider = TracerProvider()
-        self.tracer_provider.add_span_processor(SimpleSpanProcessor(self._spans))
-
-    def telemetry(self, *, traces: bool = True) -> Telemetry:
-        return Telemetry(
-            meter_provider=self.meter_provider, tracer_provider=self.tracer_provider, traces=traces
-        )
-
-    @property
-    def spans(self) -> dict[str, ReadableSpan]:
-        return {span.name: span for span in self._spans.get_finished_spans()}
-
-    def points(self) -> dict[str, list[tuple[dict[str, Any], Any]]]:
-        """Return the value, or of a histogram the count, of each metric by its attributes."""
-        data = self._reader.get_metrics_data()
-        assert data is not None
-        return {
-            metric.name: [
-                (dict(point.attributes or {}), point.count if hasattr(point, "count") else point.value)
-                for point in metric.data.data_points
-            ]
-            for metric in data.resource_metrics[0].scope_metrics[0].metrics
-        }
-
-    def value(self, name: str, **attributes: str) -> Any:
-        told = {key.replace("__", "."): value for key, value in attributes.items()}
-        return sum(value for has, value in self.points()[name] if told.items() <= has.items())
-
-    def shut_down(self) -> None:
-        self.meter_provider.shutdown()
-        self.tracer_provider.shutdown()
-
-
-@pytest.fixture
-def sdk() -> Iterator[Sdk]:
-    sdk = Sdk()
-    yield sdk
-    sdk.shut_down()
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 async def test_what_happens_is_counted_and_traced(sdk: Sdk) -> None:
@@ -102,6 +46,9 @@ async def test_what_happens_is_counted_and_traced(sdk: Sdk) -> None:
             assert sdk.value("bitrix_pull.handler.retries") == 1
             assert sdk.value("messaging.process.duration", error__type="ValueError") == 2
             assert sdk.value("messaging.process.duration") == 3
+            assert sdk.value("bitrix_pull.handler.calls") == 3
+            assert sdk.value("bitrix_pull.handler.calls", error__type="ValueError") == 2
+            assert sdk.value("bitrix_pull.handler.time") > 0
             assert sdk.value("messaging.client.sent.messages", bitrix_pull__route="rest") == 1
             assert sdk.value("messaging.client.operation.duration") == 1
             method = "pull.application.event.add"
@@ -145,10 +92,13 @@ async def test_every_metric_is_documented_with_its_attributes(sdk: Sdk) -> None:
             await emu.push.disconnect_all()
             await until(lambda: pull.state is State.BACKOFF)
             points = sdk.points()
-    assert set(points) == set(METRICS)
+    assert set(points) == {name for name in METRICS if not name.startswith("bitrix_pull.hub.")}
     for name, values in points.items():
-        allowed = {"messaging.system", "server.address", *METRICS[name].attributes}
-        assert all(set(attributes) <= allowed for attributes, _ in values), name
+        metric = METRICS[name]
+        allowed = {"messaging.system", "server.address", *metric.attributes}
+        for attributes, _ in values:
+            assert attributes.pop("messaging.operation.name", "") == metric.operation
+            assert set(attributes) <= allowed, name
 
 
 async def test_token_refreshes_are_counted(sdk: Sdk) -> None:
@@ -166,6 +116,56 @@ async def test_token_refreshes_are_counted(sdk: Sdk) -> None:
         async with pull:
             assert sdk.value("bitrix_pull.token.refreshes") == 1
     assert sdk.spans == {}
+
+
+async def test_failed_refreshes_are_counted_by_cause_and_what_is_said_again_is_not(sdk: Sdk) -> None:
+    async with Emulator() as emu:
+        emu.portal.expire_token(emu.token)
+        auth = OAuth(
+            emu.portal_url,
+            client_id=emu.portal.client_id,
+            client_secret=emu.portal.client_secret,
+            tokens={"access_token": emu.token, "refresh_token": "spent-by-somebody-else"},
+            oauth_url=emu.oauth_url,
+        )
+        pull = PullClient(auth)
+        sdk.telemetry().watch(pull)
+        for _ in range(3):
+            with pytest.raises(GrantRefused):
+                await pull.call("server.time")
+        assert sdk.value("bitrix_pull.token.refreshes", error__type="GrantRefused") == 1
+        assert sdk.value("bitrix_pull.token.refreshes") == 1
+        await pull.close()
+
+
+def saved(pull: PullClient) -> bool:
+    return pull.health().store.saves + pull.health().store.failures > 0
+
+
+async def test_saves_of_the_resume_point_are_counted(sdk: Sdk, tmp_path: Path) -> None:
+    class Broken:
+        """A store that takes nothing."""
+
+        async def open(self) -> None: ...
+        async def load(self, key: str) -> None: ...
+        async def save(self, key: str, point: object) -> None:
+            raise OSError("the disk is full")
+
+        async def close(self) -> None: ...
+
+    async with Emulator() as emu:
+        telemetry = sdk.telemetry()
+        stores: dict[str, Path | ResumeStore] = {"good": tmp_path / "point.json", "bad": Broken()}
+        for name, store in stores.items():
+            pull = PullClient(AccessToken(emu.portal_url, emu.token), name=name, resume=store)
+            telemetry.watch(pull)
+            async with pull:
+                emu.portal.send("x")
+                await until(partial(saved, pull))
+        for name, metric, other in (("good", "saves", "failures"), ("bad", "failures", "saves")):
+            assert sdk.value(f"bitrix_pull.store.{metric}", server__address=name) >= 1
+            assert sdk.value(f"bitrix_pull.store.{other}", server__address=name) == 0
+            assert sdk.value("bitrix_pull.store.time", server__address=name) > 0
 
 
 async def test_a_failed_call_is_told_from_others(sdk: Sdk) -> None:
@@ -190,9 +190,7 @@ def test_a_client_is_watched_once(sdk: Sdk) -> None:
 
 
 async def test_handlers_can_be_left_alone(sdk: Sdk) -> None:
-    telemetry = Telemetry(
-        meter_provider=sdk.meter_provider, tracer_provider=sdk.tracer_provider, handlers=False
-    )
+    telemetry = sdk.telemetry(handlers=False)
     async with Emulator() as emu:
         pull = PullClient(AccessToken(emu.portal_url, emu.token))
         telemetry.watch(pull)
@@ -202,5 +200,6 @@ async def test_handlers_can_be_left_alone(sdk: Sdk) -> None:
             await until(lambda: pull.health().received == 1)
             points = sdk.points()
     assert "messaging.process.duration" not in points
+    assert "bitrix_pull.handler.calls" not in points
     assert sum(value for _, value in points["messaging.client.consumed.messages"]) == 1
     assert not [name for name in sdk.spans if name.startswith("process")]

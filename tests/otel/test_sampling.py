@@ -1,0 +1,141 @@
+"""All calls of handlers are counted; which share of them is recorded says ``sample=``."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from bitrix_pull import AccessToken, InvalidArgument, PullClient, PullEvent
+from bitrix_pull.emulator import Emulator
+from bitrix_pull.otel import Telemetry
+from tests.otel.sdk import Sdk, until
+
+Handler = Callable[[PullEvent[Any]], Any]
+
+
+async def later(event: PullEvent[Any]) -> None:
+    await asyncio.sleep(0)
+
+
+def at_once(event: PullEvent[Any]) -> None: ...
+
+
+def to_be_awaited(event: PullEvent[Any]) -> Awaitable[None]:
+    return later(event)
+
+
+async def fails(event: PullEvent[Any]) -> None:
+    await asyncio.sleep(0)
+    raise LookupError
+
+
+def fails_at_once(event: PullEvent[Any]) -> None:
+    raise LookupError
+
+
+def fails_when_awaited(event: PullEvent[Any]) -> Awaitable[None]:
+    return fails(event)
+
+
+async def handled(sdk: Sdk, telemetry: Telemetry, handler: Handler, count: int) -> None:
+    async with Emulator() as emu:
+        pull = PullClient(AccessToken(emu.portal_url, emu.token), name="acme")
+        telemetry.watch(pull)
+        pull.on("x")(handler)
+        async with pull:
+            for _ in range(count):
+                emu.portal.send("x")
+            await until(lambda: sdk.value("bitrix_pull.handler.calls") == count)
+            await until(lambda: not pull.health().waiting)
+
+
+@pytest.mark.parametrize("sample", [0, 0.3, 1])
+@pytest.mark.parametrize("handler", [later, at_once, to_be_awaited, fails, fails_at_once, fails_when_awaited])
+async def test_each_call_is_counted_with_how_it_came_out(sdk: Sdk, handler: Handler, sample: float) -> None:
+    await handled(sdk, sdk.telemetry(sample=sample), handler, 5)
+    failures = 5 if handler in (fails, fails_at_once, fails_when_awaited) else 0
+    assert sdk.value("bitrix_pull.handler.calls", error__type="LookupError") == failures
+    assert sdk.value("bitrix_pull.handler.time") > 0
+    spans = [span for span in sdk.all_spans if span.name == "process application.x"]
+    # What is recorded has both.
+    assert sdk.value("messaging.process.duration") == len(spans)
+    assert len(spans) in {0: [0], 0.3: range(6), 1: [5]}[sample]
+    assert {span.status.description for span in spans} <= ({"LookupError"} if failures else {None})
+
+
+async def test_a_share_is_recorded_by_chance(sdk: Sdk) -> None:
+    await handled(sdk, sdk.telemetry(sample=0.1, traces=False), at_once, 2_000)
+    # Farther off than seven standard deviations it is not by chance.
+    assert 100 < sdk.value("messaging.process.duration") < 300
+
+
+@pytest.mark.parametrize("sample", [0, 1])
+async def test_what_a_call_does_has_spans_if_the_call_has_one(sdk: Sdk, sample: float) -> None:
+    async with Emulator() as emu:
+        pull = PullClient(AccessToken(emu.portal_url, emu.token))
+        sdk.telemetry(sample=sample).watch(pull)
+        done = asyncio.Event()
+
+        @pull.on("x")
+        async def publish(event: PullEvent[Any]) -> None:
+            await pull.publish("y")
+            done.set()
+
+        async with pull:
+            emu.portal.send("x")
+            await done.wait()
+            inside = [span.name for span in sdk.all_spans if span.name == "send"]
+            assert inside == ["send"] * int(sample)
+            # Measured it is all the same.
+            assert sdk.value("messaging.client.operation.duration") == 1
+            await pull.publish("z")
+            assert len([span for span in sdk.all_spans if span.name == "send"]) == sample + 1
+
+
+async def test_one_recorded_call_among_others_does_not_make_them_recorded(sdk: Sdk) -> None:
+    async with Emulator() as emu:
+        pull = PullClient(AccessToken(emu.portal_url, emu.token))
+        sdk.telemetry(sample=0.5).watch(pull)
+        done: list[int] = []
+
+        @pull.on("x")
+        async def publish(event: PullEvent[Any]) -> None:
+            await pull.publish("y")
+            done.append(1)
+
+        async with pull:
+            for _ in range(12):
+                emu.portal.send("x")
+            await until(lambda: len(done) == 12)
+        handled_in = {
+            span.context.span_id
+            for span in sdk.all_spans
+            if span.name == "process application.x" and span.context
+        }
+        parents = [span.parent.span_id for span in sdk.all_spans if span.name == "send" and span.parent]
+        assert set(parents) == handled_in
+        assert len(parents) == len([span for span in sdk.all_spans if span.name == "send"])
+
+
+async def test_there_is_an_end_to_the_names_of_errors(sdk: Sdk) -> None:
+    def fail(event: PullEvent[Any]) -> None:
+        raise type(f"Error{event.params['n']}", (Exception,), {})
+
+    async with Emulator() as emu:
+        pull = PullClient(AccessToken(emu.portal_url, emu.token))
+        sdk.telemetry(sample=0).watch(pull)
+        pull.on("x")(fail)
+        async with pull:
+            for number in range(300):
+                emu.portal.send("x", {"n": number})
+            await until(lambda: pull.health().handler_failures == 300)
+            causes = {has.get("error.type"): n for has, n in sdk.points()["bitrix_pull.handler.calls"]}
+    assert causes["_OTHER"] == 100
+    assert len(causes) == 202  # With none, of those that have returned.
+
+
+@pytest.mark.parametrize("sample", [-0.1, 1.1, float("nan"), True, "0.5"])
+def test_a_share_is_from_0_to_1(sample: Any) -> None:
+    with pytest.raises(InvalidArgument, match="from 0 to 1"):
+        Telemetry(sample=sample)
