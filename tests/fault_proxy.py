@@ -120,7 +120,8 @@ class FaultProxy:
 
     def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         """Pass connections on to this address; speak TLS to clients if there is a context for it."""
-        self._target = (host, port)
+        self.target = (host, port)
+        """Where connections to come are passed on to."""
         self._tls = tls
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -170,7 +171,7 @@ class FaultProxy:
         assert task is not None
         self._tasks.add(task)
         try:
-            upstream = await asyncio.open_connection(*self._target)
+            upstream = await asyncio.open_connection(*self.target)
         except (OSError, asyncio.CancelledError):
             _reset(writer)
             self._tasks.discard(task)

@@ -31,6 +31,8 @@ from tests.soak.outcome import Outcome
 NAME = "soak"
 ANOTHER_OWNER_S = 10.0
 PLANNED_S = 2.0
+AT_ONCE = {"repl_diskless_sync_delay": "0"}
+"""Replicas need not wait for others."""
 
 
 @dataclass(slots=True)
@@ -56,7 +58,7 @@ class Stage:
     def __init__(
         self, folder: Path, *, portals: int, rate: float, lease_s: float, size: int = 0, idle: bool = False
     ) -> None:
-        self.server = Server(folder, appendonly="yes", appendfsync="everysec", save="")
+        self.server = Server(folder, appendonly="yes", appendfsync="everysec", **AT_ONCE)
         self.workers: dict[str, Worker] = {}
         self.gone: list[Worker] = []
         self._order: dict[str, Any] = {
@@ -150,16 +152,17 @@ def _text(told: Any) -> str:
 
 @contextlib.asynccontextmanager
 async def staged(*, workers: int, **options: Any) -> AsyncIterator[Stage]:
-    """Run an engine and workers, and wait until each portal has an owner."""
+    """Run an engine and workers, if any, and wait until each portal has an owner."""
     folder = Path(tempfile.mkdtemp(prefix="bitrix_pull_hub_"))
     stage = Stage(folder, **options)
     try:
         stage.server.start()
         for number in range(workers):
             await stage.start(f"worker-{number}")
-        await stage.shared_out()
-        await asyncio.sleep(stage.lease_s)
-        stage.ready_at = time.time()
+        if workers:
+            await stage.shared_out()
+            await asyncio.sleep(stage.lease_s)
+            stage.ready_at = time.time()
         yield stage
     finally:
         for worker in list(stage.workers.values()):

@@ -17,6 +17,7 @@ from tests.soak.clusters import (
 )
 from tests.soak.crashes import sigkill
 from tests.soak.cuts import cuts, short_cuts
+from tests.soak.failover import hub_failover
 from tests.soak.gaps import history_dropped
 from tests.soak.handlers import poison
 from tests.soak.hub_handlers import hub_stale
@@ -84,6 +85,7 @@ SCENARIOS: dict[str, Callable[..., Outcome]] = {
     "hub-cut": hub_cut,
     "hub-stale": hub_stale,
     "hub-valkey-restart": hub_valkey_restart,
+    "hub-failover": hub_failover,
     "hub-clocks": hub_clocks,
     "hub-rolling": hub_rolling,
     "hub-leases": hub_leases,

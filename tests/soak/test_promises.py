@@ -22,6 +22,7 @@ from tests.soak.clusters import (
 )
 from tests.soak.crashes import sigkill
 from tests.soak.cuts import cuts, short_cuts
+from tests.soak.failover import hub_failover
 from tests.soak.gaps import history_dropped
 from tests.soak.handlers import poison
 from tests.soak.hub_handlers import hub_stale
@@ -110,6 +111,7 @@ SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (hub_cut, {"times": 1, "cut_s": 4.0, **_FEW}),
     (hub_stale, {"times": 2, "away_s": 3.5, "portals": 6, "rate": 10.0, "lease_s": 1.5}),
     (hub_valkey_restart, {"times": 2, **_FEW}),
+    (hub_failover, {"times": 1, **_FEW}),
     (hub_clocks, {"seconds": 2.0, "late_s": 10.0, **_FEW}),
     (hub_rolling, {"times": 1, "workers": 3, "late_s": 10.0, **_FEW}),
     (hub_leases, {"seconds": 3.0, "leases": 200, "workers": 2}),
