@@ -36,13 +36,21 @@ def _keep_bytecode(config: pytest.Config) -> None:
         del os.environ["PYTHONDONTWRITEBYTECODE"]
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one test more at a time than there are cores: many wait for a process or a socket."""
+    return (os.cpu_count() or 1) + 1
+
+
 SLOWEST = (
+    "soak",
     "connection/test_renewing",
     "connection/test_resuming",
-    "soak",
+    "inspector/test_page",
+    "testing",
     "hub",
     "benchmarks",
     "hostile",
+    "examples",
     "cli",
 )
 """Where the tests are that take longest: first, so that no process ends long after the others."""
