@@ -11,7 +11,8 @@ import typer
 
 ACCOUNT = "Account"
 CONNECTION = "Connection"
-"""The panels of the help that these options stand in."""
+HUB = "Hub"
+"""The panels of the help that options stand in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ import typer
 from typer.models import OptionInfo
 
 from bitrix_pull.cli import hub_app, streams
-from bitrix_pull.cli.account import ACCOUNT, Account, takes_account
+from bitrix_pull.cli.account import ACCOUNT, HUB, Account, takes_account
 from bitrix_pull.cli.completion import Command, Shell, script
 from bitrix_pull.cli.options import (
     ChannelMode,
@@ -272,6 +272,23 @@ def inspect(
     account: Account,
     transport: TransportOption = TransportName.AUTO,
     connector: ConnectorOption = "",
+    valkey: Annotated[
+        str | None,
+        typer.Option(
+            "--valkey",
+            metavar="URL",
+            help="Instead: all portals of the hubs that share this Valkey or Redis.",
+            rich_help_panel=HUB,
+        ),
+    ] = None,
+    name: Annotated[
+        str,
+        typer.Option("--name", metavar="NAME", help="Of the hubs and their log there.", rich_help_panel=HUB),
+    ] = "bitrix-pull",
+    shards: Annotated[
+        int,
+        typer.Option("--shards", min=1, metavar="N", help="How many the log has.", rich_help_panel=HUB),
+    ] = 1,
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, metavar="N", help="Of the page; 0 takes a free one.")
     ] = 0,
@@ -281,12 +298,13 @@ def inspect(
     log_format: LogFormatOption = streams.LogFormat.TEXT,
 ) -> int:
     """Serve a web page that shows what comes, how the connection is doing, and publishes: on loopback."""
-    from bitrix_pull.cli.inspect import inspect
+    from bitrix_pull.cli.inspect import Beside, inspect
     from bitrix_pull.cli.running import run
 
     work = inspect(
         account,
         demo=demo,
+        beside=None if valkey is None else Beside(valkey, name, shards),
         port=port,
         transport=transport.value,
         connector=connector,

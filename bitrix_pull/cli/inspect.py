@@ -5,6 +5,8 @@ import contextlib
 import os
 import webbrowser
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -15,20 +17,47 @@ from bitrix_pull.cli.output import people_console
 from bitrix_pull.cli.streams import say, write_line
 from bitrix_pull.client import PullClient
 from bitrix_pull.emulator import Emulator
-from bitrix_pull.errors import PullError
+from bitrix_pull.errors import InvalidArgument, PullError
 from bitrix_pull.inspector import Inspector
 from bitrix_pull.options import Transport
 from bitrix_pull.portal.auth import AccessToken
+
+if TYPE_CHECKING:
+    from bitrix_pull.inspector.hub import HubInspector
 
 _CUT_EVERY_S = 45.0
 _CUT_FOR_S = 2.0
 """The demo's connection is cut now and then, for so long."""
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Which hubs to look at: those that meet at an engine, by a name."""
+
+    engine: str
+    name: str
+    shards: int
+
+    def inspector(self, port: int) -> "HubInspector":
+        """Return what shows them.
+
+        Raises:
+            InvalidArgument: What it takes is not installed, or the address is none.
+        """
+        try:
+            from bitrix_pull.inspector.hub import HubInspector
+        except ImportError:
+            raise InvalidArgument(
+                "--valkey takes the package redis", advice="pip install 'bitrix-pull[hub]'."
+            ) from None
+        return HubInspector(self.engine, name=self.name, shards=self.shards, port=port)
+
+
 async def inspect(
     account: Account,
     *,
     demo: bool,
+    beside: Beside | None,
     port: int,
     transport: Transport,
     connector: str,
@@ -36,21 +65,23 @@ async def inspect(
     as_json: bool,
 ) -> None:
     """Serve the page until cancelled."""
+    if beside is not None and (demo or account != Account()):
+        raise InvalidArgument("--valkey shows all portals of a hub: it takes no account, and no --demo")
     async with contextlib.AsyncExitStack() as stack:
-        if demo:
-            pull = await stack.enter_async_context(_demo())
+        pull: PullClient | None = None
+        inspector: Inspector | HubInspector
+        if beside is not None:
+            inspector = beside.inspector(port)
         else:
-            pull = PullClient(
-                credentials_of(account), options=options_of(account, transport=transport, connector=connector)
-            )
-        try:
-            inspector = await stack.enter_async_context(Inspector(pull, port=port))
-        except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else "unknown reason"
-            raise PullError(
-                f"cannot listen on port {port}: {reason}", advice="Choose another one with --port."
-            ) from None
-        await stack.enter_async_context(pull.serving())
+            if demo:
+                pull = await stack.enter_async_context(_demo())
+            else:
+                options = options_of(account, transport=transport, connector=connector)
+                pull = PullClient(credentials_of(account), options=options)
+            inspector = Inspector(pull, port=port)
+        await _serve(inspector, stack, port)
+        if pull is not None:
+            await stack.enter_async_context(pull.serving())
         if as_json:
             write_line(orjson.dumps({"url": inspector.url}))
         else:
@@ -59,6 +90,19 @@ async def inspect(
         if open_browser:
             await asyncio.to_thread(webbrowser.open, inspector.url)
         await asyncio.Event().wait()
+
+
+async def _serve(inspector: "Inspector | HubInspector", stack: contextlib.AsyncExitStack, port: int) -> None:
+    try:
+        await stack.enter_async_context(inspector)
+    except OSError as error:
+        # Nothing that the library itself raises is meant.
+        if isinstance(error, PullError):
+            raise
+        reason = os.strerror(error.errno) if error.errno else "unknown reason"
+        raise PullError(
+            f"cannot listen on port {port}: {reason}", advice="Choose another one with --port."
+        ) from None
 
 
 @contextlib.asynccontextmanager

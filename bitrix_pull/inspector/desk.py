@@ -1,20 +1,17 @@
 """What the page's buttons do."""
 
-import json
-import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, ClassVar, Final, Literal, TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, Final, Literal, cast
 
 import orjson
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bitrix_pull.client import PullClient
-from bitrix_pull.errors import InvalidArgument, PullError
+from bitrix_pull.inspector.forms import Order, answering, as_json, read_params, read_users
 from bitrix_pull.inspector.shown import shown_value, written
 from bitrix_pull.inspector.snippet import write_test
-from bitrix_pull.inspector.watcher import Watcher
+from bitrix_pull.inspector.tape import Tapes
 from bitrix_pull.publish.publisher import Route
 from bitrix_pull.redaction import one_line
 from bitrix_pull.wire.messages import is_object
@@ -22,15 +19,8 @@ from bitrix_pull.wire.messages import is_object
 _RECORDS_MAX: Final = 500
 _RECORDS_SHOWN: Final = 50
 
-Answer = Awaitable[Mapping[str, Any]]
-OrderT = TypeVar("OrderT", bound=BaseModel)
 
-
-class _Order(BaseModel):
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-
-class PublishOrder(_Order):
+class PublishOrder(Order):
     """What the form for publishing holds."""
 
     command: str
@@ -41,13 +31,13 @@ class PublishOrder(_Order):
     route: Route = "auto"
 
 
-class OnlineOrder(_Order):
+class OnlineOrder(Order):
     """What the form for presence holds."""
 
     users: str
 
 
-class DiagnosisOrder(_Order):
+class DiagnosisOrder(Order):
     """What the doctor may do."""
 
     publish: bool = False
@@ -56,26 +46,26 @@ class DiagnosisOrder(_Order):
 class Desk:
     """Does what the page asks for, with the client that is watched."""
 
-    def __init__(self, pull: PullClient, watcher: Watcher) -> None:
+    def __init__(self, pull: PullClient, tapes: Tapes) -> None:
         """Work for a client."""
         self._pull = pull
-        self._watcher = watcher
+        self._tapes = tapes
 
     def add_routes(self, app: web.Application) -> None:
         """Serve its paths."""
-        app.router.add_post("/publish", _answering(PublishOrder, self._publish))
-        app.router.add_post("/online", _answering(OnlineOrder, self._online))
-        app.router.add_post("/queue", _answering(_Order, self._queue))
-        app.router.add_post("/diagnose", _answering(DiagnosisOrder, self._diagnose))
+        app.router.add_post("/publish", answering(PublishOrder, self._publish))
+        app.router.add_post("/online", answering(OnlineOrder, self._online))
+        app.router.add_post("/queue", answering(Order, self._queue))
+        app.router.add_post("/diagnose", answering(DiagnosisOrder, self._diagnose))
         app.router.add_get(r"/events/{number:\d{1,18}}/test", self._test)
 
     async def _publish(self, order: PublishOrder) -> Mapping[str, Any]:
         began = time.monotonic()
         receipt = await self._pull.publish(
             order.command,
-            _params(order.params),
+            read_params(order.params),
             module=order.module,
-            users=_users(order.users) if order.to == "users" else None,
+            users=read_users(order.users) if order.to == "users" else None,
             to_self=order.to == "myself",
             route=order.route,
         )
@@ -87,7 +77,7 @@ class Desk:
         }
 
     async def _online(self, order: OnlineOrder) -> Mapping[str, Any]:
-        known = await self._pull.online(_users(order.users))
+        known = await self._pull.online(read_users(order.users))
         return {
             "users": [
                 {"id": user, "online": presence.online, "last_seen_s": presence.last_seen_s}
@@ -95,7 +85,7 @@ class Desk:
             ]
         }
 
-    async def _queue(self, order: _Order) -> Mapping[str, Any]:
+    async def _queue(self, order: Order) -> Mapping[str, Any]:
         """Look at the offline queue, and change nothing there (protocol §10)."""
         handlers = await self._pull.call("event.get")
         bound = [
@@ -135,54 +125,13 @@ class Desk:
         return {"level": diagnosis["level"], "findings": findings}
 
     async def _test(self, request: web.Request) -> web.StreamResponse:
-        entry = self._watcher.events.entry(int(request.match_info["number"]))
+        entry = self._tapes.events.entry(int(request.match_info["number"]))
         if entry is None:
-            return _json({"error": "This event is too old: it is not kept any more."}, 410)
-        return _json({"test": write_test(orjson.loads(entry))})
+            return as_json({"error": "This event is too old: it is not kept any more."}, 410)
+        return as_json({"test": write_test(orjson.loads(entry))})
 
 
 def _standing(record: Mapping[str, Any]) -> str:
     if str(record.get("ERROR") or "0") not in ("0", "N"):
         return "failed"
     return "reserved" if record.get("PROCESS_ID") else "waiting"
-
-
-def _params(text: str) -> dict[str, Any]:
-    try:
-        params = json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:
-        where = f": {error}" if isinstance(error, json.JSONDecodeError) else ""
-        raise InvalidArgument(f"the params are no JSON{where}") from None
-    if not isinstance(params, dict):
-        raise InvalidArgument("the params must be a JSON object", advice='Write them like {"id": 7}.')
-    return cast("dict[str, Any]", params)
-
-
-def _users(text: str) -> list[int]:
-    parts = [part for part in re.split(r"[\s,;]+", text) if part]
-    if not parts or not all(re.fullmatch(r"[0-9]{1,18}", part) for part in parts):
-        raise InvalidArgument("these are no user ids", advice="Write them like 1, 5.")
-    return [int(part) for part in parts]
-
-
-def _answering(
-    kind: type[OrderT], act: Callable[[OrderT], Answer]
-) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Return a handler: a form in, an answer or the words of an error out."""
-
-    async def handle(request: web.Request) -> web.StreamResponse:
-        if request.content_type != "application/json":
-            return _json({"error": "Send JSON."}, 415)
-        try:
-            return _json(await act(kind.model_validate_json(await request.read())))
-        except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            return _json({"error": f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"}, 422)
-        except PullError as error:
-            return _json({"error": one_line(str(error))}, 422)
-
-    return handle
-
-
-def _json(value: Mapping[str, Any], status: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(value), status=status, content_type="application/json")

@@ -38,7 +38,7 @@ _LONGEST_TEXT = 16 * 1024
 _LONGEST_NAME = 200
 
 
-class _Copier:
+class Copier:
     """Copies JSON values without secrets, until there is no room any more.
 
     Attributes:
@@ -50,6 +50,7 @@ class _Copier:
         self._room = _ROOM
 
     def copy(self, value: object, depth: int = 0) -> Any:
+        """Return a value as it may be shown."""
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, Mapping):
@@ -92,7 +93,7 @@ class _Copier:
 
 def shown_value(value: object) -> Any:
     """Return a JSON value as it may be shown."""
-    return _Copier().copy(value)
+    return Copier().copy(value)
 
 
 def written(value: object) -> str:
@@ -107,15 +108,15 @@ def written(value: object) -> str:
 
 def shown_event(event: PullEvent[Any], received_at: float) -> bytes:
     """Return an event as the page gets it. Its params are JSON within the JSON: few are ever looked at."""
-    copier = _Copier()
+    copier = Copier()
     params = written(copier.copy(event.raw))
     return orjson.dumps(
         {
             "at": round(received_at, 3),
             "created": event.created_unix,
             "mid": event.mid,
-            "module": _name(event.module_id),
-            "command": _name(event.command),
+            "module": shown_name(event.module_id),
+            "command": shown_name(event.command),
             # Not its id: that is a channel.
             "sender": event.sender.type.name.lower(),
             "kind": event.kind,
@@ -129,7 +130,8 @@ def shown_event(event: PullEvent[Any], received_at: float) -> bytes:
     )
 
 
-def _name(text: str) -> str:
+def shown_name(text: str) -> str:
+    """Return a name as it may be shown."""
     return one_line(text[:_LONGEST_NAME]).encode("utf-8", "replace").decode()
 
 

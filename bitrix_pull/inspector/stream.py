@@ -9,7 +9,7 @@ from typing import Final
 import orjson
 from aiohttp import web
 
-from bitrix_pull.inspector.watcher import Watcher
+from bitrix_pull.inspector.tape import Tapes
 
 _TOPICS: Final = ("events", "notices", "looks")
 
@@ -25,18 +25,18 @@ _NUMBER: Final = re.compile("[0-9]{1,18}")
 
 
 class Streams:
-    """Serves what is on a watcher's tapes, and what comes."""
+    """Serves what is on the tapes, and what comes."""
 
-    def __init__(self, watcher: Watcher) -> None:
-        """Serve a watcher's tapes."""
-        self._watcher = watcher
+    def __init__(self, tapes: Tapes) -> None:
+        """Serve some tapes."""
+        self._tapes = tapes
         self._readers: set[asyncio.Event] = set()
 
     async def spread_news(self) -> None:
         """Wake the streams when there is something new, until it is over."""
-        while not self._watcher.over:
-            await self._watcher.news.wait()
-            self._watcher.news.clear()
+        while not self._tapes.over:
+            await self._tapes.news.wait()
+            self._tapes.news.clear()
             for reader in self._readers:
                 reader.set()
 
@@ -60,7 +60,7 @@ class Streams:
 
     def _begin(self, last_id: str) -> list[int]:
         """Return where a page goes on: after what it had last, or with all that is kept."""
-        tapes = self._watcher.tapes
+        tapes = self._tapes.all
         parts = last_id.split("-")
         if len(parts) == len(tapes) and all(map(_NUMBER.fullmatch, parts)):
             positions = [int(part) for part in parts]
@@ -70,7 +70,7 @@ class Streams:
         return [tape.first for tape in tapes]
 
     async def _write(self, response: web.StreamResponse, news: asyncio.Event, positions: list[int]) -> None:
-        while not self._watcher.over:
+        while not self._tapes.over:
             news.clear()
             if chunk := self._next(positions):
                 async with asyncio.timeout(_STALL_S):
@@ -87,7 +87,7 @@ class Streams:
     def _next(self, positions: list[int]) -> bytes:
         """Return what follows the positions, and move them."""
         chunk = bytearray()
-        for index, (topic, tape) in enumerate(zip(_TOPICS, self._watcher.tapes, strict=True)):
+        for index, (topic, tape) in enumerate(zip(_TOPICS, self._tapes.all, strict=True)):
             portion = tape.read(positions[index], _PORTION_MAX_BYTES)
             if not portion.entries:
                 continue

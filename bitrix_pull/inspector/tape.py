@@ -3,6 +3,13 @@
 import asyncio
 from collections import deque
 from dataclasses import dataclass
+from typing import Final
+
+EVENTS_MAX: Final = 5_000
+_EVENTS_MAX_BYTES: Final = 16 * 1024 * 1024
+_NOTICES_MAX: Final = 500
+_LOOKS_MAX: Final = 900
+_SMALL_MAX_BYTES: Final = 2 * 1024 * 1024
 
 
 @dataclass(slots=True, frozen=True)
@@ -50,6 +57,11 @@ class Tape:
         """The number of the oldest entry that is kept."""
         return self.next - len(self._entries)
 
+    @property
+    def newest(self) -> bytes | None:
+        """The last entry; None if there is none."""
+        return self._entries[-1] if self._entries else None
+
     def append(self, entry: bytes) -> None:
         """Keep an entry."""
         self._entries.append(entry)
@@ -76,3 +88,33 @@ class Tape:
             if size >= max_bytes:
                 break
         return Portion(begin, entries, max(begin - number, 0))
+
+
+class Tapes:
+    """The three tapes of a page.
+
+    Attributes:
+        news: Set when something has been added to one, or it is over.
+        events: What was received.
+        notices: What has happened.
+        looks: Figures, about once a second: the last quarter of an hour.
+        over: True at the end: nothing is added any more.
+    """
+
+    def __init__(self) -> None:
+        """Begin with empty ones."""
+        self.news: asyncio.Event = asyncio.Event()
+        self.events: Tape = Tape(EVENTS_MAX, _EVENTS_MAX_BYTES, self.news)
+        self.notices: Tape = Tape(_NOTICES_MAX, _SMALL_MAX_BYTES, self.news)
+        self.looks: Tape = Tape(_LOOKS_MAX, _SMALL_MAX_BYTES, self.news)
+        self.over: bool = False
+
+    @property
+    def all(self) -> tuple[Tape, Tape, Tape]:
+        """All three."""
+        return self.events, self.notices, self.looks
+
+    def end(self) -> None:
+        """Add nothing any more, and let readers know."""
+        self.over = True
+        self.news.set()

@@ -11,42 +11,23 @@ from bitrix_pull.dispatch.subscription import Subscription
 from bitrix_pull.errors import PullError
 from bitrix_pull.events import Notice
 from bitrix_pull.inspector.shown import shown_event, shown_health, shown_notice
-from bitrix_pull.inspector.tape import Tape
+from bitrix_pull.inspector.tape import Tapes
 
 EVERY_S: Final = 1.0
 """Seconds between two looks at the figures."""
-
-EVENTS_MAX: Final = 5_000
-_EVENTS_MAX_BYTES: Final = 16 * 1024 * 1024
-_NOTICES_MAX: Final = 500
-_LOOKS_MAX: Final = 900
-_SMALL_MAX_BYTES: Final = 2 * 1024 * 1024
 
 
 class Watcher:
     """What a client does, on three tapes.
 
     Attributes:
-        news: Set when something has been added to a tape, or it is over.
-        events: What was received.
-        notices: What the client has said.
-        looks: ``health()``, once a second: the last quarter of an hour.
-        over: True at the end: nothing is added any more.
+        tapes: What was received, what the client has said, and its ``health()`` once a second.
     """
 
     def __init__(self, pull: PullClient) -> None:
         """Watch a client, from entering ``watching`` on."""
-        self.news: asyncio.Event = asyncio.Event()
-        self.events: Tape = Tape(EVENTS_MAX, _EVENTS_MAX_BYTES, self.news)
-        self.notices: Tape = Tape(_NOTICES_MAX, _SMALL_MAX_BYTES, self.news)
-        self.looks: Tape = Tape(_LOOKS_MAX, _SMALL_MAX_BYTES, self.news)
-        self.over: bool = False
+        self.tapes: Tapes = Tapes()
         self._pull = pull
-
-    @property
-    def tapes(self) -> tuple[Tape, Tape, Tape]:
-        """All three."""
-        return self.events, self.notices, self.looks
 
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncGenerator[None]:
@@ -63,8 +44,7 @@ class Watcher:
             try:
                 yield
             finally:
-                self.over = True
-                self.news.set()
+                self.tapes.end()
                 for task in watching:
                     task.cancel()
 
@@ -72,12 +52,12 @@ class Watcher:
         # What made the client fail stands in the notices.
         with contextlib.suppress(PullError):
             async for event in events:
-                self.events.append(shown_event(event, time.time()))
+                self.tapes.events.append(shown_event(event, time.time()))
 
     async def _watch_notices(self, notices: AsyncGenerator[Notice]) -> None:
         async with contextlib.aclosing(notices):
             async for notice in notices:
-                self.notices.append(shown_notice(notice, time.time()))
+                self.tapes.notices.append(shown_notice(notice, time.time()))
                 self._look_once()
 
     async def _look(self) -> None:
@@ -86,4 +66,4 @@ class Watcher:
             await asyncio.sleep(EVERY_S)
 
     def _look_once(self) -> None:
-        self.looks.append(shown_health(self._pull.health(), time.time()))
+        self.tapes.looks.append(shown_health(self._pull.health(), time.time()))

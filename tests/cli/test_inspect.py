@@ -1,10 +1,13 @@
 import asyncio
+import json
 import signal
 
 import aiohttp
 import pytest
+import redis.asyncio
 
 from tests.cli.command import run, start
+from tests.hub.engine import running
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
@@ -48,3 +51,44 @@ async def test_without_an_account_it_says_what_to_give() -> None:
     outcome = await run("inspect")
     assert outcome.code == 2
     assert "--webhook" in outcome.err
+
+
+async def test_beside_hubs_by_their_valkey() -> None:
+    with running() as server:
+        async with redis.asyncio.Redis.from_url(server.url) as client:
+            event = {"v": 1, "portal": "acme", "epoch": 1, "kind": "server", "command": "order_new"}
+            await client.xadd("{other:0}:events", {"event": json.dumps(event)})
+        inspect = await start("inspect", "--valkey", server.url, "--name", "other", "--json")
+        url = (await inspect.json_line())["url"]
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as http:
+            async with http.get(url) as response:
+                assert "hub inspector" in await response.text()
+            async with asyncio.timeout(30), http.get(url.partition("?")[0] + "stream") as response:
+                text = b""
+                while b'"order_new"' not in text:
+                    text += await response.content.readany()
+        outcome = await inspect.stop()
+    assert outcome.code == 0
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("--valkey", "redis://127.0.0.1:1", "--demo"), "no account, and no --demo"),
+        (("--valkey", "redis://127.0.0.1:1", "--portal", "acme.bitrix24.com"), "no account, and no --demo"),
+        (("--valkey", "nonsense"), "redis://HOST:PORT"),
+    ],
+)
+async def test_what_does_not_go_beside_hubs_is_refused(given: tuple[str, ...], told: str) -> None:
+    outcome = await run("inspect", *given)
+    assert outcome.code == 2
+    assert told in outcome.err
+
+
+async def test_without_the_redis_package_it_says_what_to_install() -> None:
+    program = "import sys; sys.modules['redis'] = None; from bitrix_pull.cli import main; main()"
+    inspect = await start("inspect", "--valkey", "redis://127.0.0.1:1", program=("-c", program))
+    outcome = await inspect.end()
+    assert outcome.code == 2
+    assert "bitrix-pull[hub]" in outcome.err

@@ -14,7 +14,7 @@ from bitrix_pull import AccessToken, PullClient, PullEvent, Webhook
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.inspector import Inspector
 from bitrix_pull.inspector.stream import Streams
-from bitrix_pull.inspector.watcher import EVENTS_MAX, Watcher
+from bitrix_pull.inspector.tape import EVENTS_MAX, Tapes
 from tests.inspector.conftest import Inspected, inspecting
 
 
@@ -120,8 +120,8 @@ async def test_a_client_that_fails_for_good_leaves_the_page_to_say_why(emulator:
 
 async def test_a_page_that_does_not_read_is_told_what_it_missed_and_costs_nothing_more() -> None:
     """Its place is a number; what is kept for all is bounded."""
-    watcher = Watcher(PullClient(AccessToken("acme.bitrix24.com", "a_token")))
-    streams = Streams(watcher)
+    tapes = Tapes()
+    streams = Streams(tapes)
     app = web.Application()
     app.router.add_get("/stream", streams.serve)
     total = 4 * EVENTS_MAX
@@ -131,13 +131,12 @@ async def test_a_page_that_does_not_read_is_told_what_it_missed_and_costs_nothin
         writer.write(b"GET /stream HTTP/1.1\r\nHost: x\r\nLast-Event-ID: 0-0-0\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
         for number in range(total):
-            watcher.events.append(b'"%s"' % (b"x" * 4_000))
+            tapes.events.append(b'"%s"' % (b"x" * 4_000))
             if number % 100 == 0:
                 await asyncio.sleep(0)
-        assert watcher.events.size <= 16 * 1024 * 1024
+        assert tapes.events.size <= 16 * 1024 * 1024
         numbers, missed = await _read_on(reader, total)
-        watcher.over = True
-        watcher.news.set()
+        tapes.end()
         writer.close()
     assert missed > 0
     assert len(numbers) + missed == total

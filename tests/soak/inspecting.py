@@ -4,13 +4,21 @@ import asyncio
 import gc
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import urlsplit
 
+import redis.asyncio
+
 from bitrix_pull import AccessToken, PullClient
+from bitrix_pull.events import BACKEND_SENDER, PullEvent
+from bitrix_pull.hub.valkey.envelope import envelope
 from bitrix_pull.inspector import Inspector
-from bitrix_pull.inspector.watcher import EVENTS_MAX
+from bitrix_pull.inspector.hub import HubInspector
+from bitrix_pull.inspector.tape import EVENTS_MAX
 from tests.browsers import browser
+from tests.hub.engine import running
 from tests.soak.flood import FloodServer, resident_bytes
 from tests.soak.outcome import Outcome
 
@@ -24,32 +32,51 @@ def inspector(*, seconds: float = 60.0, rate: int = 1_000, without_page: bool = 
     The page is one in Chromium. Another one is open that reads nothing.
     """
     outcome = Outcome()
-    asyncio.run(_inspect(outcome, seconds, rate, without_page))
+    asyncio.run(_inspect(outcome, _client, seconds, rate, without_page))
     return outcome
 
 
-async def _inspect(outcome: Outcome, seconds: float, rate: int, without_page: bool) -> None:
+def hub_inspector(*, seconds: float = 60.0, rate: int = 1_000, without_page: bool = False) -> Outcome:
+    """The same for the page beside hubs: 1,000 events/s of 100 portals into the log that it reads."""
+    outcome = Outcome()
+    asyncio.run(_inspect(outcome, _log, seconds, rate, without_page))
+    return outcome
+
+
+class _Source(Protocol):
+    """What is inspected, and what comes of it."""
+
+    url: str
+
+    def received(self) -> int: ...
+
+    async def flood(self, rate: int, count: int) -> None: ...
+
+
+async def _inspect(
+    outcome: Outcome,
+    source: Callable[[], AbstractAsyncContextManager[_Source]],
+    seconds: float,
+    rate: int,
+    without_page: bool,
+) -> None:
     total = int(seconds * rate)
     filling = min(2 * EVENTS_MAX, total // 2)
     async with AsyncExitStack() as stack:
-        server = await FloodServer.start()
-        stack.push_async_callback(server.stop)
-        pull = PullClient(AccessToken(server.portal_url, server.token))
-        page = await stack.enter_async_context(Inspector(pull))
-        await stack.enter_async_context(pull)
-        await stack.enter_async_context(_mute_reader(page.url))
+        inspected = await stack.enter_async_context(source())
+        await stack.enter_async_context(_mute_reader(inspected.url))
         full_page = None
         if not without_page:
-            measure = await stack.enter_async_context(_page(outcome, page.url))
-        await _flood(server, pull, rate, filling)
+            measure = await stack.enter_async_context(_page(outcome, inspected.url))
+        await _flood(inspected, rate, filling)
         full = _resident()
         if not without_page:
             full_page = await measure()
         cpu = time.process_time()
-        await _flood(server, pull, rate, total - filling)
+        await _flood(inspected, rate, total - filling)
         spent = time.process_time() - cpu
         grown = (_resident() - full) / MIB
-        outcome.exactly(total, received=pull.health().received)
+        outcome.exactly(total, received=inspected.received())
         outcome.at_most(8, server_grown_mib=max(0.0, grown))
         outcome.note(server_mib=full / MIB, cpu_us_an_event=spent / (total - filling) * 1e6)
         if full_page is not None:
@@ -59,13 +86,88 @@ async def _inspect(outcome: Outcome, seconds: float, rate: int, without_page: bo
             outcome.at_most(60, rows_drawn=rows)
 
 
-async def _flood(server: FloodServer, pull: PullClient, rate: int, count: int) -> None:
-    wanted = pull.health().received + count
-    await server.flood(rate, count, 200)
+async def _flood(inspected: _Source, rate: int, count: int) -> None:
+    wanted = inspected.received() + count
+    await inspected.flood(rate, count)
     async with asyncio.timeout(120):
-        while pull.health().received < wanted:
+        while inspected.received() < wanted:
             await asyncio.sleep(0.1)
     await asyncio.sleep(SETTLE_S)
+
+
+@dataclass
+class _Client:
+    url: str
+    pull: PullClient
+    server: FloodServer
+
+    def received(self) -> int:
+        return self.pull.health().received
+
+    async def flood(self, rate: int, count: int) -> None:
+        await self.server.flood(rate, count, 200)
+
+
+@asynccontextmanager
+async def _client() -> AsyncGenerator[_Client]:
+    async with AsyncExitStack() as stack:
+        server = await FloodServer.start()
+        stack.push_async_callback(server.stop)
+        pull = PullClient(AccessToken(server.portal_url, server.token))
+        page = await stack.enter_async_context(Inspector(pull))
+        await stack.enter_async_context(pull)
+        yield _Client(page.url, pull, server)
+
+
+@dataclass
+class _Log:
+    url: str
+    page: HubInspector
+    engine: redis.asyncio.Redis
+
+    def received(self) -> int:
+        return self.page.received
+
+    async def flood(self, rate: int, count: int) -> None:
+        began, sent = time.monotonic(), 0
+        while sent < count:
+            due = min(count, int((time.monotonic() - began) * rate)) - sent
+            async with self.engine.pipeline(transaction=False) as pipe:
+                for number in range(sent, sent + due):
+                    pipe.xadd(_STREAM, {"event": _entry(number)}, maxlen=20_000)
+                await pipe.execute()
+            sent += due
+            await asyncio.sleep(0.02)
+
+
+_STREAM = "{bitrix-pull:0}:events"
+
+
+def _entry(number: int) -> bytes:
+    event = PullEvent(
+        f"1700000000{number:016}",
+        "application",
+        "flood",
+        {"n": number, "text": "x" * 200},
+        {},
+        BACKEND_SENDER,
+        "server",
+        created_unix=int(time.time()),
+    )
+    return envelope(f"portal{number % 100}", 1, event)
+
+
+@asynccontextmanager
+async def _log() -> AsyncGenerator[_Log]:
+    with running() as server:
+        async with (
+            redis.asyncio.Redis.from_url(server.url) as engine,
+            HubInspector(server.url) as page,
+        ):
+            # It begins with what is there: from the first new entry on, all are counted.
+            await engine.xadd(_STREAM, {"other": b""})
+            await asyncio.sleep(1.0)
+            yield _Log(page.url, page, engine)
 
 
 def _resident() -> int:

@@ -22,7 +22,7 @@ from tests.soak.gaps import history_dropped
 from tests.soak.handlers import poison
 from tests.soak.hub_handlers import hub_stale
 from tests.soak.hubs import hub_embedded
-from tests.soak.inspecting import inspector
+from tests.soak.inspecting import hub_inspector, inspector
 from tests.soak.liveness import busy_loop, half_open, paused
 from tests.soak.load import growth, overload
 from tests.soak.loops import loops
@@ -57,6 +57,7 @@ SCENARIOS: dict[str, Callable[..., Outcome]] = {
     "overload": overload,
     "growth": growth,
     "inspector": inspector,
+    "hub-inspector": hub_inspector,
     "half-open": half_open,
     "busy-loop": busy_loop,
     "paused": paused,

@@ -27,7 +27,7 @@ from tests.soak.gaps import history_dropped
 from tests.soak.handlers import poison
 from tests.soak.hub_handlers import hub_stale
 from tests.soak.hubs import hub_embedded
-from tests.soak.inspecting import inspector
+from tests.soak.inspecting import hub_inspector, inspector
 from tests.soak.liveness import busy_loop, half_open, paused
 from tests.soak.load import growth, overload
 from tests.soak.loops import loops
@@ -66,6 +66,7 @@ SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (poison, {"messages": 500}),
     (sigkill, {"kills": 1}),
     (inspector, {"seconds": 12.0, "without_page": True}),
+    (hub_inspector, {"seconds": 12.0, "without_page": True}),
     (history_dropped, {"times": 40}),
     (counter_goes_back, {"times": 4}),
     (counter_goes_back, {"times": 4, "silent": True}),

@@ -182,7 +182,7 @@ class Engine:
 
     def meaning(self, error: Exception) -> PullError:
         """Return what an error of the redis package, or of the system, says."""
-        told = one_line(str(error))[:200]
+        told = one_line(str(error))[:200].rstrip(".")
         if isinstance(error, _REFUSALS) or "NOPERM" in told or "can't run this command" in told:
             return InvalidArgument(
                 f"the engine at {self.name} refuses us ({told})",

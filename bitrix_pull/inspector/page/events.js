@@ -37,6 +37,7 @@ class Ring {
 
 /** Events by number, oldest first. `shown` are those that pass the filter, and stands still in a pause. */
 export class Events {
+  portals = new Set();
   modules = new Set();
   commands = new Set();
   total = 0;
@@ -44,7 +45,7 @@ export class Events {
   #characters = 0;
   #shown = [];
   #skipped = 0;
-  #filter = { module: "", command: "", text: "" };
+  #filter = { portal: "", module: "", command: "", text: "" };
   #pausedAt = null;
 
   constructor(most) {
@@ -98,7 +99,7 @@ export class Events {
   }
 
   filter(by) {
-    this.#filter = { ...by, command: by.command.toLowerCase(), text: by.text.toLowerCase() };
+    this.#filter = { ...by, portal: by.portal.toLowerCase(), command: by.command.toLowerCase(), text: by.text.toLowerCase() };
     this.#sift();
   }
 
@@ -113,6 +114,7 @@ export class Events {
     entries.forEach((event, index) => {
       event.number = first + index;
       this.total += 1;
+      if (event.portal && this.portals.size < MOST_NAMES) this.portals.add(event.portal);
       if (this.modules.size < MOST_NAMES) this.modules.add(event.module);
       if (this.commands.size < MOST_NAMES) this.commands.add(event.command);
       added += this.#take(event);
@@ -154,8 +156,9 @@ export class Events {
 
   #passes(event) {
     if (event.missed) return true;
-    const { module, command, text } = this.#filter;
+    const { portal, module, command, text } = this.#filter;
     return (
+      (!portal || event.portal.toLowerCase().includes(portal)) &&
       (!module || event.module === module) &&
       (!command || event.command.toLowerCase().includes(command)) &&
       (!text || event.params.toLowerCase().includes(text))

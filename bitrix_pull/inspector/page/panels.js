@@ -1,128 +1,15 @@
-// The tabs and what is in them.
+// The tools of a client's page: publishing, presence, the offline queue, the doctor.
 
-import { draw, read } from "./tree.js";
-import { bytes, clock, count, element, seconds } from "./words.js";
+import { addOutcome, ask, errorBox, once, table, WAYS } from "./forms.js";
+import { isShown, opened } from "./tabs.js";
+import { clock, count, element, seconds } from "./words.js";
 
-const NOTICES_MAX = 200;
-const OUTCOMES_MAX = 8;
 const AGAIN_MS = 10_000;
 const QUEUE_CALM_MS = 2_000;
 
 const $ = (id) => document.getElementById(id);
 
-async function ask(path, body) {
-  let answer;
-  try {
-    answer = await fetch(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
-  } catch {
-    return { error: "The inspector does not answer: is it still running?" };
-  }
-  return answer.json().catch(() => ({ error: `The inspector answered ${answer.status}.` }));
-}
-
-const errorBox = (text) => element("p", { class: "error" }, text);
-
-/** Run something for as long as a button is pressed, so to say: once at a time. */
-async function once(button, work) {
-  if (button.disabled) return;
-  button.disabled = true;
-  try {
-    await work();
-  } finally {
-    button.disabled = false;
-  }
-}
-
-// -- tabs -------------------------------------------------------------------------
-
-const tabs = [...document.querySelectorAll("[role=tab]")];
-const opened = new Map();
-
-export function show(name, { focus = false } = {}) {
-  for (const tab of tabs) {
-    const isIt = tab.id === `tab-${name}`;
-    tab.setAttribute("aria-selected", isIt);
-    tab.tabIndex = isIt ? 0 : -1;
-    if (isIt) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
-    $(tab.getAttribute("aria-controls")).hidden = !isIt;
-  }
-  if (focus) $(`panel-${name}`).focus();
-  opened.get(name)?.();
-}
-
-const isShown = (name) => !$(`panel-${name}`).hidden;
-
-for (const tab of tabs) {
-  tab.addEventListener("click", () => show(tab.id.slice(4)));
-  tab.addEventListener("keydown", (key) => {
-    const places = { ArrowRight: tabs.indexOf(tab) + 1, ArrowLeft: tabs.indexOf(tab) - 1, Home: 0, End: tabs.length - 1 };
-    if (!(key.key in places)) return;
-    key.preventDefault();
-    const next = tabs.at(places[key.key] % tabs.length);
-    show(next.id.slice(4));
-    next.focus();
-  });
-}
-
-// -- an event ---------------------------------------------------------------------
-
-let event = null;
-
-export function showEvent(chosen) {
-  event = chosen;
-  show("event");
-  $("event-none").hidden = true;
-  $("event").hidden = false;
-  $("event-name").textContent = `${event.module}.${event.command}`;
-  $("copied").textContent = "";
-  const how = [event.kind, event.replayed && "replayed", event.healed && "healed"].filter(Boolean).join(", ");
-  const facts = [
-    ["Received", clock(event.at, true)],
-    ["Created", event.created ? clock(event.created) : "–"],
-    ["From", event.sender === "backend" ? "the portal" : event.sender],
-    ["Kind", how],
-    ["Size", bytes(event.size)],
-    ["Mid", event.mid],
-  ];
-  if (event.cut) facts.push(["Note", "Too large to be shown whole."]);
-  $("event-facts").replaceChildren(...facts.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
-  draw($("params"), read(event.params));
-  draw($("extra"), read(event.extra));
-}
-
-async function copy(text, told) {
-  try {
-    await navigator.clipboard.writeText(text);
-    $("copied").textContent = told;
-  } catch {
-    $("test-text").value = text;
-    $("test-dialog").showModal();
-    $("test-text").select();
-  }
-}
-
-$("copy-params").addEventListener("click", () => copy(event.params, "Copied."));
-$("copy-test").addEventListener("click", async () => {
-  const answer = await fetch(`events/${event.number}/test`).catch(() => null);
-  const { test, error } = answer ? await answer.json() : { error: "The inspector does not answer." };
-  if (error) $("copied").textContent = error;
-  else await copy(test, "Copied: a test of your handler.");
-});
-
-// -- notices ----------------------------------------------------------------------
-
-export function addNotices(notices) {
-  const list = $("notices");
-  for (const { at, level, text } of notices) {
-    list.prepend(element("li", { "data-level": level }, element("time", {}, clock(at)), element("p", {}, text)));
-    if (list.childElementCount > NOTICES_MAX) list.lastElementChild.remove();
-  }
-  $("notices-none").hidden = list.childElementCount > 0;
-}
-
 // -- publishing -------------------------------------------------------------------
-
-const WAYS = { rest: "REST", endpoint: "the push server's endpoint", socket: "the open socket" };
 
 $("publish").elements.users.addEventListener("input", () => ($("publish").elements.to.value = "users"));
 $("publish").addEventListener("submit", (submit) => {
@@ -137,8 +24,7 @@ $("publish").addEventListener("submit", (submit) => {
         ? `Accepted by ${WAYS[answer.route]} in ${(answer.took_s * 1000).toFixed(0)} ms.`
         : `Sent by ${WAYS[answer.route]} in ${(answer.took_s * 1000).toFixed(0)} ms; this way is never confirmed.`;
     const look = answer.error ? "bad" : answer.confirmed ? "good" : "warn";
-    $("outcomes").prepend(element("li", { class: look }, `${clock(Date.now() / 1000)}  ${order.command}: ${word}`));
-    if ($("outcomes").childElementCount > OUTCOMES_MAX) $("outcomes").lastElementChild.remove();
+    addOutcome($("outcomes"), look, `${order.command}: ${word}`);
   });
 });
 
@@ -169,11 +55,6 @@ $("presence").addEventListener("submit", (submit) => {
 setInterval(() => {
   if ($("presence-again").checked && isShown("presence") && !document.hidden) askPresence();
 }, AGAIN_MS);
-
-function table(caption, heads, rows) {
-  const head = element("tr", {}, ...heads.map((name) => element("th", { scope: "col" }, name)));
-  return element("table", {}, element("caption", {}, caption), element("thead", {}, head), element("tbody", {}, ...rows));
-}
 
 // -- the offline queue ------------------------------------------------------------
 

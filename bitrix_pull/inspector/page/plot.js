@@ -18,8 +18,11 @@ export class Plot {
   #states = [];
   #span = 300;
   #pointed = null;
+  #names;
 
-  constructor(svg, readout, range) {
+  /** @param names what states are called here, where that is not as elsewhere */
+  constructor(svg, readout, range, names = {}) {
+    this.#names = names;
     this.#svg = svg;
     this.#readout = readout;
     range.addEventListener("change", () => {
@@ -82,10 +85,14 @@ export class Plot {
     const times = (kind) => marks.filter((mark) => mark.kind === kind).length;
     this.#svg.setAttribute(
       "aria-label",
-      `The last ${seconds(this.#span)}: ${stateName(last.state)}; ` +
+      `The last ${seconds(this.#span)}: ${this.#name(last.state)}; ` +
         `${(steps.at(-1)?.rate ?? 0).toFixed(0)} events a second, at most ${Math.max(0, ...steps.map((step) => step.rate)).toFixed(0)}; ` +
         `lag ${seconds(last.lag_s)}; connected again ${times("again")} times, healed ${times("healed")} times, gaps ${times("gap")}.`,
     );
+  }
+
+  #name(state) {
+    return this.#names[state] ?? stateName(state);
   }
 
   /** Rate and lag by the second or more, and what befell the connection. */
@@ -141,7 +148,7 @@ export class Plot {
     }
     const step = steps.reduce((best, each) => (Math.abs(x(each.at) - this.#pointed) < Math.abs(x(best.at) - this.#pointed) ? each : best));
     const state = this.#stretches(Infinity).findLast(({ at }) => at <= step.at)?.state;
-    this.#readout.textContent = `${clock(step.at)} · ${stateName(state)} · ${step.rate.toFixed(step.rate < 10 ? 1 : 0)}/s · lag ${seconds(step.lag)}`;
+    this.#readout.textContent = `${clock(step.at)} · ${this.#name(state)} · ${step.rate.toFixed(step.rate < 10 ? 1 : 0)}/s · lag ${seconds(step.lag)}`;
     const at = x(step.at).toFixed(1);
     return `<line class="cursor" x1="${at}" x2="${at}" y1="0" y2="${AREA.bottom}"/>`;
   }

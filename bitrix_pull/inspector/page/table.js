@@ -14,12 +14,15 @@ export class Table {
   #chosen = null;
   #rowHeight = 0;
   #onChoose;
+  #cells;
 
   constructor(grid, rows, events, { onChoose, onOpen, onPause }) {
     this.#grid = grid;
     this.#rows = rows;
     this.#events = events;
     this.#onChoose = onChoose;
+    // The head says which there are.
+    this.#cells = [...grid.querySelectorAll("[role=columnheader]")].map((head) => head.className);
     grid.addEventListener("scroll", () => this.draw(), { passive: true });
     new ResizeObserver(() => this.draw()).observe(grid);
     rows.addEventListener("click", (click) => {
@@ -55,7 +58,7 @@ export class Table {
     this.#grid.setAttribute("aria-rowcount", events.length + 1);
     const begin = Math.max(0, Math.floor(this.#grid.scrollTop / height) - SPARE);
     const end = Math.min(events.length, Math.ceil((this.#grid.scrollTop + this.#grid.clientHeight) / height) + SPARE);
-    while (this.#pool.length < end - begin) this.#pool.push(this.#rows.appendChild(makeRow()));
+    while (this.#pool.length < end - begin) this.#pool.push(this.#rows.appendChild(makeRow(this.#cells)));
     while (this.#pool.length > end - begin) this.#pool.pop().remove();
     this.#pool.forEach((row, index) => {
       const place = begin + index;
@@ -95,10 +98,10 @@ export class Table {
   }
 }
 
-function makeRow() {
+function makeRow(cells) {
   const row = document.createElement("div");
   row.setAttribute("role", "row");
-  for (const name of ["at", "name", "from", "params"]) {
+  for (const name of cells) {
     const cell = row.appendChild(document.createElement("span"));
     cell.className = name;
     cell.setAttribute("role", "gridcell");
@@ -110,13 +113,16 @@ function fill(row, event) {
   if (row.dataset.number === String(event.number)) return;
   row.dataset.number = event.number;
   row.id = `event-${event.number}`;
-  const [at, name, from, params] = row.children;
+  const [at, name, from, params] = ["at", "name", "from", "params"].map((cell) => row.querySelector(`.${cell}`));
+  const portal = row.querySelector(".portal");
   row.className = event.missed ? "row missed" : "row";
   if (event.missed) {
     name.textContent = `${event.missed.toLocaleString("en")} events went by while this page did not read`;
     at.textContent = from.textContent = params.textContent = "";
+    if (portal) portal.textContent = "";
     return;
   }
+  if (portal) portal.textContent = event.portal;
   at.textContent = clock(event.at, true);
   const module = document.createElement("i");
   module.textContent = `${event.module}.`;
