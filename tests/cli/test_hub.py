@@ -28,6 +28,8 @@ async def running(*arguments: str) -> AsyncIterator[Running]:
         yield command
     finally:
         command.kill()
+        # Its pipes are closed by that.
+        await command.end()
 
 
 @pytest.fixture
