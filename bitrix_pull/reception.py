@@ -8,6 +8,7 @@ from bitrix_pull.dispatch.dispatcher import Dispatcher
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.notices import NoticeBoard
 from bitrix_pull.dispatch.registry import Registry
+from bitrix_pull.dispatch.tasks import TaskSet
 from bitrix_pull.events import Origin, PullEvent
 from bitrix_pull.options import PullOptions
 from bitrix_pull.portal_events.feed import Feed
@@ -39,7 +40,7 @@ class Reception:
         """
         storage = None if shared is None else shared.storage
         self.notices: NoticeBoard = NoticeBoard(origin.portal, None if shared is None else shared.announce)
-        self.inbox: Inbox[PullEvent[Any]] = Inbox[PullEvent[Any]](
+        self.inbox: Inbox[PullEvent[Any]] = Inbox(
             max_events=options.inbox_max_events,
             max_bytes=options.inbox_max_bytes,
             overflow=options.overflow,
@@ -60,10 +61,20 @@ class Reception:
         self.portal_feed.dispatcher.prepare(supply)
 
     async def run(self) -> None:
-        """Run the handlers until cancelled; see ``Dispatcher.run``."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.stream.run(), name="bitrix_pull handlers")
-            tasks.create_task(self.portal_feed.dispatcher.run(), name="bitrix_pull portal event handlers")
+        """Run the handlers until cancelled.
+
+        A handler that ignores its cancellation is left behind after half a second.
+        """
+        tasks = TaskSet()
+        dispatchers = (self.stream, self.portal_feed.dispatcher)
+        try:
+            for dispatcher in dispatchers:
+                dispatcher.begin(tasks)
+            await asyncio.get_running_loop().create_future()
+        finally:
+            for dispatcher in dispatchers:
+                dispatcher.end()
+            await tasks.close()
 
     async def idle(self) -> None:
         """Wait until everything is handled."""

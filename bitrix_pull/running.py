@@ -220,10 +220,10 @@ class Run:
             raise
         finally:
             self._opened.set()
-        handling = asyncio.create_task(self._reception.run(), name="bitrix_pull reception")
         saving = asyncio.create_task(self._checkpointer.run(), name="bitrix_pull checkpointer")
-        taking = asyncio.create_task(self._portal_events.run(), name="bitrix_pull portal events")
+        handling = asyncio.create_task(self._reception.run(), name="bitrix_pull reception")
         try:
+            self._portal_events.begin()
             await self._supervisor.run()
         finally:
             if self._drain_s is None:
@@ -236,10 +236,10 @@ class Run:
             self._draining = None
             self._reception.finish(self._lifecycle.failure)
             await self.companions.close()
-            for task in (handling, taking):
-                task.cancel()
+            handling.cancel()
             self._checkpointer.stop()
-            await asyncio.wait({handling, taking, saving})
+            await self._portal_events.end()
+            await asyncio.wait({handling, saving})
             # What is told to the portal now need not be handled again.
             await self._portal_events.finish(max(self._options.close_timeout_s, self._drain_s))
             await self._checkpointer.close()

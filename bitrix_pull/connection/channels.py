@@ -163,14 +163,25 @@ class ChannelManager:
             return await self.config()
         return self._config
 
-    async def until_next(self) -> None:
-        """Wait until they are near their end or at it, until the portal is to be asked, or for other ones."""
+    async def until_next(self, ending: asyncio.Future[Any], within_s: float | None = None) -> None:
+        """Wait until they are near their end or at it, until the portal is to be asked, or for other ones.
+
+        Args:
+            ending: Ends the wait when it is done.
+            within_s: How long to wait at most.
+        """
         if self.due:
             return
         now, end = self.clock.now(), self._end()
         moments = [at for at in (end - CLOCK_SLACK_S, end, end + RENEWAL_S, self._due_unix) if at > now]
+        if within_s is not None:
+            moments.append(now + within_s)
         self._bell = asyncio.get_running_loop().create_future()
-        jumped = await self.clock.until(min(moments, default=math.inf), self._bell)
+        ending.add_done_callback(self._ring)
+        try:
+            jumped = await self.clock.until(min(moments, default=math.inf), self._bell)
+        finally:
+            ending.remove_done_callback(self._ring)
         if jumped and self.clock.now() - self._asked_unix >= SAME_AGAIN_S[0]:
             logger.info("this machine has slept, or its clock was set: looking at the configuration")
             self.look()
@@ -227,7 +238,7 @@ class ChannelManager:
         self._plan()
         return True
 
-    def _ring(self) -> None:
+    def _ring(self, _: object = None) -> None:
         """Let ``until_next`` return."""
         if self._bell is not None and not self._bell.done():
             self._bell.set_result(None)

@@ -178,40 +178,36 @@ class Supervisor:
         Raises:
             PullError: The channels cannot be renewed, and only a person can help.
         """
-        renewed = asyncio.create_task(self._renewed(stream), name="bitrix_pull renewal")
-        try:
-            await asyncio.wait(
-                {stream.reader, renewed},
-                timeout=self._transports.websocket_again_s(),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if stream.reader.done():
-                return None
-            if not renewed.done():
+        channels = self._channels
+        while not stream.reader.done():
+            if channels.replaced(stream.config):
+                return "auto"
+            websocket_again_s = self._transports.websocket_again_s()
+            if websocket_again_s == 0:
                 return "websocket"
-            renewed.result()
-            return "auto"
-        finally:
-            renewed.cancel()
-            await asyncio.wait({renewed})
+            self._show(stream)
+            if channels.due:
+                await self._ask(stream, websocket_again_s)
+            else:
+                await channels.until_next(stream.reader, websocket_again_s)
+        return None
 
-    async def _renewed(self, stream: Stream) -> None:
-        """Wait until there is another configuration; show meanwhile what the stream is worth.
+    async def _ask(self, stream: Stream, within_s: float | None) -> None:
+        """Ask for another configuration, until the stream ends; show meanwhile what it is worth.
 
         Raises:
             PullError: The portal refuses for good to tell one.
         """
-        channels = self._channels
-        while not channels.replaced(stream.config):
-            self._show(stream)
-            if not channels.due:
-                await channels.until_next()
-                continue
-            late = asyncio.get_running_loop().call_later(RENEWAL_S, self._show, stream)
-            try:
-                await channels.ask()
-            finally:
-                late.cancel()
+        asking = asyncio.create_task(self._channels.ask(), name="bitrix_pull renewal")
+        late = asyncio.get_running_loop().call_later(RENEWAL_S, self._show, stream)
+        try:
+            await asyncio.wait({stream.reader, asking}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+            if asking.done() and not stream.reader.done():
+                asking.result()
+        finally:
+            late.cancel()
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
 
     def _show(self, stream: Stream) -> None:
         """Show in the state what an open stream is worth: nothing, if its channels have ended."""

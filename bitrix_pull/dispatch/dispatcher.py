@@ -89,7 +89,7 @@ class Dispatcher(Generic[E]):
         self.inbox = inbox
         """The events that are not settled yet."""
         self.observer: Observer[E] | None = None
-        """Who looks on; it counts from the next ``prepare`` and ``run`` on."""
+        """Who looks on; it counts from the next ``prepare`` and ``begin`` on."""
         self.taps: list[Callable[[Sequence[E]], None]] = []
         """Called with all that is put in here, whoever wants it."""
         self._wraps: list[Callable[[Bound[E]], Bound[E]]] = []
@@ -121,29 +121,31 @@ class Dispatcher(Generic[E]):
         self._wraps.append(around)
         self._handlers_changed()
 
-    async def run(self) -> None:
-        """Run the workers of each handler until cancelled.
+    def begin(self, tasks: TaskSet) -> None:
+        """Run the workers of each handler, present and future, until ``end``.
 
-        What is not settled then stays in the inbox until the next run. A handler that
-        ignores its cancellation is left behind after half a second.
+        Args:
+            tasks: Runs them. Whoever owns it ends this one first and closes it then, after which
+                what is not settled stays in the inbox until the next beginning.
         """
         self.inbox.clear()
         self._unrouted.clear()
         for subscription in self._subscriptions:
             subscription.forget()
-        self._tasks = tasks = TaskSet()
+        self._tasks = tasks
         self._registry.watch(self._handlers_changed)
-        try:
-            self._handlers_changed()
-            await asyncio.Event().wait()
-        finally:
-            self._tasks = None
-            self._registry.unwatch(self._handlers_changed)
-            for worker in self._workers.values():
-                worker.close()
-            self._workers.clear()
-            self._routes.clear()
-            await tasks.close()
+        self._handlers_changed()
+
+    def end(self) -> None:
+        """Run no worker any more: those that end from now on are not started again."""
+        if self._tasks is None:
+            return
+        self._tasks = None
+        self._registry.unwatch(self._handlers_changed)
+        for worker in self._workers.values():
+            worker.close()
+        self._workers.clear()
+        self._routes.clear()
 
     def put(self, events: Sequence[E]) -> None:
         """Give each event to everybody who wants it, those together that go to the same."""

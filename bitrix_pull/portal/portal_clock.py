@@ -11,7 +11,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from functools import partial
+from typing import Final
 from weakref import WeakValueDictionary
 
 COMPARE_EVERY_S = 2.0
@@ -126,22 +127,24 @@ class PortalClock:
         comparison = self._comparison = _comparison_in(loop)
         while (left_s := unix - self.now()) > 0:
             woken: asyncio.Future[bool] = loop.create_future()
-            awaited: set[asyncio.Future[Any]] = {woken} if bell is None else {woken, bell}
+            wake = partial(_wake, woken)
+            timer = None if math.isinf(left_s) else loop.call_later(left_s, wake)
+            if bell is not None:
+                bell.add_done_callback(wake)
             self._waiting.add(woken)
             comparison.add(woken)
             try:
-                await asyncio.wait(
-                    awaited,
-                    timeout=None if math.isinf(left_s) else left_s,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                if woken.done() and woken.result():
+                if await woken:
                     return True
                 if bell is not None and bell.done():
                     return False
             finally:
                 self._waiting.discard(woken)
                 comparison.discard(woken)
+                if timer is not None:
+                    timer.cancel()
+                if bell is not None:
+                    bell.remove_done_callback(wake)
         return False
 
     def away_s(self) -> float:
@@ -160,8 +163,12 @@ class PortalClock:
 
     def _wake(self, *, jumped: bool) -> None:
         for woken in self._waiting:
-            if not woken.done():
-                woken.set_result(jumped)
+            _wake(woken, jumped=jumped)
+
+
+def _wake(woken: asyncio.Future[bool], _: object = None, *, jumped: bool = False) -> None:
+    if not woken.done():
+        woken.set_result(jumped)
 
 
 class _Comparison:
@@ -210,8 +217,7 @@ class _Comparison:
         if away_s > 0:
             self._away = away_s, now.loop
         for woken in self._waiting:
-            if not woken.done():
-                woken.set_result(True)
+            _wake(woken, jumped=True)
 
 
 # Whoever waits keeps it alive.

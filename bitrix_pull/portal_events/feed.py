@@ -10,7 +10,6 @@ from bitrix_pull.dispatch.registry import Registry
 from bitrix_pull.dispatch.storage import Storage
 from bitrix_pull.dispatch.subscription import EventIterator
 from bitrix_pull.events import Notice, Origin, PortalEvent
-from bitrix_pull.flag import Flag
 from bitrix_pull.options import PullOptions
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Feed:
         storage: Storage | None = None,
     ) -> None:
         """Serve the handlers of a registry, of the client that the events come by."""
-        self.inbox: Inbox[PortalEvent[Any]] = Inbox[PortalEvent[Any]](
+        self.inbox: Inbox[PortalEvent[Any]] = Inbox(
             max_events=options.inbox_max_events, max_bytes=options.inbox_max_bytes, storage=storage
         )
         self.dispatcher: Dispatcher[PortalEvent[Any]] = Dispatcher(
@@ -68,7 +67,7 @@ class Feed:
         """Takes events in the present run."""
         self._registry = registry
         self._subscriptions: list[EventIterator[PortalEvent[Any]]] = []
-        self._changed = Flag()
+        self._begin: Callable[[], None] | None = None
         registry.watch(self._on_change)
 
     def wanted(self) -> frozenset[str]:
@@ -79,11 +78,10 @@ class Feed:
             *(pattern.events for pattern in patterns if isinstance(pattern, PortalPattern))
         )
 
-    async def needed(self) -> None:
-        """Wait until something is wanted."""
-        while not self.wanted():
-            self._changed.clear()
-            await self._changed.wait()
+    def when_wanted(self, begin: Callable[[], None] | None) -> None:
+        """Call something once anything is wanted: at once, or later on; None: nothing any more."""
+        self._begin = begin
+        self._look()
 
     def attach(self, subscription: EventIterator[PortalEvent[Any]]) -> None:
         """Give a subscription events from now on."""
@@ -104,7 +102,12 @@ class Feed:
             self.inbox.abandon(event)
             self.inbox.release(event)
 
+    def _look(self) -> None:
+        if self._begin is not None and self.wanted():
+            begin, self._begin = self._begin, None
+            begin()
+
     def _on_change(self) -> None:
-        self._changed.set()
+        self._look()
         if self.drain is not None:
             self.drain.look()

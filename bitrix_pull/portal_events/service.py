@@ -1,6 +1,7 @@
 """The portal's own events during one run of a client: bound, listened for, taken, handled."""
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from contextlib import aclosing
 from functools import partial
@@ -64,6 +65,7 @@ class PortalEventService:
         self._notices = notices
         self._is_live = is_live
         self._stopping = False
+        self._task: asyncio.Task[None] | None = None
         # Made when somebody wants something: most clients of many never do.
         self._drain: Drain | None = None
         self._make_drain = partial(
@@ -79,9 +81,26 @@ class PortalEventService:
             steady_s=4 / rest.calls_per_s if rest.calls_per_s is not None else 0.0,
         )
 
-    async def run(self) -> None:
-        """Serve until cancelled."""
-        await self._feed.needed()
+    def begin(self) -> None:
+        """Serve until ``end``."""
+        context = contextvars.copy_context()
+
+        def begin() -> None:
+            # Whoever registers the first handler may be anybody.
+            self._task = asyncio.create_task(
+                self._run(), name="bitrix_pull portal events service", context=context
+            )
+
+        self._feed.when_wanted(begin)
+
+    async def end(self) -> None:
+        """Serve no more."""
+        self._feed.when_wanted(None)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def _run(self) -> None:
         drain = self._drain = self._make_drain()
         while not self._stopping:
             try:

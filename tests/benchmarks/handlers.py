@@ -10,6 +10,7 @@ from bitrix_pull.dispatch.dispatcher import Dispatcher
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.registry import CallNext, Context
 from bitrix_pull.dispatch.router import Router, registry_of
+from bitrix_pull.dispatch.tasks import TaskSet
 from bitrix_pull.events import BACKEND_SENDER, Event, PullEvent
 from tests.benchmarks.comparison import Comparison, Figures
 
@@ -47,8 +48,8 @@ async def _run(register: Register, count: int) -> Figures:
     inbox = Inbox[PullEvent](max_events=10_000, max_bytes=1 << 30)
     dispatcher = Dispatcher(PullEvent, registry_of(router), inbox, lambda notice: None)
     dispatcher.prepare(Supply({"db": object(), "cache": object(), "settings": object()}))
-    running = asyncio.create_task(dispatcher.run())
-    await asyncio.sleep(0)
+    tasks = TaskSet()
+    dispatcher.begin(tasks)
     events: list[PullEvent] = [
         PullEvent(f"{n:026}", "application", "x", {}, {}, BACKEND_SENDER, "server") for n in range(_AT_ONCE)
     ]
@@ -57,8 +58,8 @@ async def _run(register: Register, count: int) -> Figures:
         dispatcher.put(events)
         await dispatcher.idle()
     used_s = time.process_time() - began_s
-    running.cancel()
-    await asyncio.wait({running})
+    dispatcher.end()
+    await tasks.close()
     return {"cpu_us": used_s / (count // _AT_ONCE * _AT_ONCE) * 1e6}
 
 

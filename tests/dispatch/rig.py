@@ -14,6 +14,7 @@ from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.patterns import StreamPattern
 from bitrix_pull.dispatch.router import Router, registry_of
 from bitrix_pull.dispatch.subscription import Subscription
+from bitrix_pull.dispatch.tasks import TaskSet
 from bitrix_pull.events import BACKEND_SENDER, HandlerFailed, Notice, PullEvent
 from bitrix_pull.options import Overflow
 
@@ -72,6 +73,17 @@ def mids(*numbers: int) -> list[str]:
     return [f"{number:026}" for number in numbers]
 
 
+async def run(dispatcher: Dispatcher[PullEvent[Any]]) -> None:
+    """Run the workers of a dispatcher until cancelled, as a client does."""
+    tasks = TaskSet()
+    dispatcher.begin(tasks)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        dispatcher.end()
+        await tasks.close()
+
+
 @asynccontextmanager
 async def running(
     router: Router | None = None,
@@ -92,7 +104,7 @@ async def running(
     )
     dispatcher = Dispatcher(PullEvent, registry_of(router or Router()), inbox, notices.append)
     dispatcher.prepare(supply or Supply())
-    task = asyncio.create_task(dispatcher.run())
+    task = asyncio.create_task(run(dispatcher))
     await asyncio.sleep(0)
     try:
         yield Running(dispatcher, inbox, notices, settled)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from bitrix_pull.dispatch.router import Router
 from bitrix_pull.dispatch.subscription import Subscription
 from bitrix_pull.events import PullEvent
-from tests.dispatch.rig import Running, event, running
+from tests.dispatch.rig import Running, event, run, running
 
 
 class Order(BaseModel):
@@ -332,7 +332,7 @@ async def test_it_can_run_again() -> None:
     async with running(router) as rig:
         rig.put(event(1))
         await rig.idle()
-    again = asyncio.create_task(rig.dispatcher.run())
+    again = asyncio.create_task(run(rig.dispatcher))
     await asyncio.sleep(0)
     rig.put(event(2))
     await rig.idle()

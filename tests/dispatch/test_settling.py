@@ -18,7 +18,7 @@ from bitrix_pull.dispatch.router import Router, registry_of
 from bitrix_pull.errors import InvalidArgument, Nacked
 from bitrix_pull.events import Notice, PullEvent
 from tests import virtual_time
-from tests.dispatch.rig import Running, event, mids, running
+from tests.dispatch.rig import Running, event, mids, run, running
 
 
 class Order(BaseModel):
@@ -173,7 +173,7 @@ async def test_a_worker_that_breaks_is_started_again(caplog: pytest.LogCaptureFi
             raise OSError("the disk is full")
 
     dispatcher = Dispatcher(PullEvent, registry_of(router), Inbox(max_events=10, max_bytes=100), announce)
-    running_task = asyncio.create_task(dispatcher.run())
+    running_task = asyncio.create_task(run(dispatcher))
     await asyncio.sleep(0)
     dispatcher.put([event(number) for number in range(3)])
     while len(seen) < 3:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from bitrix_pull.dispatch.subscription import Subscription
 from bitrix_pull.errors import NotRunning, Unreachable
 from tests import virtual_time
-from tests.dispatch.rig import Running, event, mids, running
+from tests.dispatch.rig import Running, event, mids, run, running
 
 
 class Order(BaseModel):
@@ -235,7 +235,7 @@ async def test_a_new_run_begins_without_what_another_has_left() -> None:
         events = await subscription(rig).__aenter__()
         rig.put(event(1), event(2))
         await anext(events)
-    again = asyncio.create_task(rig.dispatcher.run())
+    again = asyncio.create_task(run(rig.dispatcher))
     await asyncio.sleep(0)
     rig.put(event(3))
     assert (await anext(events)).params == {"n": 3}
