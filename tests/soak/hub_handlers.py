@@ -9,27 +9,38 @@ import shutil
 import signal
 import tempfile
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+import psycopg
 import redis.asyncio
 
 from bitrix_pull import Tokens
 from bitrix_pull.emulator import EmulatedCloud
-from bitrix_pull.hub.valkey import ValkeyTokenStore
 from tests.fault_proxy import FaultProxy, Weather
 from tests.forked import Process
-from tests.hub.engine import Server
+from tests.hub.engine import Server, free_port
+from tests.postgres import postgres
+from tests.soak.hub_worker import stores
 from tests.soak.outcome import Outcome
 
 NAME = "soak"
 _TOKEN_LIFE_S = 1.0
+_LOOK: Final = f"""
+    SELECT record FROM (
+        SELECT 1 AS part, 0 AS id, record FROM {NAME}.resume_point WHERE portal = %(portal)s
+        UNION SELECT 2, id, record FROM {NAME}.resume_advance WHERE portal = %(portal)s
+    ) AS records ORDER BY part DESC, id DESC LIMIT 1
+"""
 
 Trouble = Literal["stopped", "cut off"]
 Handed = list[tuple[float, int, int]]
 """When, which, and under which epoch."""
+
+Look = Callable[[str], Awaitable[str | None]]
+"""Gives the mid of a portal's resume point, as it is kept."""
 
 
 @dataclass(slots=True)
@@ -60,8 +71,7 @@ class Stage:
     """An engine, an emulated cloud whose portals send, and what workers tell."""
 
     cloud: EmulatedCloud
-    server: Server
-    client: Any
+    look: Look
     handed: defaultdict[str, Handed] = field(default_factory=lambda: defaultdict[str, Handed](list))
     sent: int = 0
     went_back: int = 0
@@ -87,7 +97,7 @@ class Stage:
         while True:
             for portal in self.cloud.portals:
                 key = portal.member_id
-                mid = await self.client.hget(f"{NAME}:{{{key}}}:at:{key}", "mid")
+                mid = await self.look(key)
                 if mid is not None:
                     self.went_back += mid < self.points.get(key, "")
                     self.points[key] = mid
@@ -108,27 +118,55 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def _staged(portals: int, lease_s: float) -> AsyncIterator[tuple[Stage, list[Worker]]]:
+async def _looking(url: str, conninfo: str) -> AsyncIterator[Look]:
+    if not conninfo:
+        async with redis.asyncio.Redis.from_url(url, decode_responses=True) as engine:
+            client: Any = engine  # Its commands have no types.
+
+            async def look(key: str) -> str | None:
+                mid: str | None = await client.hget(f"{NAME}:{{{key}}}:at:{key}", "mid")
+                return mid
+
+            yield look
+        return
+    async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as database:
+
+        async def look_there(key: str) -> str | None:
+            # Before the first worker has come there is no table.
+            with contextlib.suppress(psycopg.errors.UndefinedTable):
+                row = await (await database.execute(_LOOK, {"portal": key})).fetchone()
+                return None if row is None else str(json.loads(row[0])["mid"])
+            return None
+
+        yield look_there
+
+
+@contextlib.asynccontextmanager
+async def _staged(
+    portals: int, lease_s: float, *, in_postgres: bool
+) -> AsyncIterator[tuple[Stage, list[Worker]]]:
     folder = Path(tempfile.mkdtemp(prefix="bitrix_pull_hub_"))
     server = Server(folder)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         server.start()
         stack.callback(server.kill)
+        conninfo = stack.enter_context(postgres(free_port())) if in_postgres else ""
+        look = await stack.enter_async_context(_looking(server.url, conninfo))
         cloud = await stack.enter_async_context(EmulatedCloud(portals))
+        kept = stores(server.url, conninfo, NAME)
         for portal in cloud.portals:
             portal.token_life_s = _TOKEN_LIFE_S
             tokens = Tokens(access_token=portal.token, refresh_token=portal.refresh_token, expires=1.0)
-            await ValkeyTokenStore(server.url, portal.member_id, name=NAME).save(tokens)
-        client: Any = redis.asyncio.Redis.from_url(server.url, decode_responses=True)
-        stack.push_async_callback(client.aclose)
-        stage = Stage(cloud, server, client)
+            await kept.tokens(portal.member_id).save(tokens)
+        stage = Stage(cloud, look)
         doing = [asyncio.create_task(stage.watch())]
         workers = list[Worker]()
         for number in range(2):
             proxy = await stack.enter_async_context(FaultProxy("127.0.0.1", server.port))
             order = {
                 "url": f"redis://{proxy.address}",
+                "postgres": conninfo,
                 "name": NAME,
                 "worker": f"worker-{number}",
                 "lease_s": lease_s,
@@ -160,17 +198,19 @@ def hub_stale(
     rate: float = 5.0,
     lease_s: float = 6.0,
     seed: int = 1,
+    in_postgres: bool = False,
 ) -> Outcome:
     """A hub of handlers is stopped, or cut off from Valkey, for 20 s: it hands on and writes nothing late.
 
     Without a log: events come at least once (lost 0), by an owner of before none once another has
-    the portal, no resume point goes back, and no refresh token is spent twice.
+    the portal, no resume point goes back, and no refresh token is spent twice. In PostgreSQL too,
+    from which nobody is cut off: the fence alone keeps a worker from writing late.
     """
     outcome = Outcome()
 
     async def run() -> None:
         rng = random.Random(seed)
-        async with _staged(portals, lease_s) as (stage, workers):
+        async with _staged(portals, lease_s, in_postgres=in_postgres) as (stage, workers):
             await stage.connected()
             sending = asyncio.create_task(stage.send(rate))
             troubles: itertools.cycle[Trouble] = itertools.cycle(("stopped", "cut off"))

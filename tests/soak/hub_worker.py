@@ -12,16 +12,35 @@ import time
 from typing import Any
 
 from bitrix_pull import Hub, OAuth, Portal, PullError, PullEvent
+from bitrix_pull.hub.postgres import PostgresStore
 from bitrix_pull.hub.valkey import Engine, ValkeyCluster, ValkeyResumeStore, ValkeyTokenStore
 
 _CALL_EVERY = 5
 """How many events a call takes, so that tokens are refreshed all the time."""
 
 
+class ValkeyStores(ValkeyResumeStore):
+    """Both kinds of stores, on one engine."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._shared = Engine(url, timeout_s=1.0)
+        super().__init__(self._shared, name=name)
+        self._called = name
+
+    def tokens(self, key: str) -> ValkeyTokenStore:
+        """Return where a portal's tokens are."""
+        return ValkeyTokenStore(self._shared, key, name=self._called)
+
+
+def stores(url: str, postgres: str, name: str) -> ValkeyStores | PostgresStore:
+    """Return where resume points and tokens are kept: in PostgreSQL where there is one."""
+    return PostgresStore(postgres, schema=name) if postgres else ValkeyStores(url, name)
+
+
 async def main(order: dict[str, Any]) -> None:
     """Serve until killed."""
-    engine = Engine(order["url"], timeout_s=1.0)
     name, lease_s = order["name"], order["lease_s"]
+    kept = stores(order["url"], order["postgres"], name)
     hub = Hub(
         [
             Portal(
@@ -31,13 +50,13 @@ async def main(order: dict[str, Any]) -> None:
                     client_id=client_id,
                     client_secret=secret,
                     oauth_url=f"{url}/oauth/token/",
-                    tokens=ValkeyTokenStore(engine, key, name=name),
+                    tokens=kept.tokens(key),
                 ),
             )
             for key, url, client_id, secret in order["portals"]
         ],
         cluster=ValkeyCluster(order["url"], name=name, lease_s=lease_s, settle_s=lease_s / 2),
-        resume=ValkeyResumeStore(engine, name=name),
+        resume=kept,
         worker=order["worker"],
     )
 

@@ -45,6 +45,7 @@ from tests.soak.stores import damaged_stores, store_key, stuck_event
 from tests.soak.token_refreshes import token_race, token_sigkill
 
 SOME_WAYS: list[Way] = [(4, True, "websocket"), (4, True, "long_polling")]
+_STALE: dict[str, Any] = {"away_s": 3.5, "portals": 6, "rate": 10.0, "lease_s": 1.5}
 _FEW: dict[str, Any] = {"portals": 20, "rate": 10.0, "lease_s": 1.5}
 
 SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
@@ -110,7 +111,8 @@ SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (hub_kill, {"times": 1, **_FEW}),
     (hub_pause, {"times": 1, "pause_s": 3.0, **_FEW}),
     (hub_cut, {"times": 1, "cut_s": 4.0, **_FEW}),
-    (hub_stale, {"times": 2, "away_s": 3.5, "portals": 6, "rate": 10.0, "lease_s": 1.5}),
+    (hub_stale, {"times": 2, **_STALE}),
+    (hub_stale, {"times": 2, "in_postgres": True, **_STALE}),
     (hub_valkey_restart, {"times": 2, **_FEW}),
     (hub_failover, {"times": 1, **_FEW}),
     (hub_clocks, {"seconds": 2.0, "late_s": 10.0, **_FEW}),
