@@ -297,6 +297,7 @@ class Hub(Router):
                 helpers = [
                     tasks.create_task(self._follow_source(), name="bitrix_pull hub portals"),
                     tasks.create_task(self._report(membership), name="bitrix_pull hub report"),
+                    tasks.create_task(self._fittings.unsaved.run(), name="bitrix_pull hub tokens"),
                 ]
                 async for change in membership.changes():
                     match change:
@@ -318,6 +319,7 @@ class Hub(Router):
         finally:
             # What is left after a failure, or a cancellation.
             await asyncio.gather(*(self._stop(key, 0) for key in list(self._services)))
+            await self._fittings.unsaved.give_up()
             self._ended["leaving"] += len(self._leases)
             self._leases.clear()
 

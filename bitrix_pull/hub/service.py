@@ -21,6 +21,7 @@ from bitrix_pull.hub.health import PortalStatus
 from bitrix_pull.hub.log import LogWriter, Requests, TakesRequests
 from bitrix_pull.hub.notices import HubNotice, PortalFailed, PortalUninstalled
 from bitrix_pull.hub.portals import Portal
+from bitrix_pull.hub.unsaved_tokens import UnsavedTokens
 from bitrix_pull.options import PullOptions
 from bitrix_pull.publish.message import Message
 from bitrix_pull.publish.publisher import Route
@@ -58,6 +59,7 @@ class Fittings:
         log_portal_events: See ``Hub``.
         fenced: True if other workers may have a portal.
         followers: Are told of each client when it begins to serve, and when it serves no more.
+        unsaved: Takes over tokens that a client could not store.
     """
 
     shared: Shared
@@ -71,6 +73,7 @@ class Fittings:
     log_portal_events: tuple[str, ...] = ()
     fenced: bool = False
     followers: list["Follower"] = field(default_factory=list["Follower"])
+    unsaved: UnsavedTokens = field(default_factory=UnsavedTokens)
 
 
 @dataclass(slots=True, frozen=True)
@@ -175,6 +178,7 @@ class PortalService:
         await asyncio.wait({task})
         if self._task is task:
             self._task = None
+            self._fittings.unsaved.take(self.portal)
             registry_of(self.client).exclude(self._fittings.handlers)
             self._fittings.shared.storage.inboxes -= 2
             for follower in self._fittings.followers:

@@ -274,6 +274,38 @@ class OAuth(Credentials):
             return None
         return renewal
 
+    @property
+    def unsaved(self) -> bool:
+        """True while there are new tokens that could not be stored yet."""
+        return self._unsaved is not None
+
+    async def store_unsaved(self) -> None:
+        """Store new tokens that could not be stored, for whoever refreshes next; a client does so by itself.
+
+        It takes no lock: what is stored was spent for them, so nobody can get others meanwhile.
+
+        Raises:
+            TokenStoreFailed: The store still fails.
+            InvalidArgument: The tokens there cannot be read, or written.
+        """
+        if self._unsaved is None or self._under_way() is not None:
+            return
+        # A call that needs another token meanwhile waits for it, as for a refresh.
+        renewal = self._renewal = asyncio.create_task(self._store_renewed(*self._unsaved))
+        renewal.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.wait({renewal})
+        if not renewal.cancelled():
+            renewal.result()
+
+    async def _store_renewed(self, spent: Tokens, renewed: Tokens) -> Tokens:
+        stored = await self._store.load()
+        if stored.refresh_token == spent.refresh_token:
+            await self._keep(spent, renewed, self._store)
+            return renewed
+        # They were stored after all, or somebody has authorised the application again.
+        self._unsaved = None
+        return stored
+
     async def close(self) -> None:
         """Wait for a refresh under way: its answer is the only copy of the new tokens."""
         renewal = self._under_way()

@@ -17,6 +17,7 @@ from bitrix_pull import (
     OAuth,
     PortalEvent,
     PullClient,
+    PullError,
     PullEvent,
     Router,
 )
@@ -442,6 +443,83 @@ async def test_a_worker_whose_lease_has_ended_hands_nothing_on() -> None:
             # It was not settled, so the next owner gets it.
             await until(lambda: got == [1, 2])
             assert cluster.released == []
+
+
+class Store:
+    """A token store of the user's own, which may be out of reach."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self.tokens = tokens
+        self.cut_after_saves: int | None = None
+
+    async def load(self) -> Tokens:
+        self._check()
+        return self.tokens
+
+    async def save(self, tokens: Tokens) -> None:
+        self._check()
+        self.tokens = tokens
+        if self.cut_after_saves is not None:
+            self.cut_after_saves -= 1
+
+    def _check(self) -> None:
+        if self.cut_after_saves == 0:
+            raise ConnectionError("out of reach")
+
+
+def of_store(portal: CloudPortal, store: Store) -> OAuth:
+    return OAuth(
+        portal.url,
+        client_id=portal.client_id,
+        client_secret=portal.client_secret,
+        oauth_url=portal.oauth_url,
+        tokens=store,
+    )
+
+
+@pytest.mark.parametrize("how", ["goes on", "ends"])
+async def test_new_tokens_are_stored_also_when_their_portal_has_gone_to_another_worker(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bitrix_pull.hub.unsaved_tokens.STORE_AGAIN_S", 0.02 if how == "goes on" else 3600.0)
+    async with EmulatedCloud(1) as cloud:
+        (portal,) = cloud.portals
+        store = Store(Tokens(access_token=portal.token, refresh_token=portal.refresh_token))
+        auth = of_store(portal, store)
+        cluster = Handed()
+        hub = Hub([Portal(portal.member_id, auth)], cluster=cluster)
+        async with hub.serving():
+            lease = Lease(portal.member_id, "a", 1)
+            cluster.changes.put_nowait(Acquired(lease))
+            await until(lambda: hub.health().live == 1)
+            # The first save shows that the store works; then the refresh token is spent.
+            store.cut_after_saves = 1
+            portal.expire_token(portal.token)
+            with pytest.raises(PullError):
+                await hub.client(portal.member_id).call("server.time")
+            assert store.tokens.refresh_token == portal.refresh_token
+            lease.end()
+            cluster.changes.put_nowait(Lost(lease))
+            await until(lambda: hub.health().served == 0)
+            store.cut_after_saves = None
+            if how == "goes on":
+                await until(lambda: store.tokens.refresh_token != portal.refresh_token)
+        assert store.tokens.refresh_token != portal.refresh_token
+        assert [request.granted for request in portal.token_requests] == [True]
+
+
+async def test_tokens_that_cannot_be_stored_in_the_end_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    async with EmulatedCloud(1) as cloud:
+        (portal,) = cloud.portals
+        store = Store(Tokens(access_token=portal.token, refresh_token=portal.refresh_token))
+        auth = of_store(portal, store)
+        async with live(Hub([Portal(portal.member_id, auth)]), 1) as hub:
+            store.cut_after_saves = 1
+            portal.expire_token(portal.token)
+            with pytest.raises(PullError):
+                await hub.client(portal.member_id).call("server.time")
+        assert "authorise the application again" in caplog.text
+        assert auth.unsaved
 
 
 async def test_a_hub_cannot_run_twice_and_can_run_again() -> None:
