@@ -86,7 +86,10 @@ class Clients:
         self._made: list[RestClient] = []
 
     def __call__(self, tokens: Any, on_token: OnToken | None = None, **options: Any) -> RestClient:
-        auth = OAuth(
+        return self.of(self.auth(tokens, on_token), **options)
+
+    def auth(self, tokens: Any, on_token: OnToken | None = None) -> OAuth:
+        return OAuth(
             self._portal.url,
             client_id="app.1",
             client_secret="client-secret",
@@ -94,6 +97,8 @@ class Clients:
             oauth_url=f"{self._portal.url}/oauth/token/",
             on_token=on_token,
         )
+
+    def of(self, auth: OAuth, **options: Any) -> RestClient:
         self._made.append(RestClient(auth, options=PullOptions(**options)))
         return self._made[-1]
 

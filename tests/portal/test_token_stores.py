@@ -117,6 +117,36 @@ async def test_new_tokens_are_kept_until_the_store_takes_them(grant: Grant, clie
     assert grant.refreshes == 1
 
 
+@pytest.mark.parametrize("meanwhile", ["nothing", "authorised again"])
+async def test_unsaved_tokens_replace_the_spent_ones_and_no_others(
+    grant: Grant, client: Clients, meanwhile: str
+) -> None:
+    shelf = Shelf(Tokens.read(stale()))
+    auth = client.auth(shelf)
+    rest = client.of(auth)
+    await auth.store_unsaved()
+    assert shelf.log == []
+    grant.gate.clear()
+    call = asyncio.create_task(rest.call("app.info"))
+    await grant.refreshing.wait()
+    shelf.failing = "save"
+    grant.gate.set()
+    with pytest.raises(TokenStoreFailed):
+        await call
+    assert auth.unsaved
+    with pytest.raises(TokenStoreFailed):
+        await auth.store_unsaved()
+    shelf.failing = ""
+    other = Tokens(access_token="other-access", refresh_token="other-refresh")
+    if meanwhile != "nothing":
+        shelf.tokens = other
+    await auth.store_unsaved()
+    assert not auth.unsaved
+    assert shelf.tokens is not None
+    expected = "refresh-2" if meanwhile == "nothing" else "other-refresh"
+    assert (shelf.tokens.refresh_token, grant.refreshes) == (expected, 1)
+
+
 async def test_a_store_that_never_answers_ends_by_the_deadline(grant: Grant, client: Clients) -> None:
     class Stuck(Shelf):
         async def save(self, tokens: Tokens) -> None:
