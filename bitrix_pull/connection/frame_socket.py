@@ -407,12 +407,10 @@ def _text_frames(texts: Sequence[bytes]) -> bytes:
 
     Each has random masking bytes of its own (RFC 6455 §5.3).
     """
-    masks = [mask for (mask,) in iter_unpack("4s", os.urandom(4 * len(texts)))]
-    return b"".join(
-        [
-            _SHORT_HEADS[len(text)] + mask + apply_mask(text, mask)
-            if len(text) <= _SHORT_MAX
-            else Frame(_TEXT, text).serialize(mask=True)
-            for text, mask in zip(texts, masks, strict=True)
-        ]
-    )
+    frames: list[bytes] = []
+    for text, (mask,) in zip(texts, iter_unpack("4s", os.urandom(4 * len(texts))), strict=True):
+        if len(text) <= _SHORT_MAX:
+            frames += (_SHORT_HEADS[len(text)], mask, apply_mask(text, mask))
+        else:
+            frames.append(Frame(_TEXT, text).serialize(mask=True))
+    return b"".join(frames)

@@ -32,6 +32,9 @@ _GOLDEN = 0.6180339887498949
 
 def stamps_of(events: Sequence[PullEvent[Any]]) -> list[float]:
     """Return the stamp of each event."""
+    if events and events[0].created_unix is None:
+        # It is a matter of the format: none of them tells the server's time.
+        return [stamp_of(event) for event in events]
     try:
         # Nearly everything comes from the portal, by a server of version 4.
         return [event.created_unix + event.extra["server_time_unix"] % 1 for event in events]
@@ -55,7 +58,8 @@ def stamp_of(message: PullEvent[Any] | Control | Malformed) -> float:
 def sent_unix(message: PullEvent[Any] | Control) -> float | None:
     """Return the portal's time in a message (unix), or None if it holds none."""
     sent: object = message.extra.get("server_time_unix")
-    return sent if isinstance(sent, int | float) and 1 <= sent < math.inf else None
+    # To build the union of both for isinstance takes longer than all the rest.
+    return sent if (type(sent) is float or type(sent) is int) and 1 <= sent < math.inf else None
 
 
 def are_of_two(stamp: float, other: float) -> bool:
