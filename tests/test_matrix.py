@@ -97,15 +97,15 @@ def test_publishing_where_it_is_possible(
 def test_channels_are_renewed(name: str, transport: str, mode: Literal["personal", "shared"]) -> None:
     async def main() -> None:
         version, protobuf = FORMATS[name]
-        emu = emulator(version=version, mode=mode, channel_life_s=900)
+        emu = emulator(version=version, mode=mode, channel_life_s=300)
         async with emu, running(Listener(emu, transport=transport, protobuf=protobuf)) as listener:
             await listener.reached(State.LIVE)
-            for n in range(120):
+            for n in range(40):
                 emu.portal.send("x", {"n": n}, users=[1] if n % 2 else None)
                 await asyncio.sleep(30)
-            await listener.received(120)
+            await listener.received(40)
             await asyncio.sleep(60)
-            assert sorted(listener.numbers) == list(range(120))
+            assert sorted(listener.numbers) == list(range(40))
             assert listener.states.count(State.RENEWING) >= 3
 
     virtual_time.run(main)
