@@ -93,7 +93,7 @@ class CanaryNet:
 
     def __init__(self) -> None:
         self.tests = self.secrets = self.characters = self.leaks = 0
-        self._known: dict[str, str] = {}
+        self._known: dict[str, tuple[str, tuple[str, ...]]] = {}
         self._shown: dict[str, str] = {}
         self._pipes: dict[object, tuple[Any, int, bytearray]] = {}
         self._errors = weakref.WeakSet[PullError]()
@@ -108,7 +108,7 @@ class CanaryNet:
         for secret in secrets:
             for part in {secret, *(re.split(r"[.:]", secret) if kind == "channel" else ())}:
                 if len(part) >= SHORTEST and part not in self._known:
-                    self._known[part] = kind
+                    self._known[part] = (kind, tuple(forms(part)))
                     self.secrets += 1
 
     def see(self, place: str, text: str) -> None:
@@ -119,16 +119,21 @@ class CanaryNet:
         """Return which secrets were shown since the last call, and where."""
         self._see_what_lasts()
         shown, self._shown = self._shown, {}
-        found: list[str] = []
-        for text, place in shown.items():
-            self.characters += len(text)
-            found += [f"{secret} in {place}:\n    {text[:1_000]!r}" for secret in self._secrets_in(text)]
+        self.characters += sum(map(len, shown))
+        # As a rule there is none: looked for in all texts at once, and only what is found in each.
+        if not any(self._secrets_in("\n".join(shown))):
+            return []
+        found = [
+            f"{secret} in {place}:\n    {text[:1_000]!r}"
+            for text, place in shown.items()
+            for secret in self._secrets_in(text)
+        ]
         self.leaks += len(found)
         return found
 
     def _secrets_in(self, text: str) -> Iterator[str]:
-        for secret, kind in self._known.items():
-            if any(form in text for form in forms(secret)):
+        for secret, (kind, written) in self._known.items():
+            if any(form in text for form in written):
                 yield f"{kind} {secret!r}"
         for kind, shape in SHAPES.items():
             if match := re.search(shape, text):
