@@ -56,6 +56,6 @@ class LogReader:
     def _taken(self, found: list[Any]) -> list[bytes]:
         if found:
             self._last = text(found[-1][0])
-        events = [(fields or {}).get(b"event") for _, fields in found]
+        events: list[Any] = [fields and fields.get(b"event") for _, fields in found]
         # Something else may have been written there.
         return [event for event in events if isinstance(event, bytes)]

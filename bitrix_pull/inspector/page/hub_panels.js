@@ -107,14 +107,13 @@ async function lookAtPortals() {
       "tr",
       error || !worker ? { class: "wrong" } : {},
       element("td", {}, key, ...(error ? [element("p", { class: "why" }, error)] : [])),
-      element("td", {}, worker || "nobody"),
-      element("td", { class: "brief" }, String(epoch)),
+      element("td", {}, worker || "nobody", element("small", {}, `epoch ${epoch}`)),
     ),
   );
   const told =
     answer.count > rows.length ? `The first ${count(rows.length)} of ${count(answer.count)}` : `${count(answer.count)} portal${answer.count === 1 ? "" : "s"}`;
   $("found").replaceChildren(
-    rows.length ? table(told, ["Portal", "Worker", "Epoch"], rows) : element("p", { class: "hint" }, answer.known ? "No portal is so." : "The engine has not answered yet."),
+    rows.length ? table(told, ["Portal", "Worker"], rows) : element("p", { class: "hint" }, answer.known ? "No portal is so." : "The engine has not answered yet."),
   );
 }
 
