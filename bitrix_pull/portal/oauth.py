@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
@@ -105,7 +104,7 @@ class OAuth(Credentials):
         self._store = _as_store(tokens)
         self._tokens: Tokens | None = None
         self.refreshes: int = 0
-        self.failed_refreshes: Counter[str] = Counter()
+        self.failed_refreshes: Mapping[str, int] = {}
         self._unsaved: tuple[Tokens, Tokens] | None = None
         """Tokens that were spent, and the new ones that could not be stored yet."""
         self._refusal: _Refusal | None = None
@@ -329,7 +328,11 @@ class OAuth(Credentials):
         except PullError as error:
             # What is only said again was not tried again.
             if refusal is None or error is not refusal.error:
-                self.failed_refreshes[type(error).__name__] += 1
+                name = type(error).__name__
+                self.failed_refreshes = {
+                    **self.failed_refreshes,
+                    name: self.failed_refreshes.get(name, 0) + 1,
+                }
             raise
 
     async def _renewed(self, refused: str, http: HttpSession, options: PullOptions) -> Tokens:
