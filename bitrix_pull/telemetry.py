@@ -128,23 +128,21 @@ METRICS: Final[Mapping[str, Metric]] = {
         "process",
     ),
     "bitrix_pull.handler.calls": Metric(
-        "counter",
-        "{call}",
-        "Calls of handlers that have ended: all of them.",
-        ("bitrix_pull.handler", "error.type"),
-        "process",
-    ),
-    "bitrix_pull.handler.time": Metric(
-        "counter", "s", "How long all those calls took together.", ("bitrix_pull.handler",), "process"
+        "counter", "{call}", "Calls of handlers, recorded or not.", ("bitrix_pull.handler",), "process"
     ),
     "bitrix_pull.handler.retries": Metric(
         "counter",
         "{call}",
-        "Calls of handlers that were not the first.",
+        "Those of them that were not the first.",
         ("bitrix_pull.handler",),
         "process",
     ),
-    "bitrix_pull.handler.failures": Metric("counter", "{event}", "Events that a handler failed on for good."),
+    "bitrix_pull.handler.failures": Metric(
+        "counter",
+        "{event}",
+        "Events that a handler failed on for good.",
+        ("bitrix_pull.handler", "error.type"),
+    ),
     "bitrix_pull.duplicates": Metric("counter", "{message}", "Messages that came again and were dropped."),
     "bitrix_pull.malformed": Metric("counter", "{message}", "Messages that could not be read."),
     "bitrix_pull.ignored": Metric("counter", "{message}", "Events of modules that are ignored."),

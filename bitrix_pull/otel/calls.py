@@ -3,14 +3,13 @@
 import math
 import random
 import sys
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
 from inspect import isawaitable
 from time import perf_counter
 from types import CoroutineType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
@@ -33,31 +32,33 @@ class HandlerCalls:
 
     Attributes:
         left: How many more calls are only counted, until one is recorded.
-        done: Calls that have returned.
-        seconds: How long all calls took together.
         retries: Calls that were not the first with an event.
-        failed: Calls that have raised something, by its class.
         attributes: What its metrics have in common: one object, as many readings share it.
     """
 
-    __slots__ = ("attributes", "done", "failed", "left", "retries", "seconds")
+    __slots__ = ("_until", "attributes", "left", "retries")
 
     def __init__(self, attributes: Attributes, left: int) -> None:
         self.left: int = left
-        self.done: int = 0
-        self.seconds: float = 0.0
         self.retries: int = 0
-        self.failed: Counter[str] = Counter()
         self.attributes: Attributes = attributes
+        # How many calls there will have been when none is left.
+        self._until = left
+
+    @property
+    def begun(self) -> int:
+        """How many calls there were."""
+        return self._until - self.left
+
+    def draw(self, left: int) -> None:
+        """Count a call that is recorded, and say how many are only counted after it."""
+        self._until += 1 + left
+        self.left = left
 
     def figures(self) -> Iterator[Figure]:
         """Yield what was counted, by the names of the metrics."""
-        own = self.attributes
-        yield "bitrix_pull.handler.calls", self.done, own
-        for cause, count in self.failed.items():
-            yield "bitrix_pull.handler.calls", count, failed(own, cause)
-        yield "bitrix_pull.handler.time", self.seconds, own
-        yield "bitrix_pull.handler.retries", self.retries, own
+        yield "bitrix_pull.handler.calls", self.begun, self.attributes
+        yield "bitrix_pull.handler.retries", self.retries, self.attributes
 
 
 @dataclass(slots=True, frozen=True)
@@ -97,6 +98,11 @@ class CallCounter:
         self._where = where
         self._recording = recording
         self._calls: dict[str, HandlerCalls] = {}
+        self._full_names: dict[str, str] = {}
+
+    def full_name(self, name: str) -> str:
+        """Return what a handler is called in metrics, by what it is called in notices."""
+        return self._full_names.get(name, name)
 
     def figures(self) -> Iterator[Figure]:
         """Yield what was counted of all handlers."""
@@ -105,112 +111,78 @@ class CallCounter:
 
     def wrap(self, bound: Bound[Any]) -> Bound[Any]:
         """Return a handler whose calls are counted here."""
-        name = full_name_of(bound.handler.callback)
+        handler = bound.handler
+        name = full_name_of(handler.callback)
+        if self._full_names.setdefault(handler.name, name) != name:
+            # Two of one name in two modules: notices do not tell which is meant.
+            self._full_names[handler.name] = handler.name
         calls = self._calls.get(name)
         if calls is None:
             attributes = {**_PROCESS, **self._where, "bitrix_pull.handler": name}
             calls = self._calls[name] = HandlerCalls(attributes, self._recording.skipped())
         # Where no event is given twice, none needs to be asked for how often it was.
-        repeats = not bound.handler.policy.is_plain
-        around = _around_async if is_async(bound.call) else _around_any
-        return replace(bound, call=around(bound.call, calls, self._recording, repeats))
+        repeats = not handler.policy.is_plain
+        return replace(bound, call=_around(bound.call, calls, self._recording, repeats))
 
 
-def _around_async(
+def _around(
     callback: Callable[[Any], Any], calls: HandlerCalls, recording: Recording, repeats: bool
-) -> Callable[[Any], Awaitable[object]]:
-    # Every event goes through here. What is not recorded costs it one coroutine, and no call
-    # into the SDK: there a span that its sampler drops costs almost what one costs that it keeps.
-    causes, spare = recording.causes, SPARED.set
+) -> Callable[[Any], Any]:
+    # Every event goes through here. What is not recorded costs it no coroutine and no look at a
+    # clock; and no call into the SDK: there a span that its sampler drops costs almost what one
+    # costs that it keeps.
+    record = (_recorded if is_async(callback) else _recorded_any)(callback, calls, recording)
+    spare = SPARED.set
 
-    async def around(event: Event) -> object:
+    def around(event: Event) -> Any:
         if repeats and event.attempts > 1:
             calls.retries += 1
-        left = calls.left
-        if left:
+        if left := calls.left:
             calls.left = left - 1
             spare(True)
-            began_at = perf_counter()
-            try:
-                result: object = await callback(event)
-            except BaseException as error:
-                calls.seconds += perf_counter() - began_at
-                calls.failed[causes.of(error)] += 1
-                raise
-            calls.seconds += perf_counter() - began_at
-            calls.done += 1
-            return result
-        call = _Call(event, calls, recording)
-        try:
-            result = await callback(event)
-        except BaseException as error:
-            call.end(error)
-            raise
-        call.end(None)
-        return result
+            return callback(event)
+        return record(event)
 
     return around
 
 
-def _around_any(
-    callback: Callable[[Any], Any], calls: HandlerCalls, recording: Recording, repeats: bool
-) -> Callable[[Any], object]:
-    """Do the same around a function that may return something to await, or not."""
+def _recorded(
+    callback: Callable[[Any], Any], calls: HandlerCalls, recording: Recording
+) -> Callable[[Any], Awaitable[object]]:
+    async def record(event: Event) -> object:
+        call = _Call(event, calls, recording)
+        return await call.rest(callback(event))
 
-    def around(event: Event) -> object:
-        if repeats and event.attempts > 1:
-            calls.retries += 1
-        call = _Call(event, calls, recording) if not calls.left else _Count(calls, recording)
+    return record
+
+
+def _recorded_any(
+    callback: Callable[[Any], Any], calls: HandlerCalls, recording: Recording
+) -> Callable[[Any], object]:
+    """Do the same with a function that may return something to await, or not."""
+
+    def record(event: Event) -> object:
+        call = _Call(event, calls, recording)
         try:
             result: object = callback(event)
         except BaseException as error:
             call.end(error)
             raise
         if result is not None and (type(result) is CoroutineType or isawaitable(result)):
-            return rest(result, call)
+            return call.rest(cast("Awaitable[object]", result))
         call.end(None)
         return result
 
-    async def rest(result: Any, call: "_Call | _Count") -> object:
-        try:
-            result = await result
-        except BaseException as error:
-            call.end(error)
-            raise
-        call.end(None)
-        return result
-
-    return around
-
-
-class _Count:
-    """A call that is counted."""
-
-    __slots__ = ("_began_at", "_calls", "_causes")
-
-    def __init__(self, calls: HandlerCalls, recording: Recording) -> None:
-        calls.left -= 1
-        SPARED.set(True)
-        self._calls = calls
-        self._causes = recording.causes
-        self._began_at = perf_counter()
-
-    def end(self, error: BaseException | None) -> None:
-        """Count how it has come out."""
-        self._calls.seconds += perf_counter() - self._began_at
-        if error is None:
-            self._calls.done += 1
-        else:
-            self._calls.failed[self._causes.of(error)] += 1
+    return record
 
 
 class _Call:
-    """A call that is recorded too."""
+    """A call that is recorded."""
 
     __slots__ = ("_began_at", "_calls", "_recording", "_span", "_token")
 
     def __init__(self, event: Event, calls: HandlerCalls, recording: Recording) -> None:
-        calls.left = recording.skipped()
+        calls.draw(recording.skipped())
         SPARED.set(False)
         self._calls = calls
         self._recording = recording
@@ -221,18 +193,22 @@ class _Call:
             self._token = attach(set_span_in_context(span))
         self._began_at = perf_counter()
 
+    async def rest(self, awaited: Awaitable[object]) -> object:
+        """Await the rest of it."""
+        try:
+            result = await awaited
+        except BaseException as error:
+            self.end(error)
+            raise
+        self.end(None)
+        return result
+
     def end(self, error: BaseException | None) -> None:
         """Record how it has come out."""
-        calls, span = self._calls, self._span
         duration_s = perf_counter() - self._began_at
-        calls.seconds += duration_s
-        attributes = calls.attributes
-        if error is None:
-            calls.done += 1
-        else:
-            cause = self._recording.causes.of(error)
-            calls.failed[cause] += 1
-            attributes = failed(attributes, cause)
+        span, attributes = self._span, self._calls.attributes
+        if error is not None:
+            attributes = failed(attributes, self._recording.causes.of(error))
         # While its span is the present one: the SDK may keep which it was beside the duration.
         self._recording.duration(duration_s, attributes)
         if span is not None and self._token is not None:

@@ -6,7 +6,7 @@ from typing import Final
 from weakref import WeakKeyDictionary, WeakSet
 
 from bitrix_pull.client import PullClient, rest_of
-from bitrix_pull.events import Notice, State, StateChanged
+from bitrix_pull.events import HandlerFailed, Notice, State, StateChanged
 from bitrix_pull.health import Health
 from bitrix_pull.otel.attributes import SYSTEM, Attributes, Names, failed
 from bitrix_pull.otel.calls import CallCounter
@@ -32,7 +32,6 @@ def _one(value: float) -> By:
 
 OBSERVED: Final[Mapping[str, Callable[[PullClient, Health], By]]] = {
     "messaging.client.consumed.messages": lambda _, health: _one(health.received),
-    "bitrix_pull.handler.failures": lambda _, health: _one(health.handler_failures),
     "bitrix_pull.duplicates": lambda _, health: _one(health.duplicates),
     "bitrix_pull.malformed": lambda _, health: _one(health.malformed),
     "bitrix_pull.ignored": lambda _, health: _one(health.ignored),
@@ -94,6 +93,8 @@ class Clients:
         self._seen: WeakKeyDictionary[PullClient, dict[Key, float]] = WeakKeyDictionary()
         self._totals: dict[Key, float] = dict.fromkeys(((name, "") for name in _GROWING), 0)
         self._disconnects: Counter[str] = Counter()
+        # How often a handler has failed for good, and with what.
+        self._failures: Counter[tuple[str, str]] = Counter()
         self._attributes: dict[Key, Attributes] = {}
 
     @property
@@ -118,6 +119,8 @@ class Clients:
 
     def note(self, client: PullClient, notice: Notice) -> None:
         """Take note of what happens to a client."""
+        if isinstance(notice, HandlerFailed):
+            self._failures[notice.handler, self._causes.of(notice.error)] += 1
         if not isinstance(notice, StateChanged):
             return
         if notice.state is State.BACKOFF:
@@ -142,6 +145,10 @@ class Clients:
         for cause, count in self._disconnects.items():
             name = "bitrix_pull.disconnects"
             readings.setdefault(name, []).append((count, self._own(name, cause)))
+        for (handler, cause), count in self._failures.items():
+            name = "bitrix_pull.handler.failures"
+            own = self._own(name, handler if self.calls is None else self.calls.full_name(handler))
+            readings.setdefault(name, []).append((count, failed(own, cause)))
         for (route, cause), count in self.sent.items():
             name = "messaging.client.sent.messages"
             own = self._own(name, route)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -41,7 +41,10 @@ class Sdk:
             return {}
         return {
             metric.name: [
-                (dict(point.attributes or {}), point.count if hasattr(point, "count") else point.value)
+                (
+                    dict(point.attributes or {}),
+                    point.value if isinstance(point, NumberDataPoint) else point.count,
+                )
                 for point in metric.data.data_points
             ]
             for metric in data.resource_metrics[0].scope_metrics[0].metrics
