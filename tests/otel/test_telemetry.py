@@ -158,9 +158,11 @@ async def test_saves_of_the_resume_point_are_counted(sdk: Sdk, tmp_path: Path) -
     async with Emulator() as emu:
         telemetry = sdk.telemetry()
         stores: dict[str, Path | ResumeStore] = {"good": tmp_path / "point.json", "bad": Broken()}
+        watched: list[PullClient] = []  # Of those that are gone nothing is told.
         for name, store in stores.items():
             pull = PullClient(AccessToken(emu.portal_url, emu.token), name=name, resume=store)
             telemetry.watch(pull)
+            watched.append(pull)
             async with pull:
                 emu.portal.send("x")
                 await until(partial(saved, pull))
