@@ -45,11 +45,13 @@ class Place:
         file: A database; None: the engine keeps portals, tokens and resume points.
         valkey: The address of an engine; None: one machine has all.
         name: Tells what is kept at the engine from what else is.
+        keys: A file of Fernet keys that encrypt the engine's portals and tokens; None: they are not.
     """
 
     file: Path | None
     valkey: str | None = field(default=None, repr=False)
     name: str = "bitrix-pull"
+    keys: Path | None = None
 
     def __str__(self) -> str:
         return str(self.file) if self.file is not None else "Valkey"
@@ -78,8 +80,22 @@ class Place:
             return SqlitePortals(self.file)
         if self.valkey is None:
             raise InvalidArgument("the portals are missing", advice="Give --portals FILE, or --valkey URL.")
-        portals: PortalBook = package().ValkeyPortals(self.valkey, name=self.name)
+        portals: PortalBook = package().ValkeyPortals(self.valkey, name=self.name, cipher=self._cipher())
         return portals
+
+    def _cipher(self) -> Any:
+        if self.keys is None:
+            return None
+        try:
+            keys = self.keys.read_text("ascii", errors="replace").split()
+            return package().FernetCipher(*keys)
+        except OSError as error:
+            raise InvalidArgument(f"the file of --cipher-keys cannot be read: {error.strerror}") from None
+        except ImportError:
+            raise InvalidArgument(
+                "--cipher-keys takes the package cryptography",
+                advice="pip install 'bitrix-pull[encryption]'.",
+            ) from None
 
     def database(self) -> SqlitePortals:
         """Return the database, which exists.

@@ -38,6 +38,14 @@ _NameOption = Annotated[
     str,
     typer.Option("--name", metavar="NAME", help="With --valkey: tells these hubs from others there."),
 ]
+_CipherKeysOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cipher-keys",
+        metavar="FILE",
+        help="Fernet keys, by which --valkey keeps portals and tokens encrypted. Or BITRIX_PULL_CIPHER_KEYS.",
+    ),
+]
 _NAME = "bitrix-pull"
 _KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="The portal's key.")]
 
@@ -59,6 +67,7 @@ def hub_run(
     ] = None,
     valkey: _ValkeyOption = None,
     name: _NameOption = _NAME,
+    cipher_keys: _CipherKeysOption = None,
     worker: Annotated[
         str | None,
         typer.Option(
@@ -80,7 +89,7 @@ def hub_run(
     from bitrix_pull.cli.running import run
 
     work = run_hub(
-        _place(portals, valkey, name),
+        _place(portals, valkey, name, cipher_keys),
         handlers=handlers,
         portal_events=names(portal_events),
         starts_per_s=rate,
@@ -120,6 +129,7 @@ def hub_add(
     portals: _PortalsFileOption = None,
     valkey: _ValkeyOption = None,
     name: _NameOption = _NAME,
+    cipher_keys: _CipherKeysOption = None,
     *,
     key: Annotated[
         str | None,
@@ -132,7 +142,9 @@ def hub_add(
     from bitrix_pull.cli.hub import add
     from bitrix_pull.cli.running import run
 
-    return run(add(account, _place(portals, valkey, name), key=key, connector=connector), verbose=False)
+    return run(
+        add(account, _place(portals, valkey, name, cipher_keys), key=key, connector=connector), verbose=False
+    )
 
 
 @app.command("remove")
@@ -141,12 +153,13 @@ def hub_remove(
     portals: _PortalsFileOption = None,
     valkey: _ValkeyOption = None,
     name: _NameOption = _NAME,
+    cipher_keys: _CipherKeysOption = None,
 ) -> int:
     """Serve a portal no more, and forget it and its tokens."""
     from bitrix_pull.cli.hub import remove
     from bitrix_pull.cli.running import run
 
-    return run(remove(_place(portals, valkey, name), key), verbose=False)
+    return run(remove(_place(portals, valkey, name, cipher_keys), key), verbose=False)
 
 
 @app.command("pause")
@@ -155,12 +168,13 @@ def hub_pause(
     portals: _PortalsFileOption = None,
     valkey: _ValkeyOption = None,
     name: _NameOption = _NAME,
+    cipher_keys: _CipherKeysOption = None,
 ) -> int:
     """Stop serving a portal until it is resumed; its events wait at the server for a day."""
     from bitrix_pull.cli.hub import pause
     from bitrix_pull.cli.running import run
 
-    return run(pause(_place(portals, valkey, name), key, paused=True), verbose=False)
+    return run(pause(_place(portals, valkey, name, cipher_keys), key, paused=True), verbose=False)
 
 
 @app.command("resume")
@@ -169,12 +183,13 @@ def hub_resume(
     portals: _PortalsFileOption = None,
     valkey: _ValkeyOption = None,
     name: _NameOption = _NAME,
+    cipher_keys: _CipherKeysOption = None,
 ) -> int:
     """Go on with a portal that was paused; try one again that has failed."""
     from bitrix_pull.cli.hub import pause
     from bitrix_pull.cli.running import run
 
-    return run(pause(_place(portals, valkey, name), key, paused=False), verbose=False)
+    return run(pause(_place(portals, valkey, name, cipher_keys), key, paused=False), verbose=False)
 
 
 @app.command("drain")
@@ -202,8 +217,10 @@ def hub_drain(
     return run(drain(place, timeout_s=timeout), verbose=False)
 
 
-def _place(portals: Path | None, valkey: str | None, name: str) -> "Place":
+def _place(portals: Path | None, valkey: str | None, name: str, keys: Path | None = None) -> "Place":
     """Return what the options say, or the environment."""
     from bitrix_pull.cli.hub import Place
 
-    return Place(portals, valkey or os.environ.get("BITRIX_PULL_VALKEY") or None, name)
+    named = os.environ.get("BITRIX_PULL_CIPHER_KEYS")
+    keys = keys or (Path(named) if named else None)
+    return Place(portals, valkey or os.environ.get("BITRIX_PULL_VALKEY") or None, name, keys)

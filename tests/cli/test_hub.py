@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis
+from cryptography.fernet import Fernet
 
 from bitrix_pull.emulator import CloudPortal, EmulatedCloud
 from tests.cli.command import Running, run, start
@@ -196,6 +197,33 @@ async def test_hubs_that_meet_at_an_engine_alone_are_seen_and_drained_from_anywh
                 await _status(at, lambda told: told["portals"] == 3)
                 assert (await run("hub", "status", *at)).code == 0
                 assert (await two.stop(signal.SIGTERM)).code == 0
+
+
+async def test_what_the_engine_keeps_can_be_encrypted(tmp_path: Path) -> None:
+    keys, other = tmp_path / "keys", tmp_path / "other"
+    for path in (keys, other):
+        path.write_bytes(Fernet.generate_key() + b"\n")
+    async with EmulatedCloud(1) as cloud:
+        (portal,) = cloud.portals
+        with engine() as server:
+            at = ("--valkey", server.url)
+            given = ("--cipher-keys", str(keys))
+            assert (await run("hub", "add", *at, *given, "--key", "acme", *credentials(portal))).code == 0
+            with contextlib.closing(redis.Redis.from_url(server.url)) as client:
+                kept: Any = client.hgetall("{bitrix-pull:portals}:records")
+            (record,) = kept.values()
+            assert portal.token.encode() not in record
+            assert record.startswith(b"gAAAA")
+            for wrong, text in ((str(other), "another key"), (str(tmp_path), "cannot be read")):
+                outcome = await run("hub", "pause", "acme", *at, "--cipher-keys", wrong)
+                assert (outcome.code, text in outcome.err) == (2, True)
+            environment = {"BITRIX_PULL_VALKEY": server.url, "BITRIX_PULL_CIPHER_KEYS": str(keys)}
+            hub = await start("hub", "run", env=environment)
+            try:
+                await _live(cloud, 1)
+                assert (await hub.stop(signal.SIGTERM)).code == 0
+            finally:
+                hub.kill()
 
 
 async def _status(at: tuple[str, ...], reached: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
