@@ -501,6 +501,8 @@ async def _call(on_token: OnToken, tokens: Tokens) -> None:
 async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
     """Finish something even if the caller is cancelled meanwhile."""
     doing = asyncio.create_task(work)
+    # Whoever was cancelled does not ask how it ended.
+    doing.add_done_callback(lambda task: task.cancelled() or task.exception())
     try:
         return await asyncio.shield(doing)
     except asyncio.CancelledError:
