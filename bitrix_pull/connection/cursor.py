@@ -1,7 +1,6 @@
 """Which messages were seen, and from where to resume. Pure: time is passed in."""
 
 import math
-from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import astuple
 from itertools import repeat
@@ -156,7 +155,7 @@ class Cursor:
         # The highest known mid that is not the newest: what is beyond both is surely new.
         self._known_up_to = "" if self._before is None else _BEYOND_ALL
         # The left one is the resume point, as the next one is still within the overlap.
-        self._marks: deque[_Mark] = deque()
+        self._marks: list[_Mark] = []
         self._mark_at = -math.inf
         self._floor = _BEGINNING
         # The latest stamps of those that came in order, of this page of known mids and the one before.
@@ -402,7 +401,7 @@ class Cursor:
         if self._ascended:
             self._ascended_before, self._ascended = self._ascended, UNKNOWN
         while known.packed(point) > _OVERLAP_MAX and len(marks) > 1 and not self._holds:
-            marks.popleft()
+            del marks[0]
             point = marks[0].point.mid
             known.forget(min(floor, point))
         while known.packed(min(floor, point)) > _OVERLAP_MAX + _SETTLED_MAX:
@@ -422,7 +421,7 @@ class Cursor:
             # Just before it: a replay then begins with a message that we know, or shows a gap.
             marks.append(_Mark(now, _Point(_just_before(self._newest), self._newest_stamp)))
         while len(marks) > 1 and marks[1].at <= now - self._overlap_s:
-            marks.popleft()
+            del marks[0]
         self._mark_at = marks[-1].at + self._overlap_s / 10
         if len(marks) > 1:
             self._mark_at = min(self._mark_at, marks[1].at + self._overlap_s)

@@ -75,6 +75,26 @@ class FrameSocket(ClientConnection):
     parts, what steers the connection, and what is wrong.
     """
 
+    # Python keeps the dictionaries of instances small up to 30 attributes, and the library has 20.
+    __slots__ = (
+        "_amid_message",
+        "_awaited",
+        "_begun",
+        "_content_bytes",
+        "_discarding",
+        "_events",
+        "_heartbeat",
+        "_held",
+        "_library_bytes",
+        "_max_whole_bytes",
+        "_partial_head",
+        "_silent_bytes",
+        "_unparsed",
+        "_unread",
+        "_unread_bytes",
+        "silent",
+    )
+
     def __init__(self, protocol: ClientProtocol, *, max_whole_bytes: int, **settings: Any) -> None:
         """Create a connection; ``connect`` does it.
 

@@ -1,7 +1,6 @@
 """What became of the frames that we sent over a WebSocket: read, refused, or nobody knows."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 
 from websockets.asyncio.client import ClientConnection
@@ -44,7 +43,7 @@ class SentFrames:
         self._ended = ended
         self._write_timeout_s = write_timeout_s
         self._writing = asyncio.Lock()
-        self._unread: deque[asyncio.Future[None]] = deque()
+        self._unread: list[asyncio.Future[None]] = []
 
     async def send(self, frame: bytes) -> None:
         """Send a frame, and return when the server has read it; see ``Connection.send``."""
@@ -80,7 +79,7 @@ class SentFrames:
             return
         # Pongs come in order; before this frame stand at most those whose sender gave up.
         while self._unread:
-            first = self._unread.popleft()
+            first = self._unread.pop(0)
             if not first.done():
                 first.set_result(None)
             if first is read:
@@ -90,7 +89,7 @@ class SentFrames:
         """Tell everybody whose frame was not read for sure; the first one may be what was refused."""
         refused = ended.code if ended.sign is Sign.PUBLISH_REFUSED else None
         while self._unread:
-            first = self._unread.popleft()
+            first = self._unread.pop(0)
             if not first.done():
                 # One error for each: they are raised in different places.
                 first.set_exception(

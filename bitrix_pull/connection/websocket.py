@@ -129,7 +129,12 @@ class WebSocketConnection:
         assert isinstance(socket, FrameSocket)
         if socket.response is not None:
             http.note_date(url, socket.response.headers)
-        return cls(socket, wire_format, options, answers_pings=answers_pings)
+        connection = cls(socket, wire_format, options, answers_pings=answers_pings)
+        for handshake in (socket.request, socket.response):
+            if handshake is not None:
+                # The library keeps them for whoever asks, and nobody does: 3 KB for each connection.
+                handshake.headers.clear()
+        return connection
 
     async def receive(self) -> list[Incoming]:
         """Return what has come, a turn's worth at most; see ``Connection.receive``."""

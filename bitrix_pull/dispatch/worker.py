@@ -52,7 +52,7 @@ class Worker(Generic[E]):
         self._blocking = blocking
         self._queue: deque[E] = deque()
         self._in_hand: E | None = None
-        self._sleepers: deque[asyncio.Future[None]] = deque()
+        self._sleepers: list[asyncio.Future[None]] = []
         # Events that were in hand when the worker was cancelled; with the error, where it had failed.
         self._cut: list[tuple[E, Exception | None]] = []
 
@@ -190,7 +190,7 @@ class Worker(Generic[E]):
 
     def _wake(self) -> None:
         """Wake one of those that sleep."""
-        sleeper = self._sleepers.popleft()
+        sleeper = self._sleepers.pop(0)
         if not sleeper.done():
             sleeper.set_result(None)
 

@@ -6,6 +6,7 @@ In how many ways portals write the same thing ends here; see ``php_fields``.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -239,7 +240,7 @@ def _refuse(problems: Problems, method: str) -> None:
 def _config(told: Fields) -> PullConfig:
     channels, api = told.map("channels"), told.map("api")
     return PullConfig(
-        server=_server(told.map("server")),
+        server=_shared(_server(told.map("server"))),
         channels=Channels(_channel(channels.map("private")), _channel(channels.map("shared"))),
         public_channels=_public_channels(told.numbered("publicChannels")),
         client_id=told.text("clientId"),
@@ -267,6 +268,12 @@ def _server(told: Fields) -> ServerConfig:
         publish_secure=told.text("publish_secure"),
         config_timestamp=told.number("config_timestamp"),
     )
+
+
+@lru_cache(maxsize=64)
+def _shared(server: ServerConfig) -> ServerConfig:
+    """Return the same object for all portals that name the same push server."""
+    return server
 
 
 def _channel(told: Fields) -> Channel | None:

@@ -83,7 +83,7 @@ class PresenceLookup:
         self._not_before: dict[int, float] = {}
         self._config = config
         self._public_channels = public_channels
-        self._watches = Counter[int]()
+        self._watches: Counter[int] = Counter()
 
     async def of_users(self, users: Sequence[int]) -> dict[int, Presence]:
         """Return what the server tells of each user; see ``PullClient.online``."""

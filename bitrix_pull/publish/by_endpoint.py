@@ -26,6 +26,9 @@ from bitrix_pull.wire.close_codes import ServerClose, read_refusal, refusal
 from bitrix_pull.wire.protobuf import encode_publications
 from bitrix_pull.wire.urls import publication_url
 
+_address = lru_cache(maxsize=256)(publication_url)
+"""For as long as a client's channels live it is the same one."""
+
 
 class EndpointRoute:
     """One HTTP request for up to 100 messages."""
@@ -58,8 +61,6 @@ class EndpointRoute:
         self._addresses = addresses
         self._config = config
         self._options = options
-        # For as long as the channels live it is the same address.
-        self._address = lru_cache(maxsize=1)(publication_url)
 
     async def plan(self, messages: Sequence[Message]) -> Plan:
         """See ``Route``."""
@@ -78,7 +79,7 @@ class EndpointRoute:
         try:
             answer = await self._http.request(
                 "POST",
-                self._address(url, config.channel_ids, client_id=config.client_id),
+                _address(url, config.channel_ids, client_id=config.client_id),
                 body=body,
                 timeout_s=min(left_s, self._options.rest_timeout_s),
                 max_bytes=self._options.max_rest_bytes,
