@@ -94,31 +94,37 @@ def _is_offered(patient: Patient, config: PullConfig, kind: Kind) -> bool:
 
 
 async def _open(transports: Transports, config: PullConfig, kind: Kind, where: str) -> Finding:
-    """Open a stream as a client does, and see that it lives.
+    """Open a stream as a client does, and see that it lives. What takes time is to open it, TCP and TLS too.
 
     Raises:
         PullError: It does not come about, or is dead.
     """
     with Stopwatch() as watch:
         connection = await transports.open(config, None)
-        try:
-            if kind == "long_polling":
-                told = await _poll(connection.receive())
-            elif config.server.version >= 3:
-                await _ping(connection)
-                told = "open, and a ping was answered"
-            else:
-                told = "open"  # Older ones answer no ping (protocol §4.1).
-        finally:
-            await connection.close(ClientClose.NORMAL)
+    try:
+        if kind == "long_polling":
+            told = await _poll(connection.receive())
+        elif config.server.version >= 3:
+            told = f"open, and a ping was answered in {await _ping(connection) * 1000:,.0f} ms"
+        else:
+            told = "open"  # Older ones answer no ping (protocol §4.1).
+    finally:
+        await connection.close(ClientClose.NORMAL)
     return Finding(_NAMES[kind], "ok", f"{told}: {where}", took_s=watch.took_s)
 
 
-async def _ping(connection: Connection) -> None:
+async def _ping(connection: Connection) -> float:
+    """Return the seconds until a ping was answered.
+
+    Raises:
+        Ended: It was not.
+    """
     asked_at = asyncio.get_running_loop().time()
-    await connection.answered()
+    with Stopwatch() as watch:
+        await connection.answered()
     if connection.heard_at < asked_at:
         raise Ended(Sign.SILENT, "the WebSocket opened, and then a ping was not answered: the link is dead")
+    return watch.took_s
 
 
 async def _poll(poll: Awaitable[object]) -> str:

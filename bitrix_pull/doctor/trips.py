@@ -45,7 +45,7 @@ def offered(config: PullConfig, patient: Patient) -> Finding:
         *(["the publish endpoint"] if has_endpoint else []),
         *(["the open socket"] if version >= 4 and config.websocket_url is not None else []),
     ]
-    told = f"a push server of version {version or 'unknown'}: {' and '.join(ways) or 'no way at all'}"
+    told = f"a push server of version {version or 'unknown'}: {', '.join(ways) or 'no way at all'}"
     if version >= 5 or has_endpoint:
         return Finding("publishing", "ok", told)
     if version == 4:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -134,6 +135,7 @@ async def test_every_layer_that_is_sound_is_told_with_its_time(internet: Interne
             assert finding.level == "ok"
             assert finding.took_s is not None
             assert finding.took_s >= 0
+    assert re.match(r"open, and a ping was answered in [0-9]+ ms", finding_of(diagnosis, "websocket").told)
     # Polls go the same way, which is not gone twice.
     assert checks(diagnosis).index("polling") == checks(diagnosis).index("websocket") + 1
     assert diagnosis.cause is not None
