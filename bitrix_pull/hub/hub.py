@@ -19,7 +19,16 @@ from bitrix_pull.dispatch.notices import Listeners
 from bitrix_pull.dispatch.patterns import PortalPattern
 from bitrix_pull.dispatch.router import Router
 from bitrix_pull.errors import InvalidArgument, NotRunning
-from bitrix_pull.hub.cluster import Acquired, Cluster, Lease, Lost, Membership, Recalled, SingleWorker
+from bitrix_pull.hub.cluster import (
+    Acquired,
+    Cluster,
+    Lease,
+    Lost,
+    Membership,
+    Recalled,
+    SingleWorker,
+    checked_keys,
+)
 from bitrix_pull.hub.fences import FencedStore
 from bitrix_pull.hub.health import HubHealth, PortalStatus
 from bitrix_pull.hub.log import EventLog, LogWriter
@@ -282,7 +291,7 @@ class Hub(Router):
                 # It stays open from one portal's client to the next one's.
                 await self._fittings.resume.open()
                 stack.push_async_callback(self._fittings.resume.close)
-            self._portals = {portal.key: portal for portal in await self.source.portals()}
+            self._portals = await self._read_portals()
             cluster = self._cluster or SingleWorker()
             membership = await stack.enter_async_context(cluster.join(self.worker))
             stack.callback(self._forget_membership)
@@ -410,7 +419,21 @@ class Hub(Router):
             await asyncio.sleep(wait_s * random.uniform(1, 1.2))
             wait_s = min(wait_s * 2, _READ_AGAIN_S[1])
             with contextlib.suppress(Exception):
-                await self._compare({portal.key: portal for portal in await self.source.portals()})
+                await self._compare(await self._read_portals())
+
+    async def _read_portals(self) -> dict[str, Portal]:
+        """Return the source's portals by key.
+
+        Raises:
+            InvalidArgument: Two have one key, or something else is among them: a source of the user's own.
+        """
+        found = tuple(await self.source.portals())
+        for portal in found:
+            if not isinstance(portal, Portal):
+                told = f"{type(self.source).__name__} told {type(portal).__name__}"
+                raise InvalidArgument(f"{told}, not Portal(key, credentials)")
+        checked_keys([portal.key for portal in found])
+        return {portal.key: portal for portal in found}
 
     async def _compare(self, found: dict[str, Portal]) -> None:
         for key in self._portals.keys() - found.keys():

@@ -98,6 +98,20 @@ async def test_handlers_of_ones_own(file: str, tmp_path: Path, monkeypatch: pyte
             assert (await hub.stop(signal.SIGTERM)).code == 0
 
 
+async def test_handlers_that_ask_for_what_nothing_provides_end_it(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "asking_handlers.py").write_text(
+        "from bitrix_pull import Router\n"
+        "router = Router()\n"
+        "@router.on('hello')\n"
+        "async def hello(event, db) -> None: ...\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    outcome = await run("hub", "run", "--portals", file, "--handlers", "asking_handlers:router")
+    assert (outcome.code, "hello asks for db, which nothing provides" in outcome.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

@@ -617,6 +617,22 @@ async def test_its_end_can_be_waited_for() -> None:
             await hub.wait_closed()
 
 
+@pytest.mark.parametrize(
+    ("told", "text"),
+    [
+        ([Portal("acme", AccessToken("acme.bitrix24.com", "token"))] * 2, "two portals have the key 'acme'"),
+        (["acme"], "Wrong told str, not Portal"),
+    ],
+)
+async def test_a_source_that_tells_what_cannot_be_fails_the_hub_at_once(told: list[Any], text: str) -> None:
+    class Wrong(PortalList):
+        async def portals(self) -> list[Any]:
+            return told
+
+    with pytest.raises(InvalidArgument, match=text):
+        await Hub(Wrong()).run()
+
+
 async def test_a_method_of_no_instance_fails_the_hub_at_once() -> None:
     class Bot:
         router = Router()
