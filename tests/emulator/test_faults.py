@@ -204,6 +204,34 @@ async def test_an_ended_token_of_version_5_is_refused_unless_told_otherwise(
         await until(lambda: len(emulator.push.connections) == 1)
 
 
+async def test_a_push_server_with_another_key_than_the_portals(
+    emulator: Emulator, session: aiohttp.ClientSession, channels: list[str], launch: Launch
+) -> None:
+    emulator.push.change_security_key("another")
+    with pytest.raises(InvalidStatus) as refusal:
+        await subscribe(emulator, channels)
+    assert refusal.value.response.body == b"Wrong Channel Id."
+    # The portal goes on signing with its own: what it tells is good for that alone.
+    told = emulator.portal.config("application", 1)["channels"]["private"]["id"]
+    assert told == channels[0]
+    newer = await launch(version=5)
+    newer.push.change_security_key("another")
+    jwt = newer.portal.config("application", 1)["jwt"]
+    with pytest.raises(InvalidStatus):
+        await connect(subscription_url(newer.subws_url, [], WireFormat.JSONRPC, jwt=jwt))
+
+
+async def test_a_history_that_keeps_nothing_still_hands_on(emulator: Emulator, channels: list[str]) -> None:
+    first = emulator.portal.send("kept")
+    emulator.push.faults.keeps_nothing = True
+    async with subscribe(emulator, channels) as websocket:
+        await until(lambda: len(emulator.push.connections) == 1)
+        lost = emulator.portal.send("lost")
+        assert await mids(websocket) == [lost]
+    async with subscribe(emulator, channels, mid="0" * 26) as websocket:
+        assert await mids(websocket) == [first]
+
+
 # -- a portal that is shut ------------------------------------------------------------------
 
 
