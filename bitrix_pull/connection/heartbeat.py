@@ -1,6 +1,7 @@
 """Watches over a link: pings it where it is quiet, and tells when it gives no sign of life."""
 
 import asyncio
+import math
 from collections.abc import Callable
 
 _LATE_S = 1.0
@@ -8,6 +9,10 @@ _LATE_S = 1.0
 
 _ANSWER_S = 5.0
 """How long to wait for an answer at least, however late the ping went out."""
+
+_TICK_S = 0.125
+"""All links of an event loop are looked at in the same moments, so far apart: of thousands of
+links many then are pinged, and answer, in one turn of the loop."""
 
 
 class Heartbeat:
@@ -59,6 +64,7 @@ class Heartbeat:
             self._timer = None
 
     def _look_again_at(self, when: float) -> None:
+        when = math.ceil(when / _TICK_S) * _TICK_S
         self._timer = self._loop.call_at(when, self._look, when)
 
     def _look(self, due: float) -> None:

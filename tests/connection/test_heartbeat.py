@@ -69,14 +69,32 @@ def test_a_link_that_is_not_listened_to_is_pinged_and_nothing_is_held_against_it
     virtual_time.run(main)
 
 
+def test_many_links_are_pinged_in_the_same_moments_and_none_too_early() -> None:
+    async def main() -> None:
+        moments: set[float] = set()
+        began = loop_time()
+        for _ in range(100):
+            Heartbeat(lambda: moments.add(loop_time()), lambda: None, interval_s=10.0, timeout_s=5.0)
+            await asyncio.sleep(0.0037)
+        await asyncio.sleep(12)
+        assert len(moments) <= 4
+        assert began + 10 <= min(moments)
+
+    virtual_time.run(main)
+
+
+def loop_time() -> float:
+    return asyncio.get_running_loop().time()
+
+
 async def test_a_program_that_was_held_up_gets_its_time_anew() -> None:
     died: list[float] = []
     heartbeat = Heartbeat(lambda: None, lambda: died.append(1), interval_s=0.05, timeout_s=0.5)
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.2)
     time.sleep(1.6)  # noqa: ASYNC251 - this is what is tested
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert not died
-    await asyncio.sleep(0.7)
+    await asyncio.sleep(0.9)
     assert died
     heartbeat.stop()
