@@ -9,8 +9,11 @@ from tests import browsers
 from tests.event_loops import LOOPS, LoopFactory
 
 # What is true must be found true beside a busy core as well: how fast examples are made up and gone
-# through is no property of what is tested. HYPOTHESIS_PROFILE=thorough looks at ten times as many.
-settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# through is no property of what is tested. Each run makes up others; CI runs the laws on several Pythons.
+# HYPOTHESIS_PROFILE=thorough looks at twenty times as many.
+settings.register_profile(
+    "suite", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile("thorough", settings.get_profile("suite"), max_examples=1_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 

@@ -67,7 +67,6 @@ def largest(wire_format: WireFormat, sent: Sequence[Written]) -> int:
 
 
 @pytest.mark.parametrize("wire_format", FORMATS)
-@settings(max_examples=80, deadline=None)
 @given(bodies=st.lists(JSON_VALUES.map(body) | SPOILT, max_size=8), places=CUTS)
 @example(bodies=["!{", '!"', "!"], places=[])
 def test_the_same_comes_however_a_frame_is_cut(
@@ -79,7 +78,6 @@ def test_the_same_comes_however_a_frame_is_cut(
 
 
 @pytest.mark.parametrize("wire_format", FORMATS)
-@settings(max_examples=80, deadline=None)
 # What is spoilt may take neighbours along, up to the limit: only what is sound keeps to a tight one.
 @given(bodies=st.lists(JSON_VALUES.map(body), max_size=8), places=CUTS)
 @example(bodies=['!"', body({}), '!"', body({})], places=[*range(900)])
@@ -118,7 +116,7 @@ def test_a_message_comes_as_soon_as_it_is_whole(wire_format: WireFormat) -> None
 
 @pytest.mark.parametrize("wire_format", FORMATS)
 @pytest.mark.parametrize("places", [[0], [0, 2], [1], [2], [1, 2]])
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(part_bytes=st.integers(1, 3_000), tricky=st.lists(st.sampled_from(FRAGMENTS)).map("".join))
 def test_what_is_too_large_is_left_out_and_told(
     wire_format: WireFormat, places: list[int], part_bytes: int, tricky: str
@@ -169,7 +167,6 @@ def test_what_looks_like_a_message_within_another_one_is_none(wire_format: WireF
 
 
 @pytest.mark.parametrize("wire_format", FORMATS)
-@settings(deadline=None)
 @given(frame=NOISE, places=CUTS, limit=st.integers(1, 200))
 def test_arbitrary_bytes_raise_nothing_but_malformed_frame(
     wire_format: WireFormat, frame: bytes, places: list[int], limit: int
