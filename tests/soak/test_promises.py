@@ -66,7 +66,7 @@ SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (poison, {"messages": 500}),
     (sigkill, {"kills": 1}),
     (inspector, {"seconds": 3.0, "rate": 4_000, "without_page": True}),
-    (hub_inspector, {"seconds": 3.0, "rate": 4_000, "without_page": True}),
+    (hub_inspector, {"seconds": 12.0, "without_page": True}),
     (history_dropped, {"times": 40}),
     (counter_goes_back, {"times": 4}),
     (counter_goes_back, {"times": 4, "silent": True}),
