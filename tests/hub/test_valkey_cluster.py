@@ -123,6 +123,7 @@ async def test_who_falls_silent_loses_its_portals_by_its_own_clock_before_anothe
                 await asyncio.sleep(0.005)
             assert both == set()
             await until(lambda: len(one.lost) == len(before))
+            assert {lease.cause for lease in one.lost} == {"expired"}
 
             proxy.forecast = Weather
             await until(lambda: shared_out(one, two) and len(one.leases) > 5)
@@ -156,6 +157,8 @@ async def test_a_lease_that_its_holder_has_ended_is_acquired_anew(valkey_url: st
         lease.end()
         await until(lambda: shared_out(one, two) and one.leases[key] is not lease)
         assert one.lost == [lease]
+        assert lease.cause == "given_up"
+        assert one.membership.workers == two.membership.workers == 2
         assert one.leases[key].epoch > lease.epoch
 
 
