@@ -163,8 +163,8 @@ class Run:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The event loop that it is used in; None before its first call."""
-        return self._loop
+        """The event loop that it is used in; None before its first call, and once it is over."""
+        return None if self.over else self._loop
 
     def join_loop(self) -> None:
         """Stay in the event loop of the first call.

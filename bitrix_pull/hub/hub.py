@@ -602,7 +602,7 @@ def follow_clients(
 def loop_of_hub(hub: Hub) -> asyncio.AbstractEventLoop | None:
     """Return the event loop that a hub runs in, or None."""
     serving = hub._serving  # pyright: ignore[reportPrivateUsage]  # It is this module's own.
-    return None if serving is None else serving.get_loop()
+    return None if serving is None or serving.done() else serving.get_loop()
 
 
 def _tell_failure(serving: "asyncio.Task[None]") -> None:

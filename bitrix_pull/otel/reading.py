@@ -18,8 +18,9 @@ Loop = asyncio.AbstractEventLoop
 Readings = dict[str, list[tuple[float, Attributes]]]
 """Values and attributes by the names of the metrics."""
 
-_WAIT_S: Final = 5.0
-"""How long a collection waits for an event loop that is busy; then it gives what it has."""
+_WAIT_S: Final = 1.0
+"""How long a collection waits for an event loop that is busy; then it gives what it has. It may be
+busy with waiting for this: an SDK that is shut down in a coroutine collects once more elsewhere."""
 
 _GOOD_FOR_S: Final = 1.0
 """How long what was read may be given, to who has not had it yet."""
@@ -58,8 +59,9 @@ class Reader:
         # Who asks for the same again collects again.
         now = time.monotonic()
         if name in self._had or now - self._read_at > _GOOD_FOR_S:
-            self._had, self._read_at = {name}, now
+            self._had = {name}
             self._read()
+            self._read_at = time.monotonic()
         self._had.add(name)
         for source in list(self._sources()):
             yield from source.readings.get(name, ())

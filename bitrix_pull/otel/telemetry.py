@@ -147,8 +147,12 @@ class Telemetry:
             figures.remove(client)
 
     def _sources(self) -> Iterable[Source]:
-        hubs = [source for sources in list(self._hubs.values()) for source in sources]
-        return dict.fromkeys([*hubs, *list(self._clients.values())])
+        while True:
+            try:
+                hubs = [source for sources in self._hubs.values() for source in sources]
+                return dict.fromkeys([*hubs, *self._clients.values()])
+            except RuntimeError:
+                pass  # A hub's loop has added a client, and this is another thread.
 
     def _observed(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def callback(_: CallbackOptions) -> Iterable[Observation]:

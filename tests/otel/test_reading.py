@@ -48,7 +48,16 @@ async def at_once(sdk: Sdk) -> dict[str, Any]:
 async def test_a_loop_that_is_busy_keeps_no_collection_waiting(
     sdk: Sdk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "_WAIT_S", 0.05)
+    asked: list[object] = []
+    read_on = reading._read_on  # pyright: ignore[reportPrivateUsage]
+
+    def ask(*arguments: Any) -> None:
+        asked.append(arguments)
+        read_on(*arguments)
+
+    monkeypatch.setattr(reading, "_WAIT_S", 0.5)
+    monkeypatch.setattr(reading, "_GOOD_FOR_S", 0.4)
+    monkeypatch.setattr(reading, "_read_on", ask)
     async with Emulator() as emu:
         pull = PullClient(AccessToken(emu.portal_url, emu.token), name="acme")
         sdk.telemetry().watch(pull)
@@ -61,7 +70,26 @@ async def test_a_loop_that_is_busy_keeps_no_collection_waiting(
             # This is what must not be done on an event loop.
             while thread.is_alive():
                 time.sleep(0.01)  # noqa: ASYNC251
-    # It has what was read before.
+    # It has what was read before, and has not waited for each metric.
+    assert len(asked) <= 2
+    assert collected[0]["messaging.client.consumed.messages"][0][1] == 1
+
+
+async def test_a_last_collection_finds_what_a_client_had_when_it_was_closed(
+    sdk: Sdk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As where an SDK is shut down at the end of a coroutine: the loop waits for the thread.
+    monkeypatch.setattr(reading, "_WAIT_S", 60.0)
+    async with Emulator() as emu:
+        pull = PullClient(AccessToken(emu.portal_url, emu.token))
+        sdk.telemetry().watch(pull)
+        async with pull:
+            emu.portal.send("x")
+            await until(lambda: pull.health().received == 1)
+        collected: list[Any] = []
+        thread = threading.Thread(target=lambda: collected.append(sdk.points()))
+        thread.start()
+        thread.join(50)
     assert collected[0]["messaging.client.consumed.messages"][0][1] == 1
 
 
