@@ -73,6 +73,12 @@ async def test_two_workers_share_the_portals_and_write_each_event_once(valkey_ur
         )
 
 
+async def test_a_worker_that_has_only_just_come_leaves_at_once(valkey_url: str, name: str) -> None:
+    hub = Hub([], cluster=ValkeyCluster(valkey_url, name=name, lease_s=600.0))
+    async with asyncio.timeout(60), hub.serving():
+        pass
+
+
 @pytest.mark.parametrize("kind", ["valkey", "postgres"])
 async def test_a_handover_between_handlers_goes_on_where_the_other_was(
     valkey_url: str, name: str, kind: str, request: pytest.FixtureRequest

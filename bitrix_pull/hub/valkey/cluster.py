@@ -587,6 +587,8 @@ class _Place:
             while True:
                 try:
                     with cancellable():
+                        await client.ping()  # That connects: see cancellable().
+                    with cancellable():
                         given = await client.blpop([self._wake_key(self.worker)], timeout=wait_s)
                 except Exception:
                     # Without it they are found by the next beat.
