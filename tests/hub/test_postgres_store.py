@@ -2,12 +2,9 @@
 
 import asyncio
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -28,6 +25,7 @@ from bitrix_pull import (
 from bitrix_pull.hub.cluster import Lease
 from bitrix_pull.hub.postgres import FernetCipher, PostgresStore
 from tests.fault_proxy import FaultProxy, Weather
+from tests.forked import Process
 
 OLD, NEW = (Tokens.read({"access_token": f"access-{n}", "refresh_token": f"refresh-{n}"}) for n in (1, 2))
 POINT, LATER = ResumePoint("0" * 25 + "1"), ResumePoint("0" * 25 + "2")
@@ -289,12 +287,9 @@ async def test_owners_that_write_at_once_leave_what_the_last_one_wrote(
 
 
 @asynccontextmanager
-async def holder(conninfo: str, schema: str, hold_s: float) -> AsyncIterator["asyncio.subprocess.Process"]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.hub.postgres_holder", conninfo, schema, str(hold_s)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
+async def holder(conninfo: str, schema: str, hold_s: float) -> AsyncIterator[Process]:
+    process = await Process.start(
+        "tests.hub.postgres_holder", conninfo, schema, str(hold_s), pipes=("stdin", "stdout")
     )
     try:
         assert process.stdout is not None
@@ -328,7 +323,9 @@ async def test_who_stands_still_while_it_refreshes_does_not_go_on_with_it(
         async with store.lock(60.0) as held:
             await held.save(NEW)
         process.send_signal(signal.SIGCONT)
-        told, _ = await process.communicate(b"go on\n")
+        assert process.stdin is not None
+        process.stdin.write(b"go on\n")
+        told, _ = await process.communicate()
         assert told.startswith(b"TokenStoreFailed: another worker")
     assert await store.load() == NEW
 
