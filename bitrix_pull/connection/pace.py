@@ -3,6 +3,9 @@
 import asyncio
 import math
 
+_LATE_S = 0.1
+"""Whoever is so late for a turn, because others held up the event loop, does not put off those behind."""
+
 
 class Pace:
     """Lets one after the other through, in the order in which they come.
@@ -18,7 +21,7 @@ class Pace:
     async def turn(self) -> None:
         """Wait until it is the caller's turn."""
         now = asyncio.get_running_loop().time()
-        at = max(now, self._next_at)
+        at = self._next_at if now - self._next_at <= _LATE_S else now
         self._next_at = at + self._every_s
         if at > now:
             await asyncio.sleep(at - now)
