@@ -43,7 +43,7 @@ def test_the_first_outage_before_any_message_loses_nothing() -> None:
     virtual_time.run(main)
 
 
-@pytest.mark.parametrize("down_s", [0.0, 1.0, 20.0, 3600.0, 86_000.0])
+@pytest.mark.parametrize("down_s", [0.0, 1.0, 20.0, 3600.0, 20_000.0])
 def test_a_killed_server_that_comes_back_is_found_within_35_s(down_s: float) -> None:
     async def main() -> None:
         async with emulator() as emu, running(Listener(emu)) as listener:
@@ -78,16 +78,16 @@ def test_a_server_that_lost_its_history_still_delivers_what_is_new() -> None:
     virtual_time.run(main)
 
 
-def test_three_hundred_cuts_in_a_stream_of_events() -> None:
+def test_a_hundred_cuts_in_a_stream_of_events() -> None:
     async def main() -> None:
         async with emulator() as emu, running(Listener(emu)) as listener:
             await listener.reached(State.LIVE)
-            for n in range(3_000):
+            for n in range(1_000):
                 emu.portal.send("x", {"n": n}, users=None if n % 3 else [1])
                 if n % 10 == 9:
                     await emu.push.disconnect_all(None if n % 20 == 19 else 1012)
                 await asyncio.sleep(1.0 if n % 10 else 40.0)
-            await listener.received(3_000)
-            assert listener.numbers == list(range(3_000))
+            await listener.received(1_000)
+            assert listener.numbers == list(range(1_000))
 
     virtual_time.run(main)
