@@ -96,6 +96,7 @@ class Database:
         self._opened = 0
         self._opening = asyncio.Lock()
         self._is_made = False
+        self._made: dict[str, bytes] = {}
         self._idle: list[Connection] = []
         self._room = asyncio.Semaphore(connections)
         self._room_for_locks = asyncio.Semaphore(connections)
@@ -224,9 +225,14 @@ class Database:
         finally:
             timer.cancel()
 
-    def sql(self, query: "LiteralString") -> sql.Composed:
+    def sql(self, query: "LiteralString") -> bytes:
         """Return a statement in which ``{schema}`` stands for the schema."""
-        return sql.SQL(query).format(schema=sql.Identifier(self.schema))
+        made = self._made.get(query)
+        if made is None:
+            made = self._made[query] = (
+                sql.SQL(query).format(schema=sql.Identifier(self.schema)).as_string(None).encode()
+            )
+        return made
 
     # -- errors ---------------------------------------------------------------
 
@@ -334,7 +340,7 @@ def _held_elsewhere(timeout_s: float) -> TokenStoreFailed:
     return TokenStoreFailed(f"the tokens have been in refresh elsewhere for {timeout_s:g} s")
 
 
-async def _one(connection: Connection, query: "LiteralString | sql.Composed", *values: str) -> Any:
+async def _one(connection: Connection, query: "LiteralString | bytes", *values: str) -> Any:
     """Return the one value that a query finds, or None."""
     row = await (await connection.execute(query, values)).fetchone()
     return None if row is None else row[0]
