@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         "--check",
         action="store_true",
         help="instead, hold the instructions of a message against the baseline: ends with 0 if none costs"
-        f" over {budget.TOLERANCE:.0%} more, 1 if one does, {NOT_JUDGED} if that cannot be told here",
+        f" over {budget.TOLERANCE:.0%}% more, 1 if one does, {NOT_JUDGED} if that cannot be told here",
     )
     instead.add_argument(
         "--record", action="store_true", help="instead, make them the baseline of this interpreter"

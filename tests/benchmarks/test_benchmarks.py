@@ -29,6 +29,12 @@ def test_it_runs(comparison: Comparison) -> None:
     assert all(math.isfinite(figure) for figures in (ours, bare) for figure in figures.values())
 
 
+def test_the_command_tells_how_to_call_it() -> None:
+    command = [sys.executable, "-m", "tests.benchmarks", "--help"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    assert all(name in done.stdout for name in BENCHMARKS)
+
+
 def test_the_command_prints_one_object_a_comparison() -> None:
     command = [
         sys.executable,
