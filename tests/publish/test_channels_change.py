@@ -72,7 +72,7 @@ async def test_a_push_server_with_another_key_is_published_to_from_the_second_ti
     pull = PullClient(AccessToken(emu.portal_url, emu.token))
     many = [Message("x", users=[1, 2]), Message("x", to_self=True)]
     assert (await pull.publish_many(many, route="endpoint")).confirmed
-    emu.push.signer = Emulator().push.signer
+    emu.push.signer = emu.portal.signer = Emulator().push.signer
     refused = await pull.publish_many(many, route="endpoint")
     assert {type(fate.error) for fate in refused.fates} == {PublicChannelRequired}
     assert (await pull.publish_many(many, route="endpoint")).confirmed
@@ -81,7 +81,7 @@ async def test_a_push_server_with_another_key_is_published_to_from_the_second_ti
 
 async def test_what_a_publisher_learns_of_a_new_key_the_stream_follows(emu: Emulator) -> None:
     async with client(emu) as pull, pull.subscribe() as events:
-        emu.push.signer = Emulator().push.signer
+        emu.push.signer = emu.portal.signer = Emulator().push.signer
         with pytest.raises(PublicChannelRequired):
             await pull.publish("x", to_self=True, route="endpoint")
         async with asyncio.timeout(10):
