@@ -107,8 +107,9 @@ class Run:
             settled=self._checkpointer.handled,
             sent_by_user=lambda: mode == "application" and fetcher.version >= VERSION_BY_USER,
         )
-        self._intake = Intake(self._modules, notices.post, self._checkpointer.settled)
-        self._transports = Transports(rest.http, options)
+        unwanted = reception.stream.unwanted
+        self._intake = Intake(self._modules, notices.post, self._checkpointer.settled, unwanted)
+        self._transports = Transports(rest.http, options, unwanted)
         self._supervisor = Supervisor(
             channels=self._channels,
             transports=self._transports,

@@ -139,18 +139,15 @@ class Checkpointer:
             self._whole_after = 2 * len(point.settled)
         return self._cursors
 
-    def settled(self, mid: str) -> None:
-        """Take note that a message is dealt with: by its handlers, or because it is not for them."""
-        if mid:
-            if not self._settled:
-                self._dirty.set()
-            self._settled.append(mid)
+    def settled(self, mids: Sequence[str]) -> None:
+        """Take note that messages are dealt with: by their handlers, or because they are not for them."""
+        self._settled += filter(None, mids)
+        if self._settled:
+            self._dirty.set()
 
     def handled(self, events: Sequence[PullEvent[Any]]) -> None:
         """Take note that events are dealt with by their handlers."""
-        self._settled += [event.mid for event in events if event.mid]
-        if self._settled:
-            self._dirty.set()
+        self.settled([event.mid for event in events])
 
     def connected(self) -> None:
         """Take note that there is a point to resume from, even if nothing has come yet."""

@@ -8,7 +8,7 @@ from bitrix_pull.connection.cursor import Cursor
 from bitrix_pull.connection.resume_point import Beginning, Kept
 from bitrix_pull.connection.stamps import are_of_two, sent_unix, stamp_of
 from bitrix_pull.events import Continuity, Gap, PullEvent
-from bitrix_pull.wire.messages import Control, Incoming, Malformed
+from bitrix_pull.wire.messages import Control, Incoming, Malformed, Unread
 
 Recovered = Literal["yes", "no", "unknown"]
 
@@ -95,16 +95,16 @@ class Tally:
         wanted: list[Incoming] = []
         others: list[Incoming] = []
         for message in messages:
-            if isinstance(message, PullEvent | Control | Malformed) and not self._is_wanted(message):
+            if isinstance(message, PullEvent | Unread | Control | Malformed) and not self._is_wanted(message):
                 others.append(message)
                 continue
             wanted.append(message)
             self._wanted_count += 1
-            if isinstance(message, PullEvent):
+            if isinstance(message, PullEvent | Unread):
                 self._wanted_bytes += message.size
         return wanted, others
 
-    def _is_wanted(self, message: PullEvent | Control | Malformed) -> bool:
+    def _is_wanted(self, message: PullEvent | Unread | Control | Malformed) -> bool:
         opening, mid, stamp = self._opening, message.mid, stamp_of(message)
         self.seen += 1
         if (kept := opening.kept) is not None:

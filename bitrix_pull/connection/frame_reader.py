@@ -1,14 +1,16 @@
 """Reads frames: a large one while it comes, and other tasks get their turn in between."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
+from functools import partial
 
 from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.events import PullEvent
-from bitrix_pull.wire.formats import PART_READERS, READERS, WireFormat
-from bitrix_pull.wire.messages import Incoming
+from bitrix_pull.wire.formats import WireFormat, part_reader_for, reader_for
+from bitrix_pull.wire.messages import Incoming, Unread
 from bitrix_pull.wire.parts import PartReader
+from bitrix_pull.wire.skim import NO_TOPICS, Topic
 
 TURN_BYTES = 128 * 1024
 """How much to read before other tasks get their turn. Little enough that what was read is
@@ -32,11 +34,18 @@ class Part:
 class FrameReader:
     """Turns the frames of one connection into messages."""
 
-    def __init__(self, wire_format: WireFormat, max_message_bytes: int) -> None:
-        """Read frames of one format, whose messages may be so large."""
-        self._read = READERS[wire_format]
-        self._new_parts = PART_READERS[wire_format]
-        self._max_message_bytes = max_message_bytes
+    def __init__(
+        self, wire_format: WireFormat, max_message_bytes: int, unwanted: Set[Topic] = NO_TOPICS
+    ) -> None:
+        """Read frames of one format, whose messages may be so large.
+
+        Args:
+            wire_format: What they are written in.
+            max_message_bytes: How large a message may be.
+            unwanted: What nobody wants at present: messages about it may come as ``Unread``.
+        """
+        self._read = reader_for(wire_format, unwanted)
+        self._new_parts = partial(part_reader_for, wire_format, max_message_bytes, unwanted)
         self._parts: PartReader | None = None
         self._rest: Iterator[Incoming] | None = None
         self._malformed: MalformedFrame | None = None
@@ -73,7 +82,7 @@ class FrameReader:
             self._read_bytes += len(frame) + _MESSAGE_BYTES * (1 + len(messages))
             return messages
         assert isinstance(frame, Part)
-        parts = self._parts or self._new_parts(self._max_message_bytes)
+        parts = self._parts or self._new_parts()
         self._parts = None if frame.is_last else parts
         self._rest = _messages(parts, frame)
         return self.go_on()
@@ -110,7 +119,7 @@ class FrameReader:
             for message in self._rest:
                 part.append(message)
                 self._read_bytes += _MESSAGE_BYTES
-                if isinstance(message, PullEvent):
+                if isinstance(message, PullEvent | Unread):
                     self._read_bytes += message.size
                 if self._read_bytes >= TURN_BYTES:
                     return part

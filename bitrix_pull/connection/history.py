@@ -11,7 +11,7 @@ from bitrix_pull.connection.stamps import stamp_of
 from bitrix_pull.errors import PullError, Unreachable
 from bitrix_pull.events import PullEvent
 from bitrix_pull.wire.close_codes import ClientClose
-from bitrix_pull.wire.messages import Control, Incoming
+from bitrix_pull.wire.messages import Control, Incoming, Unread
 from bitrix_pull.wire.urls import START_OF_HISTORY
 
 PATIENCE_S = 3.0
@@ -118,7 +118,7 @@ async def holds_known(history: History, cursor: Cursor) -> bool:
             history(cursor.resume_point or START_OF_HISTORY) as parts,
         ):
             async for part in parts:
-                messages = [message for message in part if isinstance(message, PullEvent | Control)]
+                messages = [message for message in part if isinstance(message, PullEvent | Unread | Control)]
                 if messages:
                     return any(cursor.recognises(message.mid, stamp_of(message)) for message in messages)
     except (PullError, TimeoutError):

@@ -2,21 +2,28 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from operator import attrgetter
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from bitrix_pull.connection.cursor import Cursor
 from bitrix_pull.connection.stamps import sent_unix, stamp_of, stamps_of
 from bitrix_pull.events import MessageDropped, Notice, PullEvent
 from bitrix_pull.redaction import get_logger, printable
 from bitrix_pull.telemetry import log_fields
-from bitrix_pull.wire.messages import Control, Incoming, Malformed, Position
+from bitrix_pull.wire.messages import Control, Incoming, Malformed, Position, Unread
+from bitrix_pull.wire.skim import NO_TOPICS, Topic
 
 logger: Final = get_logger("connection")
 
 KEPT_MAX_S = 86_400
 """Longest time for which the server keeps a message, whatever its expiry says (protocol §6)."""
+
+
+Streamed = PullEvent[Any] | Unread
+"""What counts as an event, whether it was read or not."""
+
+_STREAMED = {PullEvent, Unread}
 
 
 class Sink(Protocol):
@@ -29,6 +36,10 @@ class Sink(Protocol):
 
     def put(self, events: Sequence[PullEvent[Any]]) -> None:
         """Take events at once."""
+        ...
+
+    def pass_by(self, topics: Sequence[Topic]) -> None:
+        """Take note of events that nobody wants, by what they are about; they are dealt with."""
         ...
 
     async def room(self) -> None:
@@ -44,18 +55,24 @@ class Intake:
     """Sorts what was read, and counts it."""
 
     def __init__(
-        self, sink: Sink, announce: Callable[[Notice], None], settled: Callable[[str], None]
+        self,
+        sink: Sink,
+        announce: Callable[[Notice], None],
+        settled: Callable[[Sequence[str]], None],
+        unwanted: Set[Topic] = NO_TOPICS,
     ) -> None:
         """Feed new events to ``sink``.
 
         Args:
             sink: Takes the events that are new.
             announce: Takes notices.
-            settled: Told of the messages that are no events, and so are dealt with at once.
+            settled: Told of the messages that no handler gets, and so are dealt with at once: by mid.
+            unwanted: What nobody wants at present.
         """
         self._sink = sink
         self._announce = announce
         self._settled = settled
+        self._unwanted = unwanted
         self.received: int = 0
         """Events handed on."""
         self.received_unix: float | None = None
@@ -82,8 +99,10 @@ class Intake:
 
     def sort(
         self, messages: Sequence[Incoming], cursor: Cursor, *, from_start: bool = False
-    ) -> tuple[list[PullEvent[Any]], list[Control]]:
+    ) -> tuple[list[Streamed], list[Control]]:
         """Take in what was read at once; return what is new: events, and what steers the connection.
+
+        What was left unread, and is wanted by now, is read.
 
         Both are known from here on, so the events must be handed on before anything else is awaited.
 
@@ -94,24 +113,52 @@ class Intake:
                 from before this client's first connection.
         """
         now = asyncio.get_running_loop().time()
-        events = [message for message in messages if type(message) is PullEvent]
-        others_count = len(messages) - len(events)
+        kinds = set(map(type, messages))
+        events, others = cast("list[Streamed]", messages), list[Incoming]()
+        if not kinds <= _STREAMED:
+            events = [message for message in messages if isinstance(message, PullEvent | Unread)]
+            others = [message for message in messages if type(message) not in _STREAMED]
         if events:
             events = self._new(events, cursor, now)
             if from_start:
                 events = [event for event in events if not self._is_too_old(event, cursor)]
-        if not others_count:
+            if Unread in kinds:
+                events = self._read_wanted(events)
+        if not others:
             return events, []
-        others = [message for message in messages if type(message) is not PullEvent]
         return events, self._sort_others(others, cursor, now, from_start=from_start)
 
-    def hand_on(self, events: Sequence[PullEvent[Any]]) -> None:
-        """Hand on what was sorted out as new."""
+    def hand_on(self, events: Sequence[Streamed]) -> None:
+        """Hand on what was sorted out as new, at once."""
         self.received += len(events)
         self.received_unix = time.time()
-        self._sink.put(events)
+        wanted = cast("Sequence[PullEvent[Any]]", events)
+        if Unread in set(map(type, events)):
+            wanted = [event for event in events if type(event) is PullEvent]
+            unread = [event for event in events if type(event) is Unread]
+            self._settled([message.mid for message in unread])
+            self._sink.pass_by([message.topic for message in unread])
+        if wanted:
+            self._sink.put(wanted)
 
-    def _new(self, events: list[PullEvent[Any]], cursor: Cursor, now: float) -> list[PullEvent[Any]]:
+    def _read_wanted(self, events: list[Streamed]) -> list[Streamed]:
+        """Read what somebody wants by now, although nobody did when it came."""
+        unwanted = self._unwanted
+        if unwanted >= {event.topic for event in events if type(event) is Unread}:
+            return events
+        left: list[Streamed] = []
+        unreadable: list[Malformed] = []
+        for event in events:
+            message = event.read() if type(event) is Unread and event.topic not in unwanted else event
+            if type(message) is Malformed:
+                unreadable.append(message)
+            elif isinstance(message, PullEvent | Unread):
+                left.append(message)
+        if unreadable:
+            self._drop(unreadable)
+        return left
+
+    def _new(self, events: list[Streamed], cursor: Cursor, now: float) -> list[Streamed]:
         """Return those that are not known; now they are."""
         mids, stamps = list(map(_mid, events)), stamps_of(events)
         known = cursor.admit_all(mids, now, stamps)
@@ -138,7 +185,7 @@ class Intake:
                         self.duplicates += 1
                     elif not (from_start and self._is_too_old(message, cursor)):
                         controls.append(message)
-                        self._settled(message.mid)
+                        self._settled([message.mid])
                 case Malformed():
                     if cursor.admit(message.mid, now):
                         unreadable.append(message)
@@ -150,17 +197,17 @@ class Intake:
             self._drop(unreadable)
         return controls
 
-    def _is_too_old(self, message: PullEvent[Any] | Control, cursor: Cursor) -> bool:
+    def _is_too_old(self, message: Streamed | Control, cursor: Cursor) -> bool:
         """Tell whether a message is from before the first connection, and so is nobody's."""
         if not cursor.too_old(message.mid, message.created_unix, sent_unix(message)):
             return False
-        self._settled(message.mid)
+        self._settled([message.mid])
         return True
 
     def _drop(self, unreadable: Sequence[Malformed]) -> None:
         for number, message in enumerate(unreadable):
             self.malformed += 1
-            self._settled(message.mid)
+            self._settled([message.mid])
             self._announce(MessageDropped(message.mid, message.reason, self.malformed))
             # The server chooses how many there are: not a line for each.
             if number == 0:

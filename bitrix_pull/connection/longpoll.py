@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 
 from bitrix_pull.connection.cursor import latest_mid
 from bitrix_pull.connection.disconnects import Ended, Sign, ended_by_close, ended_by_status
@@ -14,7 +14,8 @@ from bitrix_pull.portal.http import HttpAnswer, HttpSession, HttpStream
 from bitrix_pull.portal.portal_clock import date_of
 from bitrix_pull.wire.close_codes import read_refusal
 from bitrix_pull.wire.formats import WireFormat
-from bitrix_pull.wire.messages import Control, Incoming, Malformed, Position
+from bitrix_pull.wire.messages import Control, Incoming, Malformed, Position, Unread
+from bitrix_pull.wire.skim import NO_TOPICS, Topic
 from bitrix_pull.wire.urls import START_OF_HISTORY
 
 TRUSTED_EXPIRES = "Thu, 01 Jan 1973 11:11:01 GMT"
@@ -37,13 +38,14 @@ class LongPollConnection:
         wire_format: WireFormat,
         options: PullOptions,
         server_unix: float | None,
+        unwanted: Set[Topic],
     ) -> None:
         """Begin to poll; use ``open`` instead."""
         self._http = http
         self._url = url
         self._mid = mid
         self._position = position
-        self._reader = FrameReader(wire_format, options.max_message_bytes)
+        self._reader = FrameReader(wire_format, options.max_message_bytes, unwanted)
         self._options = options
         self._body: HttpStream | None = None
         # True if the next body goes on where one has broken off.
@@ -64,6 +66,7 @@ class LongPollConnection:
         position: Position | None,
         wire_format: WireFormat,
         options: PullOptions,
+        unwanted: Set[Topic] = NO_TOPICS,
     ) -> "LongPollConnection":
         """Prove that the server answers there, as a poll itself may stay silent for 40 s.
 
@@ -74,6 +77,7 @@ class LongPollConnection:
             position: The same for a server without mids.
             wire_format: What the bodies are written in.
             options: Deadlines and limits.
+            unwanted: See ``FrameReader``.
 
         Raises:
             Ended: The server refused, or nothing answered.
@@ -88,7 +92,7 @@ class LongPollConnection:
             # What is published before the first poll has arrived would be lost without one;
             # by the server's clock, what is too old can be told from it.
             mid = START_OF_HISTORY
-        return cls(http, url, mid, position, wire_format, options, server_unix)
+        return cls(http, url, mid, position, wire_format, options, server_unix, unwanted)
 
     async def receive(self) -> list[Incoming]:
         """Return what the next poll brings, or the next part of it; see ``Connection.receive``."""
@@ -200,7 +204,7 @@ class LongPollConnection:
         """Note from where to poll next."""
         latest = latest_mid(self.server_unix)
         for message in messages:
-            if isinstance(message, PullEvent | Control | Malformed) and (
+            if isinstance(message, PullEvent | Unread | Control | Malformed) and (
                 (self._mid or "") < message.mid <= latest
             ):
                 self._mid = message.mid

@@ -6,6 +6,7 @@ from typing import Any, Final
 from bitrix_pull.connection.intake import Sink
 from bitrix_pull.events import PullEvent
 from bitrix_pull.redaction import get_logger
+from bitrix_pull.wire.skim import Topic
 
 logger: Final = get_logger("connection")
 
@@ -78,6 +79,10 @@ class ModuleFilter:
             self._tell(events)
         if events:
             self._sink.put(events)
+
+    def pass_by(self, topics: Sequence[Topic]) -> None:
+        """Hand on what events are about that nobody wants. What is left out here is not among it."""
+        self._sink.pass_by(topics)
 
     def _tell(self, events: Sequence[PullEvent[Any]]) -> None:
         module = next((event.module_id for event in events if event.module_id in PORTAL_MODULES), None)

@@ -13,12 +13,12 @@ A push server that has lost its counter hands out mids a second time, for other 
 import math
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
 from bitrix_pull.events import PullEvent
-from bitrix_pull.wire.messages import Control, Malformed
+from bitrix_pull.wire.messages import Control, Malformed, Unread
 
 UNKNOWN = 0.0
 """The stamp of a message of which nothing is known but its mid."""
@@ -30,22 +30,33 @@ _GOLDEN = 0.6180339887498949
 """Lengths that differ by little are far from each other by it."""
 
 
-def stamps_of(events: Sequence[PullEvent[Any]]) -> list[float]:
+def stamps_of(events: Sequence[PullEvent[Any] | Unread]) -> list[float]:
     """Return the stamp of each event."""
     if events and events[0].created_unix is None:
         # It is a matter of the format: none of them tells the server's time.
         return [stamp_of(event) for event in events]
     try:
         # Nearly everything comes from the portal, by a server of version 4.
-        return [event.created_unix + event.extra["server_time_unix"] % 1 for event in events]
+        return [event.created_unix + event.extra["server_time_unix"] % 1 for event in cast("Any", events)]
+    except (AttributeError, KeyError, TypeError):
+        pass
+    try:
+        return [
+            event.created_unix
+            + (event.sent_unix if type(event) is Unread else event.extra["server_time_unix"]) % 1
+            for event in cast("Any", events)
+        ]
     except (KeyError, TypeError):
         return [stamp_of(event) for event in events]
 
 
-def stamp_of(message: PullEvent[Any] | Control | Malformed) -> float:
+def stamp_of(message: PullEvent[Any] | Unread | Control | Malformed) -> float:
     """Return the stamp of a message."""
     if isinstance(message, Malformed):
         return UNKNOWN
+    if isinstance(message, Unread):
+        created = message.created_unix
+        return -message.sent_unix if created is None else created + message.sent_unix % 1
     if message.created_unix is None:
         sent = sent_unix(message)
         return _digest(message) if sent is None else -sent
@@ -55,8 +66,10 @@ def stamp_of(message: PullEvent[Any] | Control | Malformed) -> float:
         return message.created_unix + _digest(message)
 
 
-def sent_unix(message: PullEvent[Any] | Control) -> float | None:
+def sent_unix(message: PullEvent[Any] | Unread | Control) -> float | None:
     """Return the portal's time in a message (unix), or None if it holds none."""
+    if isinstance(message, Unread):
+        return message.sent_unix
     sent: object = message.extra.get("server_time_unix")
     # To build the union of both for isinstance takes longer than all the rest.
     return sent if (type(sent) is float or type(sent) is int) and 1 <= sent < math.inf else None

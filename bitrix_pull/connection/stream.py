@@ -21,7 +21,7 @@ from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.telemetry import log_fields
 from bitrix_pull.wire.close_codes import ClientClose
-from bitrix_pull.wire.messages import Control, Incoming, Malformed
+from bitrix_pull.wire.messages import Control, Incoming, Malformed, Unread
 from bitrix_pull.wire.urls import START_OF_HISTORY
 
 logger: Final = get_logger("connection")
@@ -288,12 +288,13 @@ class Stream:
             self._went_back()
         if events:
             for event in events:
-                event.replayed = replayed
                 # The last replay left it out, and this one has brought it.
-                event.healed = healed or (
+                is_healed = healed or (
                     replayed and resumption is not None and resumption.opening.was_left_out(event.mid)
                 )
-                self._intake.healed += event.healed
+                self._intake.healed += is_healed
+                if type(event) is PullEvent:
+                    event.replayed, event.healed = replayed, is_healed
             self._intake.hand_on(events)
         for control in controls:
             self._obey(control)
@@ -424,7 +425,7 @@ class Stream:
                 for message in part if tally is None else tally.look(part)[0]:
                     if self._is_missed(message):
                         missed.append(message)
-                        missed_bytes += message.size if isinstance(message, PullEvent) else 0
+                        missed_bytes += message.size if isinstance(message, PullEvent | Unread) else 0
                 if len(missed) >= _MISSED_MAX or missed_bytes >= _MISSED_MAX_BYTES:
                     await self._deliver(missed, due_at, tally, from_start=from_start, ended=False)
                     missed, missed_bytes = [], 0
@@ -432,7 +433,7 @@ class Stream:
 
     def _is_missed(self, message: Incoming) -> bool:
         # What has no mid cannot be told from what came already.
-        if not isinstance(message, PullEvent | Control | Malformed) or not message.mid:
+        if not isinstance(message, PullEvent | Unread | Control | Malformed) or not message.mid:
             return False
         return not self._cursor.knows(message.mid, stamp_of(message))
 

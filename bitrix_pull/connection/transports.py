@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence, Set
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
@@ -26,6 +26,7 @@ from bitrix_pull.telemetry import log_fields
 from bitrix_pull.wire.close_codes import ClientClose
 from bitrix_pull.wire.formats import WireFormat, format_of
 from bitrix_pull.wire.messages import Incoming, Position
+from bitrix_pull.wire.skim import NO_TOPICS, Topic
 from bitrix_pull.wire.urls import subscription_url
 
 logger: Final = get_logger("connection")
@@ -53,10 +54,17 @@ SHUT_WITHIN_S = 10.0
 class Transports:
     """Opens connections, and remembers which kind works here."""
 
-    def __init__(self, http: HttpSession, options: PullOptions) -> None:
-        """Create it without any experience."""
+    def __init__(self, http: HttpSession, options: PullOptions, unwanted: Set[Topic] = NO_TOPICS) -> None:
+        """Create it without any experience.
+
+        Args:
+            http: Makes the connections.
+            options: Which are wanted, and their deadlines.
+            unwanted: What nobody wants at present; see ``FrameReader``.
+        """
         self._http = http
         self._options = options
+        self._unwanted = unwanted
         self._server: str | None = None
         # Of the WebSocket: failures in a row, whether it works, and whether it did before the last one.
         self._failures = 0
@@ -256,13 +264,16 @@ class Transports:
             )
 
         if polling:
-            return await LongPollConnection.open(self._http, url, mid, position, wire_format, self._options)
+            return await LongPollConnection.open(
+                self._http, url, mid, position, wire_format, self._options, self._unwanted
+            )
         websocket = await WebSocketConnection.open(
             self._http,
             url(mid, position),
             wire_format,
             self._options,
             answers_pings=config.server.version >= 3,
+            unwanted=self._unwanted,
         )
         match wire_format:
             case WireFormat.JSONRPC:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence, Set
 from functools import partial
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from bitrix_pull.portal.portal_clock import date_of
 from bitrix_pull.redaction import quiet_logger
 from bitrix_pull.wire.formats import WireFormat
 from bitrix_pull.wire.messages import Incoming, Ping
+from bitrix_pull.wire.skim import NO_TOPICS, Topic
 
 # The addresses in its requests hold channel ids.
 _logger = quiet_logger("connection.websockets")
@@ -50,10 +51,11 @@ class WebSocketConnection:
         options: PullOptions,
         *,
         answers_pings: bool = True,
+        unwanted: Set[Topic] = NO_TOPICS,
     ) -> None:
         """Wrap a socket whose handshake is done; use ``open`` instead."""
         self._socket = socket
-        self._reader = FrameReader(wire_format, options.max_message_bytes)
+        self._reader = FrameReader(wire_format, options.max_message_bytes, unwanted)
         self._awaits_first = True
         self._options = options
         self._sent = SentFrames(socket, _ended, write_timeout_s=options.ping_timeout_s)
@@ -71,6 +73,7 @@ class WebSocketConnection:
         options: PullOptions,
         *,
         answers_pings: bool = True,
+        unwanted: Set[Topic] = NO_TOPICS,
     ) -> "WebSocketConnection":
         """Connect and shake hands, within ``options.connect_timeout_s``.
 
@@ -80,6 +83,7 @@ class WebSocketConnection:
             wire_format: What the frames are written in.
             options: Deadlines and limits.
             answers_pings: False for a server that does not: only its own pings show that it lives.
+            unwanted: See ``FrameReader``.
 
         Raises:
             Ended: The server refused, or nothing answered.
@@ -129,12 +133,16 @@ class WebSocketConnection:
         assert isinstance(socket, FrameSocket)
         if socket.response is not None:
             http.note_date(url, socket.response.headers)
+<<<<<<< HEAD
         connection = cls(socket, wire_format, options, answers_pings=answers_pings)
         for handshake in (socket.request, socket.response):
             if handshake is not None:
                 # The library keeps them for whoever asks, and nobody does: 3 KB for each connection.
                 handshake.headers.clear()
         return connection
+=======
+        return cls(socket, wire_format, options, answers_pings=answers_pings, unwanted=unwanted)
+>>>>>>> 18df78a (Leave unread what nobody wants, where a body shows at its ends what it is about)
 
     async def receive(self) -> list[Incoming]:
         """Return what has come, a turn's worth at most; see ``Connection.receive``."""

@@ -1,9 +1,9 @@
 """Hands each event to the workers and subscriptions that want it."""
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence, Set
 from functools import partial
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from bitrix_pull.dispatch.binding import Bound, bind
 from bitrix_pull.dispatch.blocking import BlockingWatch
@@ -89,10 +89,15 @@ class Dispatcher(Generic[E]):
         self.inbox = inbox
         """The events that are not settled yet."""
         self.observer: Observer[E] | None = None
+<<<<<<< HEAD
         """Who looks on; it counts from the next ``prepare`` and ``begin`` on."""
         self.taps: list[Callable[[Sequence[E]], None]] = []
         """Called with all that is put in here, whoever wants it."""
         self._wraps: list[Callable[[Bound[E]], Bound[E]]] = []
+=======
+        """Who looks on; it counts from the next ``prepare`` and ``run`` on."""
+        self._taps: list[Callable[[Sequence[E]], None]] = []
+>>>>>>> 18df78a (Leave unread what nobody wants, where a body shows at its ends what it is about)
         self._drops = inbox.overflow != "pause"
         self._announce = announce
         self._origin = origin
@@ -102,6 +107,8 @@ class Dispatcher(Generic[E]):
         self._tasks: TaskSet | None = None
         self._subscriptions: list[EventIterator[E]] = []
         self._routes: dict[Hashable, tuple[Receiver[E], ...]] = {}
+        self._takers: dict[tuple[Receiver[E], ...], tuple[Receiver[E], ...]] = {}
+        self._unwanted: set[Hashable] = set()
         self._unrouted = Unrouted(self._wanted)
 
     def prepare(self, supply: Supply) -> None:
@@ -134,6 +141,7 @@ class Dispatcher(Generic[E]):
             subscription.forget()
         self._tasks = tasks
         self._registry.watch(self._handlers_changed)
+<<<<<<< HEAD
         self._handlers_changed()
 
     def end(self) -> None:
@@ -146,10 +154,23 @@ class Dispatcher(Generic[E]):
             worker.close()
         self._workers.clear()
         self._routes.clear()
+=======
+        try:
+            self._handlers_changed()
+            await asyncio.Event().wait()
+        finally:
+            self._tasks = None
+            self._registry.unwatch(self._handlers_changed)
+            for worker in self._workers.values():
+                worker.close()
+            self._workers.clear()
+            self._forget_routes()
+            await tasks.close()
+>>>>>>> 18df78a (Leave unread what nobody wants, where a body shows at its ends what it is about)
 
     def put(self, events: Sequence[E]) -> None:
         """Give each event to everybody who wants it, those together that go to the same."""
-        for tap in self.taps:
+        for tap in self._taps:
             tap(events)
         routes = list(map(self._routes.get, map(self._topic_of, events)))
         if not self._drops and routes and routes[0] is not None and routes.count(routes[0]) == len(routes):
@@ -172,6 +193,28 @@ class Dispatcher(Generic[E]):
                 run, takers = [], receivers
             run.append(event)
         self._give(run, takers)
+
+    @property
+    def unwanted(self) -> Set[Any]:
+        """Topics that have come and that nobody wants at present: the same set at all times.
+
+        Events about them need not be put in here, if ``pass_by`` is told.
+        """
+        return self._unwanted
+
+    def pass_by(self, topics: Sequence[Hashable]) -> None:
+        """Count events that nobody wants, by their topics."""
+        self._unrouted.count(topics)
+
+    def tap(self, take: Callable[[Sequence[E]], None]) -> None:
+        """Let it be called with all that is put in here, whoever wants it."""
+        self._taps.append(take)
+        self._forget_routes()
+
+    def untap(self, take: Callable[[Sequence[E]], None]) -> None:
+        """Let it be called no more."""
+        self._taps.remove(take)
+        self._forget_routes()
 
     @property
     def full(self) -> bool:
@@ -226,7 +269,7 @@ class Dispatcher(Generic[E]):
         for subscription in self._subscriptions:
             subscription.finish(error)
         self._subscriptions.clear()
-        self._routes.clear()
+        self._forget_routes()
 
     def _receivers(self) -> "list[Receiver[E]]":
         return [*self._workers.values(), *self._subscriptions]
@@ -239,10 +282,19 @@ class Dispatcher(Generic[E]):
         if (known := self._routes.get(topic)) is not None:
             return known
         if len(self._routes) >= _ROUTES_MAX:
-            self._routes.clear()
+            self._forget_routes()
         found = tuple(item for item in self._receivers() if item.pattern.matches(topic))
-        self._routes[topic] = found
+        # What goes to the same is told by identity, whatever it is about.
+        found = self._routes[topic] = self._takers.setdefault(found, found)
+        # Who looks on wants everything.
+        if not found and not self._taps and self.observer is None:
+            self._unwanted.add(topic)
         return found
+
+    def _forget_routes(self) -> None:
+        self._routes.clear()
+        self._takers.clear()
+        self._unwanted.clear()
 
     def _give(self, run: Sequence[E], receivers: tuple[Receiver[E], ...]) -> None:
         if not run:
@@ -317,7 +369,7 @@ class Dispatcher(Generic[E]):
             worker = self._workers[handler] = self._worker(bound, self._tasks)
             for _ in range(handler.policy.concurrency):
                 self._run(worker, self._tasks)
-        self._routes.clear()
+        self._forget_routes()
 
     def _worker(self, bound: Bound[E], tasks: TaskSet) -> Worker[E]:
         inbox = self.inbox if self.observer is None else self.observer.settling(bound.handler, self.inbox)
@@ -343,13 +395,13 @@ class Dispatcher(Generic[E]):
     def attach(self, subscription: EventIterator[E]) -> None:
         """Give a subscription events from now on."""
         self._subscriptions.append(subscription)
-        self._routes.clear()
+        self._forget_routes()
 
     def detach(self, subscription: EventIterator[E], unhandled: Sequence[E]) -> None:
         """Give it no more. What it has left behind stays unsettled for a while."""
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
-            self._routes.clear()
+            self._forget_routes()
         for event in unhandled:
             self.inbox.abandon(event)
         if unhandled and self._tasks is not None:

@@ -28,6 +28,8 @@ class Unrouted:
         """
         self._wanted = wanted
         self._counts: Counter[str] = Counter()
+        # Of the first topics only, as the server chooses them.
+        self._names: dict[Hashable, str] = {}
 
     @property
     def counts(self) -> dict[str, int]:
@@ -37,22 +39,29 @@ class Unrouted:
     def clear(self) -> None:
         """Count anew."""
         self._counts.clear()
+        self._names.clear()
 
     def count(self, topics: Iterable[Hashable]) -> None:
         """Count events of these topics."""
-        for topic, count in Counter(topics).items():
-            name = name_of_topic(topic)[:_LONGEST_NAME]
-            if name not in self._counts:
-                if len(self._counts) >= _NAMES_MAX:
-                    name = OTHERS
-                else:
-                    logger.info(
-                        "no handler wants %s%s (told once; counted in health())",
-                        name,
-                        self._hint(name),
-                        extra=log_fields(event=name),
-                    )
-            self._counts[name] += count
+        counts, names = self._counts, self._names
+        for topic in topics:
+            counts[names.get(topic) or self._name(topic)] += 1
+
+    def _name(self, topic: Hashable) -> str:
+        """Return what a topic is counted under."""
+        name = name_of_topic(topic)[:_LONGEST_NAME]
+        if name not in self._counts:
+            if len(self._counts) >= _NAMES_MAX:
+                return OTHERS
+            logger.info(
+                "no handler wants %s%s (told once; counted in health())",
+                name,
+                self._hint(name),
+                extra=log_fields(event=name),
+            )
+        if len(self._names) < _NAMES_MAX:
+            self._names[topic] = name
+        return name
 
     def _hint(self, name: str) -> str:
         wanted = sorted(set(self._wanted()))

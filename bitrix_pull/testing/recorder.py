@@ -102,14 +102,14 @@ class Recorder:
         writer = threading.Thread(target=self._write, args=(file, pull.portal), name="bitrix_pull recorder")
         writer.start()
         reception = reception_of(pull)
-        reception.stream.taps.append(self._take)
-        reception.portal_feed.dispatcher.taps.append(self._take)
+        reception.stream.tap(self._take)
+        reception.portal_feed.dispatcher.tap(self._take)
         reception.notices.taps.append(self._take_notice)
         try:
             yield self
         finally:
-            reception.stream.taps.remove(self._take)
-            reception.portal_feed.dispatcher.taps.remove(self._take)
+            reception.stream.untap(self._take)
+            reception.portal_feed.dispatcher.untap(self._take)
             reception.notices.taps.remove(self._take_notice)
             self._stop.set()
             writer.join()

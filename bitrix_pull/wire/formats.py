@@ -1,12 +1,13 @@
 """Which format a push server speaks, by its version."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from enum import Enum
 
 from bitrix_pull.wire import jsonrpc, protobuf, text
 from bitrix_pull.wire.messages import Incoming
 from bitrix_pull.wire.parts import PartReader, jsonrpc_parts, text_parts
 from bitrix_pull.wire.protobuf_parts import ProtobufParts
+from bitrix_pull.wire.skim import Topic
 
 
 class WireFormat(Enum):
@@ -50,3 +51,22 @@ PART_READERS: dict[WireFormat, Callable[[int], PartReader]] = {
     WireFormat.JSONRPC: jsonrpc_parts,
 }
 """Makes what reads a frame while it comes, whose messages may have so many bytes."""
+
+
+def reader_for(wire_format: WireFormat, unwanted: Set[Topic]) -> Read:
+    """Return what reads frames, and leaves ``Unread`` what nobody wants where the format allows that.
+
+    Args:
+        wire_format: What the frames are written in.
+        unwanted: What nobody wants at present; it may change at any time.
+    """
+    if wire_format is WireFormat.PROTOBUF:
+        return lambda frame: protobuf.read(frame, unwanted)
+    return READERS[wire_format]
+
+
+def part_reader_for(wire_format: WireFormat, max_bytes: int, unwanted: Set[Topic]) -> PartReader:
+    """Return what does so with one frame while it comes, whose messages may have so many bytes."""
+    if wire_format is WireFormat.PROTOBUF:
+        return ProtobufParts(max_bytes, unwanted)
+    return PART_READERS[wire_format](max_bytes)

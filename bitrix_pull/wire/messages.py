@@ -1,9 +1,9 @@
 """What a frame of the push server can hold, as values: a closed set for one ``match``."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard, TypeVar
 
 import orjson
 
@@ -17,6 +17,9 @@ from bitrix_pull.events import (
 )
 from bitrix_pull.wire.json_guard import LIGHT_BYTES, TOO_DENSE, is_dense
 from bitrix_pull.wire.json_text import Parse, parser_for
+from bitrix_pull.wire.skim import Topic
+
+E = TypeVar("E", bound="Envelope")
 
 _CLIENT, _BACKEND = SenderType.CLIENT, SenderType.BACKEND
 
@@ -91,7 +94,60 @@ def is_object(value: object) -> TypeGuard[dict[str, Any]]:
     return type(value) is dict
 
 
-Incoming = PullEvent[Any] | Control | ChannelStatus | Malformed | Position | Ping | Reply | UnknownRequest
+class Envelope(Protocol):
+    """A message as it lies in its frame."""
+
+    body: bytes
+    expiry: int
+
+
+class Unread:
+    """An event that nobody wants, whose body was not parsed: not even whether that is JSON is known.
+
+    Attributes:
+        mid: The message's id.
+        topic: What it is about.
+        sent_unix: The portal's time in it.
+        created_unix: When the push server took it, or None where it does not say.
+    """
+
+    __slots__ = ("_envelope", "_read", "created_unix", "mid", "sent_unix", "topic")
+
+    def __init__(
+        self,
+        mid: str,
+        topic: Topic,
+        sent_unix: float,
+        created_unix: int | None,
+        envelope: E,
+        read: Callable[[E], "PullEvent[Any] | Control | Malformed"],
+    ) -> None:
+        """Keep it as it came, and what reads it."""
+        self.mid = mid
+        self.topic = topic
+        self.sent_unix = sent_unix
+        self.created_unix = created_unix
+        self._envelope: Envelope = envelope
+        self._read: Callable[[Any], PullEvent[Any] | Control | Malformed] = read
+
+    @property
+    def expiry(self) -> int:
+        """Seconds that the push server keeps it."""
+        return self._envelope.expiry
+
+    @property
+    def size(self) -> int:
+        """Bytes of its body."""
+        return len(self._envelope.body)
+
+    def read(self) -> "PullEvent[Any] | Control | Malformed":
+        """Parse it after all."""
+        return self._read(self._envelope)
+
+
+Incoming = (
+    PullEvent[Any] | Unread | Control | ChannelStatus | Malformed | Position | Ping | Reply | UnknownRequest
+)
 
 
 def read_message(

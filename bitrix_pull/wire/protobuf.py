@@ -1,18 +1,20 @@
 """The binary format of push server version 4 (protocol §4.2)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from functools import lru_cache
 from itertools import chain
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from bitrix_pull.errors import MalformedFrame
-from bitrix_pull.events import BACKEND_SENDER, UNKNOWN_SENDER, Sender, SenderType
+from bitrix_pull.events import BACKEND_SENDER, UNKNOWN_SENDER, PullEvent, Sender, SenderType
 from bitrix_pull.wire import push_pb2
 from bitrix_pull.wire.channel_ids import PublicChannel
 from bitrix_pull.wire.json_guard import LIGHT_BYTES, refuse_crowded
 from bitrix_pull.wire.json_text import parser_for
-from bitrix_pull.wire.messages import ChannelStatus, Incoming, read_message
+from bitrix_pull.wire.messages import ChannelStatus, Control, Incoming, Malformed, Unread, read_message
+from bitrix_pull.wire.skim import NO_TOPICS, Topic, skim
 
 
 class Publication:
@@ -44,8 +46,13 @@ class Publication:
         self.size: int = len(header) + length
 
 
-def read(frame: bytes) -> Iterator[Incoming]:
+def read(frame: bytes, unwanted: Set[Topic] = NO_TOPICS) -> Iterator[Incoming]:
     """Read a ``ResponseBatch``, each message when it is asked for.
+
+    Args:
+        frame: The bytes.
+        unwanted: What nobody wants. A message about it comes as an ``Unread`` where that can be
+            told without parsing its body, which then may be spoilt.
 
     Raises:
         MalformedFrame: The bytes are no such message. A single bad body inside a sound
@@ -62,6 +69,16 @@ def read(frame: bytes) -> Iterator[Incoming]:
             yield ChannelStatus(channel.id.hex(), channel.isOnline)
     # A list of the runtime's own ends by an exception, which costs as much as a message.
     messages = response.outgoingMessages.messages[:]
+    if unwanted:
+        bodies = [message.body for message in messages]
+        if (told := skim(frame, bodies, unwanted)) is not None:
+            for message, about in zip(messages, told, strict=True):
+                if about is None:
+                    yield _read_alone(message)
+                else:
+                    mid, created_unix = message.id.hex(), message.created or None
+                    yield Unread(mid, about[0], about[1], created_unix, message, _read_alone)
+            return
     parse = parser_for(frame, len(frame) // max(len(messages), 1), mids=False)
     for message in messages:
         sender = message.sender
@@ -73,6 +90,18 @@ def read(frame: bytes) -> Iterator[Incoming]:
             message.expiry,
             parse,
         )
+
+
+def _read_alone(message: push_pb2.ReceivedMessage) -> PullEvent[Any] | Control | Malformed:
+    body, sender = message.body, message.sender
+    return read_message(
+        message.id.hex(),
+        body,
+        _SENDERS.get(sender) or _sender(sender),
+        message.created or None,
+        message.expiry,
+        parser_for(body, len(body), mids=False),
+    )
 
 
 def wrapped(fields: memoryview, depth: int) -> bytes:

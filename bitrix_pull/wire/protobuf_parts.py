@@ -1,6 +1,6 @@
 """A ``ResponseBatch`` that is read while it comes: see ``parts``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Literal, NamedTuple
 
 from bitrix_pull.errors import MalformedFrame
@@ -8,6 +8,7 @@ from bitrix_pull.wire.json_guard import LIGHT_BYTES, MESSAGE_BYTES_MIN
 from bitrix_pull.wire.messages import Incoming, Malformed
 from bitrix_pull.wire.parts import PIECE_BYTES, TOO_LARGE
 from bitrix_pull.wire.protobuf import MID_BYTES, read, wrapped
+from bitrix_pull.wire.skim import NO_TOPICS, Topic
 
 _MESSAGES = 2
 """How many fields are open around a message."""
@@ -40,9 +41,10 @@ class _Field(NamedTuple):
 class ProtobufParts:
     """Reads a ``ResponseBatch``, whose messages lie two fields deep."""
 
-    def __init__(self, max_bytes: int) -> None:
-        """Read a frame whose messages may be so large."""
+    def __init__(self, max_bytes: int, unwanted: Set[Topic] = NO_TOPICS) -> None:
+        """Read a frame whose messages may be so large, and of which some are about what nobody wants."""
         self._max_bytes = max_bytes
+        self._unwanted = unwanted
         self._left = bytearray()
         self._passed = 0
         self._skipped = 0
@@ -195,7 +197,7 @@ class ProtobufParts:
         if start < end:
             with memoryview(self._left) as left, left[start:end] as fields:
                 batch = wrapped(fields, len(self._ends))
-            yield from read(batch)
+            yield from read(batch, self._unwanted)
 
     def _left_out(self, field: _Field) -> Iterator[Malformed]:
         if field.kind == "too large":

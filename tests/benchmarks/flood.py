@@ -18,12 +18,19 @@ class Load:
         messages: How many messages, at least.
         per_frame: How many of them are in one WebSocket frame.
         body_bytes: The size of a message's JSON body.
+        kinds: How many commands there are, each as often as the others.
     """
 
     wire_format: WireFormat
     messages: int
     per_frame: int = 1
     body_bytes: int = 450
+    kinds: int = 1
+
+
+def command(kind: int) -> str:
+    """Return the command of a kind of messages."""
+    return f"tick_{kind:02}"
 
 
 @asynccontextmanager

@@ -14,13 +14,16 @@ from websockets.server import ServerProtocol
 from bitrix_pull.emulator.frames import Outgoing, websocket_frame
 from bitrix_pull.emulator.history import Message
 from bitrix_pull.wire.formats import WireFormat
-from tests.benchmarks.flood import Load
+from tests.benchmarks.flood import Load, command
 
 EPOCH = str(int(time.time()))
 """With what a mid begins: the time when the server was started."""
 
 _BLOCK_MARK = "77777777"
 _BLOCK_MESSAGES = 2_000
+_STRIDE = 37
+"""It has no divisor in common with a number of kinds that is used here."""
+
 _CLOSE_HEAD = b"\x88\x82"
 """How a client's close frame begins that holds a code and nothing else: 8 bytes in all."""
 
@@ -75,9 +78,9 @@ class Block:
         self.messages: int = max(most // load.per_frame, 1) * load.per_frame
         self._wire_format = load.wire_format
         self._mark = self._digits(_BLOCK_MARK)
-        body = _body(load.body_bytes)
+        bodies = [_body(load.body_bytes, command(kind)) for kind in range(load.kinds)]
         messages = [
-            Message(f"{EPOCH}{_BLOCK_MARK}{number:08}", body, float(EPOCH), 86_400)
+            Message(f"{EPOCH}{_BLOCK_MARK}{number:08}", bodies[_kind(number, load)], float(EPOCH), 86_400)
             for number in range(self.messages)
         ]
         chunks = [Outgoing([message], float(EPOCH)).chunk(load.wire_format) for message in messages]
@@ -95,7 +98,12 @@ class Block:
         return bytes.fromhex(digits) if self._wire_format is WireFormat.PROTOBUF else digits.encode()
 
 
-def _body(size: int) -> bytes:
+def _kind(number: int, load: Load) -> int:
+    """Return the kind of a message: they come in no order, and all of them in as many messages."""
+    return number * _STRIDE % load.kinds
+
+
+def _body(size: int, command: str) -> bytes:
     """Return a body of a size, as a portal writes it: some fields, a list of small objects."""
     goods: list[dict[str, object]] = []
     params = {"id": 1234, "status": "paid", "total": 1999.5, "goods": goods, "comment": ""}
@@ -106,7 +114,7 @@ def _body(size: int) -> bytes:
         "revision_web": 19,
         "revision_mobile": 3,
     }
-    content = {"module_id": "application", "command": "tick", "params": params, "extra": extra}
+    content = {"module_id": "application", "command": command, "params": params, "extra": extra}
 
     def written() -> bytes:
         return json.dumps(content, separators=(",", ":")).encode()

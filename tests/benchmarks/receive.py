@@ -16,13 +16,17 @@ from bitrix_pull.wire import push_pb2
 from bitrix_pull.wire.formats import WireFormat
 from bitrix_pull.wire.text import CLOSING, OPENING
 from tests.benchmarks.comparison import Comparison, Figures, peak_mib, resident_mib
-from tests.benchmarks.flood import Load, flooding
+from tests.benchmarks.flood import Load, command, flooding
 
-Consumer = Literal["async handler", "sync handler", "async for"]
+Consumer = Literal["async handler", "sync handler", "async for", "async handler of 10 %"]
 Loop = Literal["asyncio", "uvloop"]
 
 _MESSAGES = 200_000
 _KNOWN_MAX = 12_500
+_KINDS = 100
+_WANTED = 10
+"""So many of those kinds."""
+
 _VERSIONS = {WireFormat.TEXT: 3, WireFormat.PROTOBUF: 4, WireFormat.JSONRPC: 5}
 
 
@@ -46,6 +50,7 @@ def comparisons(scale: float) -> Iterable[Comparison]:
             yield comparison(Load(protobuf, small, per_frame), loop=loop)
     for consumer in ("sync handler", "async for"):
         yield comparison(Load(protobuf, small, 20), consumer)
+    yield comparison(Load(protobuf, small, 20, kinds=_KINDS), "async handler of 10 %")
     for wire_format in (text, jsonrpc):
         for per_frame in (1, 20, 100):
             yield comparison(Load(wire_format, small, per_frame))
@@ -60,9 +65,11 @@ def comparisons(scale: float) -> Iterable[Comparison]:
 class Meter:
     """Counts messages, and measures from the tenth part on."""
 
-    def __init__(self, messages: int) -> None:
+    def __init__(self, messages: int, share: int = 1) -> None:
+        """Await so many messages, each of which stands for so many."""
         self.done = asyncio.Event()
         self._left = messages
+        self._share = share
         self._counted = messages - max(messages // 10, 1)
         self._cpu_s = self._wall_s = self._resident_mib = 0.0
         self._grown_mib = self._peak_mib = 0.0
@@ -82,8 +89,8 @@ class Meter:
     def figures(self) -> Figures:
         """Return what was measured."""
         return {
-            "cpu_us": self._cpu_s / self._counted * 1e6,
-            "messages_per_s": self._counted / self._wall_s,
+            "cpu_us": self._cpu_s / (self._counted * self._share) * 1e6,
+            "messages_per_s": self._counted * self._share / self._wall_s,
             "growth_mib": self._grown_mib,
             "peak_mib": self._peak_mib,
         }
@@ -107,7 +114,9 @@ def client(load: Load, consumer: Consumer, loop: Loop) -> Figures:
 
 
 async def _client(load: Load, consumer: Consumer) -> Figures:
-    meter = Meter(load.messages)
+    # One counts for all that came since the one before.
+    share = _KINDS // _WANTED if consumer == "async handler of 10 %" else 1
+    meter = Meter(load.messages // share, share)
     async with flooding(load) as address:
         pull = PullClient(Portal(address, load.wire_format), options=PullOptions(start_timeout_s=60))
         match consumer:
@@ -115,6 +124,14 @@ async def _client(load: Load, consumer: Consumer) -> Figures:
 
                 @pull.on()
                 async def handle(event: PullEvent) -> None:
+                    meter.message(event)
+
+                async with pull:
+                    await meter.done.wait()
+            case "async handler of 10 %":
+
+                @pull.on(*map(command, range(_WANTED)))
+                async def handle_some(event: PullEvent) -> None:
                     meter.message(event)
 
                 async with pull:

@@ -10,6 +10,7 @@ from bitrix_pull.connection.intake import Intake
 from bitrix_pull.connection.resume_point import Beginning
 from bitrix_pull.events import BACKEND_SENDER, MessageDropped, Notice, PullEvent
 from bitrix_pull.wire.messages import Control, Incoming, Malformed, Ping
+from bitrix_pull.wire.skim import Topic
 
 
 def mid(number: int) -> str:
@@ -29,7 +30,9 @@ class Taken:
         self.events: list[str] = []
         self.notices: list[Notice] = []
         self.settled: list[str] = []
-        self.intake = Intake(self, self.notices.append, self.settled.append)
+        self.unwanted: set[Topic] = set()
+        self.passed_by: list[Topic] = []
+        self.intake = Intake(self, self.notices.append, self.settled.extend, self.unwanted)
         self.cursor = Cursor()
         self.cursor.connected(Beginning(None, None))
         self.cursor.listens_on("these")
@@ -41,6 +44,9 @@ class Taken:
 
     def put(self, events: Sequence[PullEvent[Any]]) -> None:
         self.events += [item.mid for item in events]
+
+    def pass_by(self, topics: Sequence[Topic]) -> None:
+        self.passed_by += topics
 
     def held_by(self) -> tuple[str, str, int]:
         return "", "", 0

@@ -14,7 +14,7 @@ from bitrix_pull.wire import protobuf, text
 from bitrix_pull.wire.channel_ids import PublicChannel
 from bitrix_pull.wire.close_codes import ServerClose, describe, read_refusal
 from bitrix_pull.wire.formats import READERS, format_of
-from bitrix_pull.wire.messages import ChannelStatus, Incoming
+from bitrix_pull.wire.messages import ChannelStatus, Incoming, Unread
 from bitrix_pull.wire.protobuf import Publication, encode_publications, encode_status_request
 from bitrix_pull.wire.urls import publication_url
 
@@ -176,6 +176,7 @@ def messages_of(exchange: dict[str, Any]) -> list[Incoming]:
 
 
 def as_values(message: Incoming) -> tuple[type, dict[str, Any]]:
+    assert not isinstance(message, Unread)
     values = dataclasses.asdict(message)
     values.pop("size", None)
     return type(message), values
