@@ -490,6 +490,9 @@ class StateChanged(_OfClient):
 class MessageDropped(_OfClient):
     """A message that cannot be read was left out; the others around it were delivered.
 
+    Of events that no handler and no iterator wants it is not always said: bodies of theirs may not
+    be looked at, and then nobody knows.
+
     Attributes:
         mid: Its id, or "" where not even that could be read.
         reason: What is wrong with it. Never holds the content.

@@ -77,7 +77,8 @@ class Health:
         healed: Those of them that the push server had left out, and that were fetched afterwards.
         gaps: How often the push server's history was gone, so that events may be lost.
         duplicates: Messages that the server sent again and that were dropped.
-        malformed: Messages that could not be read.
+        malformed: Messages that could not be read. What is of a kind that nobody wants may not be
+            looked at, and is counted under ``unrouted`` then.
         ignored: Events of modules that the options say to ignore; not among ``received``.
         dropped: Events that were dropped because handlers were too slow; see ``overflow``.
         waiting: Events that handlers have not finished with.

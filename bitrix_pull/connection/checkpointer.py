@@ -147,7 +147,9 @@ class Checkpointer:
 
     def handled(self, events: Sequence[PullEvent[Any]]) -> None:
         """Take note that events are dealt with by their handlers."""
-        self.settled([event.mid for event in events])
+        self._settled += [event.mid for event in events if event.mid]
+        if self._settled:
+            self._dirty.set()
 
     def connected(self) -> None:
         """Take note that there is a point to resume from, even if nothing has come yet."""

@@ -73,6 +73,8 @@ class Intake:
         self._announce = announce
         self._settled = settled
         self._unwanted = unwanted
+        # Whether anything is unread of what was sorted last.
+        self._has_unread = False
         self.received: int = 0
         """Events handed on."""
         self.received_unix: float | None = None
@@ -114,6 +116,7 @@ class Intake:
         """
         now = asyncio.get_running_loop().time()
         kinds = set(map(type, messages))
+        self._has_unread = Unread in kinds
         events, others = cast("list[Streamed]", messages), list[Incoming]()
         if not kinds <= _STREAMED:
             events = [message for message in messages if isinstance(message, PullEvent | Unread)]
@@ -122,7 +125,7 @@ class Intake:
             events = self._new(events, cursor, now)
             if from_start:
                 events = [event for event in events if not self._is_too_old(event, cursor)]
-            if Unread in kinds:
+            if self._has_unread:
                 events = self._read_wanted(events)
         if not others:
             return events, []
@@ -133,7 +136,7 @@ class Intake:
         self.received += len(events)
         self.received_unix = time.time()
         wanted = cast("Sequence[PullEvent[Any]]", events)
-        if Unread in set(map(type, events)):
+        if self._has_unread:
             wanted = [event for event in events if type(event) is PullEvent]
             unread = [event for event in events if type(event) is Unread]
             self._settled([message.mid for message in unread])

@@ -133,16 +133,12 @@ class WebSocketConnection:
         assert isinstance(socket, FrameSocket)
         if socket.response is not None:
             http.note_date(url, socket.response.headers)
-<<<<<<< HEAD
-        connection = cls(socket, wire_format, options, answers_pings=answers_pings)
+        connection = cls(socket, wire_format, options, answers_pings=answers_pings, unwanted=unwanted)
         for handshake in (socket.request, socket.response):
             if handshake is not None:
                 # The library keeps them for whoever asks, and nobody does: 3 KB for each connection.
                 handshake.headers.clear()
         return connection
-=======
-        return cls(socket, wire_format, options, answers_pings=answers_pings, unwanted=unwanted)
->>>>>>> 18df78a (Leave unread what nobody wants, where a body shows at its ends what it is about)
 
     async def receive(self) -> list[Incoming]:
         """Return what has come, a turn's worth at most; see ``Connection.receive``."""

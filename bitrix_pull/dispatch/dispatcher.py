@@ -89,15 +89,9 @@ class Dispatcher(Generic[E]):
         self.inbox = inbox
         """The events that are not settled yet."""
         self.observer: Observer[E] | None = None
-<<<<<<< HEAD
         """Who looks on; it counts from the next ``prepare`` and ``begin`` on."""
-        self.taps: list[Callable[[Sequence[E]], None]] = []
-        """Called with all that is put in here, whoever wants it."""
-        self._wraps: list[Callable[[Bound[E]], Bound[E]]] = []
-=======
-        """Who looks on; it counts from the next ``prepare`` and ``run`` on."""
         self._taps: list[Callable[[Sequence[E]], None]] = []
->>>>>>> 18df78a (Leave unread what nobody wants, where a body shows at its ends what it is about)
+        self._wraps: list[Callable[[Bound[E]], Bound[E]]] = []
         self._drops = inbox.overflow != "pause"
         self._announce = announce
         self._origin = origin
@@ -141,7 +135,6 @@ class Dispatcher(Generic[E]):
             subscription.forget()
         self._tasks = tasks
         self._registry.watch(self._handlers_changed)
-<<<<<<< HEAD
         self._handlers_changed()
 
     def end(self) -> None:
@@ -153,20 +146,7 @@ class Dispatcher(Generic[E]):
         for worker in self._workers.values():
             worker.close()
         self._workers.clear()
-        self._routes.clear()
-=======
-        try:
-            self._handlers_changed()
-            await asyncio.Event().wait()
-        finally:
-            self._tasks = None
-            self._registry.unwatch(self._handlers_changed)
-            for worker in self._workers.values():
-                worker.close()
-            self._workers.clear()
-            self._forget_routes()
-            await tasks.close()
->>>>>>> 18df78a (Leave unread what nobody wants, where a body shows at its ends what it is about)
+        self._forget_routes()
 
     def put(self, events: Sequence[E]) -> None:
         """Give each event to everybody who wants it, those together that go to the same."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from bitrix_pull.wire.formats import WireFormat
 from tests.wire.test_codecs import WRITERS, Written, body, mid
+from tests.wire.test_skim import portal_body
 
 _REFERENCE = Path(__file__).parents[1] / "reference"
 
@@ -37,6 +38,12 @@ def _written(wire_format: WireFormat) -> list[bytes]:
 def binary_frames() -> list[bytes]:
     """Frames of version 4."""
     return [base64.b64decode(frame) for frame in _frames("ws binary")] + _written(WireFormat.PROTOBUF)
+
+
+def portal_bodies() -> list[bytes]:
+    """Bodies as a portal writes them, and such as hide a key."""
+    hiding = (',"command":"c"', ',"\\u0063ommand":"c"', ',"module_id":"m"', ',"extra":{"server_time_unix":1}')
+    return [portal_body(more=more).encode() for more in ("", *hiding)]
 
 
 def text_frames() -> list[bytes]:

@@ -21,7 +21,7 @@ from bitrix_pull.cli.publish import read_params
 from bitrix_pull.connection.cursor import Cursor
 from bitrix_pull.connection.resume_point import Beginning
 from bitrix_pull.errors import InvalidArgument, MalformedFrame, PortalError
-from bitrix_pull.events import PullEvent
+from bitrix_pull.events import BACKEND_SENDER, PullEvent
 from bitrix_pull.options import check_proxy
 from bitrix_pull.portal.addresses import (
     named_oauth_address,
@@ -38,7 +38,9 @@ from bitrix_pull.portal.tokens import Tokens
 from bitrix_pull.wire.channel_ids import PublicChannel, channel_key
 from bitrix_pull.wire.close_codes import read_refusal
 from bitrix_pull.wire.formats import PART_READERS, READERS, WireFormat
-from bitrix_pull.wire.messages import Control, Incoming, Malformed, Position
+from bitrix_pull.wire.json_text import parser_for
+from bitrix_pull.wire.messages import Control, Incoming, Malformed, Position, read_message
+from bitrix_pull.wire.skim import skim
 from bitrix_pull.wire.urls import publication_url, subscription_url
 from tests.fuzz import seeds
 
@@ -109,6 +111,20 @@ def _part_reader(wire_format: WireFormat) -> Callable[[bytes], object]:
         return messages or None
 
     return run
+
+
+def _unread(body: bytes) -> object:
+    """Tell what a body is about without parsing it, and hold that against what parsing it tells."""
+    topics = {(module, command) for module in ("application", "im", "m") for command in ("x", "c", "message")}
+    told = skim(body, [body], topics)
+    if told is None or told[0] is None:
+        return None
+    message = read_message("", body, BACKEND_SENDER, parse=parser_for(body, len(body)))
+    if isinstance(message, PullEvent):
+        assert told[0] == ((message.module_id, message.command), message.extra["server_time_unix"])
+    else:
+        assert isinstance(message, Malformed)
+    return message
 
 
 def _in_parts(frames: Callable[[], list[bytes]]) -> Callable[[], list[bytes]]:
@@ -289,6 +305,7 @@ TARGETS: dict[str, Target] = {
     "text": Target(_reader(WireFormat.TEXT), seeds.text_frames),
     "json": Target(_reader(WireFormat.JSON), seeds.json_frames),
     "jsonrpc": Target(_reader(WireFormat.JSONRPC), seeds.jsonrpc_frames),
+    "unread": Target(_unread, seeds.portal_bodies),
     "protobuf-parts": Target(_part_reader(WireFormat.PROTOBUF), _in_parts(seeds.binary_frames)),
     "text-parts": Target(_part_reader(WireFormat.TEXT), _in_parts(seeds.text_frames)),
     "json-parts": Target(_part_reader(WireFormat.JSON), _in_parts(seeds.json_frames)),
