@@ -30,7 +30,14 @@ def test_honest_examples_are_read(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*(f"{name}{parts}" for name in _FORMATS for parts in ("", "-parts")), "rest", "config", "tokens"]
+    "name",
+    [
+        *(f"{name}{parts}" for name in _FORMATS for parts in ("", "-parts")),
+        "unread",
+        "rest",
+        "config",
+        "tokens",
+    ],
 )
 def test_honest_examples_lead_somewhere(name: str) -> None:
     assert any(TARGETS[name].run(content) is not None for content in TARGETS[name].seeds())

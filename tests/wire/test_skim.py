@@ -14,7 +14,7 @@ from bitrix_pull.connection.stamps import stamp_of, stamps_of
 from bitrix_pull.errors import MalformedFrame
 from bitrix_pull.events import BACKEND_SENDER, PullEvent
 from bitrix_pull.wire import protobuf, push_pb2
-from bitrix_pull.wire.messages import Control, Incoming, Malformed, Unread, read_message
+from bitrix_pull.wire.messages import ChannelStatus, Control, Incoming, Malformed, Unread, read_message
 from bitrix_pull.wire.protobuf_parts import ProtobufParts
 from bitrix_pull.wire.skim import Topic, skim
 from tests.wire.test_codecs import mid
@@ -229,7 +229,7 @@ def test_what_was_recorded_is_told() -> None:
     topics = {(message.module_id, message.command) for message in read if isinstance(message, PullEvent)}
     skimmed = [message for frame in frames for message in protobuf.read(frame, topics)]
     assert len(topics) > 3
-    assert {type(message) for message in skimmed} == {Unread}
+    assert {type(message) for message in skimmed} == {Unread, ChannelStatus}
     stamps = [stamp_of(message) for message in read if isinstance(message, PullEvent)]
     assert [stamp_of(message) for message in skimmed if isinstance(message, Unread)] == stamps
 
