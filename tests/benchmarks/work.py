@@ -15,7 +15,7 @@ import aiohttp
 from bitrix_pull import Message, PullClient, PullEvent, PullOptions
 from bitrix_pull.wire.formats import WireFormat
 from tests.benchmarks import handlers
-from tests.benchmarks.flood import Load
+from tests.benchmarks.flood import Load, command
 from tests.benchmarks.frame_server import Block, discard, shake_hands
 from tests.benchmarks.receive import Portal
 
@@ -30,13 +30,16 @@ _A_REQUEST = 100
 _PUBLIC = "2" * 32 + "." + "4" * 40
 
 
-def receive(load: Load, count: int) -> None:
-    """Let a ``PullClient`` receive messages in blocks, and give each to an async handler."""
-    asyncio.run(_receive(load, count))
+def receive(load: Load, count: int, wanted_kinds: int | None = None) -> None:
+    """Let a ``PullClient`` receive messages in blocks, and give those of some kinds to an async handler."""
+    asyncio.run(_receive(load, count, wanted_kinds))
 
 
-async def _receive(load: Load, count: int) -> None:
+async def _receive(load: Load, count: int, wanted_kinds: int | None) -> None:
     block = Block(load)
+    commands = [command(kind) for kind in range(wanted_kinds or 0)]
+    # All kinds are in a block, each as often as the others.
+    share = block.messages * wanted_kinds // load.kinds if wanted_kinds else block.messages
     handled = 0
     taken = asyncio.Event()
     done = asyncio.Event()
@@ -56,16 +59,16 @@ async def _receive(load: Load, count: int) -> None:
         host, port = server.sockets[0].getsockname()
         pull = PullClient(Portal(f"ws://{host}:{port}/subws/", load.wire_format), options=_PATIENT)
 
-        @pull.on()
+        @pull.on(*commands)
         async def handle(event: PullEvent) -> None:
             nonlocal handled
             handled += 1
-            if not handled % block.messages:
+            if not handled % share:
                 taken.set()
 
         async with pull:
             await done.wait()
-    assert handled == count
+    assert handled == count * share // block.messages
 
 
 def publish(count: int) -> None:
@@ -113,6 +116,10 @@ class _Endpoint(asyncio.Protocol):
 WORK: dict[str, tuple[Work, int]] = {
     "receive, 1 a frame": (partial(receive, Load(WireFormat.PROTOBUF, A_BLOCK, 1)), 600),
     "receive, 20 a frame": (partial(receive, Load(WireFormat.PROTOBUF, A_BLOCK, 20)), 1_000),
+    "receive, 20 a frame, 10 % wanted": (
+        partial(receive, Load(WireFormat.PROTOBUF, A_BLOCK, 20, kinds=A_BLOCK), wanted_kinds=2),
+        1_000,
+    ),
     "dispatch": (partial(handlers.run, handlers.plain), 4_000),
     "publish": (publish, 600),
 }
