@@ -198,6 +198,7 @@ async def test_between_two_connections_the_socket_is_unreachable(emu: Emulator) 
             await pull.publish("x", to_self=True, route="socket")
 
 
+@pytest.mark.virtual_time  # Half a second is soon over beside a busy core.
 async def test_what_the_timeout_leaves_no_time_for_is_never_sent(emu: Emulator) -> None:
     async with client(emu) as pull:
         emu.portal.faults.delay_s = 0.25
