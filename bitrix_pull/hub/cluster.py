@@ -257,6 +257,11 @@ class _Alone:
     _wanted: frozenset[str] = frozenset()
     _held: dict[str, Lease] = field(default_factory=dict[str, Lease])
     _recalled: set[str] = field(default_factory=set[str])
+    # What is wanted and not held; and for how long all leases are good, which is for good.
+    _missing: set[str] = field(default_factory=set[str])
+    _term: Term = field(default_factory=Term)
+    # Whether what is held may have to be given up: to look at all of thousands takes a while.
+    _held_changes: bool = False
     workers: int = 1
     leaving: bool = False
     _changed: Flag = field(default_factory=Flag)
@@ -265,6 +270,8 @@ class _Alone:
     def want(self, keys: Collection[str]) -> None:
         """See ``Membership.want``."""
         self._wanted = checked_keys(keys)
+        self._missing = set(self._wanted.difference(self._held))
+        self._held_changes = True
         self._changed.set()
 
     async def changes(self) -> AsyncGenerator[Change]:
@@ -278,24 +285,27 @@ class _Alone:
                 yield change
 
     def _next(self) -> Change | None:
-        for key, lease in self._held.items():
-            if not lease.valid():
-                self._forget(key)
-                return Lost(lease)
-            if (self.leaving or key not in self._wanted) and key not in self._recalled:
-                self._recalled.add(key)
-                return Recalled(lease)
-        if not self.leaving:
-            for key in self._wanted:
-                if key not in self._held:
-                    self._epoch += 1
-                    lease = self._held[key] = Lease(key, self.worker, self._epoch)
-                    return Acquired(lease)
+        if self._held_changes or self._term.disturbed:
+            for key, lease in self._held.items():
+                if not lease.valid():
+                    self._forget(key)
+                    return Lost(lease)
+                if (self.leaving or key not in self._wanted) and key not in self._recalled:
+                    self._recalled.add(key)
+                    return Recalled(lease)
+            self._held_changes = self._term.disturbed = False
+        if self._missing and not self.leaving:
+            key = self._missing.pop()
+            self._epoch += 1
+            lease = self._held[key] = Lease(key, self.worker, self._epoch, self._term)
+            return Acquired(lease)
         return None
 
     def _forget(self, key: str) -> None:
         del self._held[key]
         self._recalled.discard(key)
+        if key in self._wanted:
+            self._missing.add(key)
 
     async def release(self, lease: Lease) -> None:
         """See ``Membership.release``."""
@@ -306,7 +316,7 @@ class _Alone:
 
     def leave(self) -> None:
         """See ``Membership.leave``."""
-        self.leaving = True
+        self.leaving = self._held_changes = True
         self._changed.set()
 
     def report(self, health: Mapping[str, Any]) -> None:
