@@ -85,7 +85,10 @@ class Transports:
         """Return when to try the WebSocket again, in seconds; None if it is not called for."""
         if self.current != "long_polling" or not self.blocked:
             return None
-        return max(self._again_at - asyncio.get_running_loop().time(), 0.0)
+        left_s = self._again_at - asyncio.get_running_loop().time()
+        # Who waits for it goes by unix time: a float of that tells no times apart that are as near as a
+        # microsecond, and the wait would be over before it began, again and again.
+        return left_s if left_s > 0.001 else 0.0
 
     async def open(
         self,
