@@ -582,7 +582,7 @@ class _Place:
     async def wake(self) -> None:
         """Hear at once of portals that others have given up for this worker."""
         wait_s = max(self._lease_s, 1.0)
-        client = self._engine.blocking_client(wait_s)
+        client: Any = self._engine.blocking_client(wait_s)  # Its commands are typed in part.
         try:
             while True:
                 try:
