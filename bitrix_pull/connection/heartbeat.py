@@ -12,7 +12,8 @@ _ANSWER_S = 5.0
 
 _TICK_S = 0.125
 """All links of an event loop are looked at in the same moments, so far apart: of thousands of
-links many then are pinged, and answer, in one turn of the loop."""
+links many then are pinged, and answer, in one turn of the loop. It is the last such moment before
+a silence is as long as it may be, or one of many more where it may be short."""
 
 
 class Heartbeat:
@@ -37,6 +38,7 @@ class Heartbeat:
         self._dead = dead
         self._interval_s = interval_s
         self._timeout_s = timeout_s
+        self._tick_s = min(_TICK_S, interval_s / 40, timeout_s / 40)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._pinged_at: float | None = None
@@ -64,7 +66,7 @@ class Heartbeat:
             self._timer = None
 
     def _look_again_at(self, when: float) -> None:
-        when = math.ceil(when / _TICK_S) * _TICK_S
+        when = math.floor(when / self._tick_s) * self._tick_s
         self._timer = self._loop.call_at(when, self._look, when)
 
     def _look(self, due: float) -> None:
@@ -82,7 +84,7 @@ class Heartbeat:
                 self._look_again_at(now + self._timeout_s)
             return
         self._pinged_at = None
-        if now < self.heard_at + self._interval_s:
+        if now + self._tick_s <= self.heard_at + self._interval_s:
             self._look_again_at(self.heard_at + self._interval_s)
             return
         self._pinged_at = now
