@@ -123,7 +123,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "messaging.process.duration": Metric(
         "histogram",
         "s",
-        "How long calls of a handler took: those of all calls that are recorded, see sample=.",
+        "How long calls of a handler took: those of all calls that are recorded, see recorded_per_s=.",
         ("bitrix_pull.handler", "error.type"),
         "process",
     ),

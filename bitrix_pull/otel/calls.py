@@ -1,8 +1,6 @@
 """Calls of handlers: each is counted, some are recorded as a span and a duration."""
 
 import math
-import random
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
@@ -31,29 +29,19 @@ class HandlerCalls:
     """What is counted of one handler's calls.
 
     Attributes:
-        left: How many more calls are only counted, until one is recorded.
+        begun: How many calls there were.
         retries: Calls that were not the first with an event.
+        record_from: From when on a call is recorded, by ``perf_counter``: those before are only counted.
         attributes: What its metrics have in common: one object, as many readings share it.
     """
 
-    __slots__ = ("_until", "attributes", "left", "retries")
+    __slots__ = ("attributes", "begun", "record_from", "retries")
 
-    def __init__(self, attributes: Attributes, left: int) -> None:
-        self.left: int = left
+    def __init__(self, attributes: Attributes, record_from: float) -> None:
+        self.begun: int = 0
         self.retries: int = 0
+        self.record_from: float = record_from
         self.attributes: Attributes = attributes
-        # How many calls there will have been when none is left.
-        self._until = left
-
-    @property
-    def begun(self) -> int:
-        """How many calls there were."""
-        return self._until - self.left
-
-    def draw(self, left: int) -> None:
-        """Count a call that is recorded, and say how many are only counted after it."""
-        self._until += 1 + left
-        self.left = left
 
     def figures(self) -> Iterator[Figure]:
         """Yield what was counted, by the names of the metrics."""
@@ -66,24 +54,16 @@ class Recording:
     """How calls are recorded that are.
 
     Attributes:
-        share: How many of all calls, from 0 to 1.
+        apart_s: How long after one call of a handler the next is recorded; infinite: none is.
         duration: Takes a duration in seconds.
         tracer: Makes spans; None: none are made.
         causes: Names errors.
     """
 
-    share: float
+    apart_s: float
     duration: Callable[[float, Attributes], None]
     tracer: Tracer | None
     causes: Names
-
-    def skipped(self) -> int:
-        """Return how many calls are only counted until the next that is recorded, by chance."""
-        if self.share >= 1:
-            return 0
-        if self.share <= 0:
-            return sys.maxsize
-        return int(math.log(1.0 - random.random()) / math.log(1.0 - self.share))
 
 
 class CallCounter:
@@ -119,7 +99,8 @@ class CallCounter:
         calls = self._calls.get(name)
         if calls is None:
             attributes = {**_PROCESS, **self._where, "bitrix_pull.handler": name}
-            calls = self._calls[name] = HandlerCalls(attributes, self._recording.skipped())
+            never = math.isinf(self._recording.apart_s)
+            calls = self._calls[name] = HandlerCalls(attributes, math.inf if never else -math.inf)
         # Where no event is given twice, none needs to be asked for how often it was.
         repeats = not handler.policy.is_plain
         return replace(bound, call=_around(bound.call, calls, self._recording, repeats))
@@ -128,17 +109,16 @@ class CallCounter:
 def _around(
     callback: Callable[[Any], Any], calls: HandlerCalls, recording: Recording, repeats: bool
 ) -> Callable[[Any], Any]:
-    # Every event goes through here. What is not recorded costs it no coroutine and no look at a
-    # clock; and no call into the SDK: there a span that its sampler drops costs almost what one
-    # costs that it keeps.
+    # Every event goes through here. What is not recorded costs it no coroutine, and no call into the
+    # SDK: there a span that its sampler drops costs almost what one costs that it keeps.
     record = (_recorded if is_async(callback) else _recorded_any)(callback, calls, recording)
     spare = SPARED.set
 
     def around(event: Event) -> Any:
         if repeats and event.attempts > 1:
             calls.retries += 1
-        if left := calls.left:
-            calls.left = left - 1
+        calls.begun += 1
+        if perf_counter() < calls.record_from:
             spare(True)
             return callback(event)
         return record(event)
@@ -182,7 +162,6 @@ class _Call:
     __slots__ = ("_began_at", "_calls", "_recording", "_span", "_token")
 
     def __init__(self, event: Event, calls: HandlerCalls, recording: Recording) -> None:
-        calls.draw(recording.skipped())
         SPARED.set(False)
         self._calls = calls
         self._recording = recording
@@ -191,7 +170,8 @@ class _Call:
         if recording.tracer is not None:
             self._span = span = _span(recording.tracer, event, calls.attributes)
             self._token = attach(set_span_in_context(span))
-        self._began_at = perf_counter()
+        self._began_at = began_at = perf_counter()
+        calls.record_from = began_at + recording.apart_s
 
     async def rest(self, awaited: Awaitable[object]) -> object:
         """Await the rest of it."""

@@ -1,5 +1,6 @@
 """``Telemetry``: what users make, and let watch their clients and hubs."""
 
+import math
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from time import perf_counter
@@ -36,10 +37,10 @@ class Telemetry:
     All is counted, also what is not recorded: what happens often is counted in plain figures,
     which are read on the client's event loop when the SDK collects, in whichever thread it does.
     To record a call as a span and a duration costs what the SDK takes for it, several times what
-    it takes to receive a message; so where messages come by the thousand, record some.
+    it takes to receive a message; so where messages come by the thousand, some are recorded.
 
     Example:
-        telemetry = Telemetry(sample=0.01)
+        telemetry = Telemetry()
         telemetry.watch(pull)
 
     Args:
@@ -47,13 +48,15 @@ class Telemetry:
         tracer_provider: The same for traces.
         traces: False to make no spans.
         handlers: False to count and record no calls of handlers.
-        sample: Which share of the handlers' calls is recorded, from 0 to 1, chosen by chance:
-            those have a span, and a place in ``messaging.process.duration``. What a call does
-            that is not recorded, publishing and REST calls, has no span of ours either. Your
-            tracer's own sampler comes after this, and saves less: ours asks it only for these.
+        recorded_per_s: How many calls of each handler a second are recorded: those have a span,
+            and a place in ``messaging.process.duration``. Where there are fewer, all are; of a
+            burst it is the first one and then one after each equal part of the second. 0: none
+            is; ``math.inf``: each one. What a call does that is not recorded, publishing and REST
+            calls, has no span of ours either. Your tracer's own sampler comes after this, and
+            saves less: ours asks it only for these.
 
     Raises:
-        InvalidArgument: ``sample`` is no such share.
+        InvalidArgument: ``recorded_per_s`` is no such number.
     """
 
     def __init__(
@@ -63,10 +66,14 @@ class Telemetry:
         tracer_provider: TracerProvider | None = None,
         traces: bool = True,
         handlers: bool = True,
-        sample: float = 1.0,
+        recorded_per_s: float = 100.0,
     ) -> None:
-        if isinstance(sample, bool) or not isinstance(sample, int | float) or not 0 <= sample <= 1:
-            raise InvalidArgument(f"sample must be a number from 0 to 1, not {sample!r:.40}")
+        if (
+            isinstance(recorded_per_s, bool)
+            or not isinstance(recorded_per_s, int | float)
+            or not recorded_per_s >= 0
+        ):
+            raise InvalidArgument(f"recorded_per_s must be 0 or more, not {recorded_per_s!r:.40}")
         self._handlers = handlers
         self._tracer: Tracer | None = get_tracer(_NAME, tracer_provider=tracer_provider) if traces else None
         self._causes = Names()
@@ -83,7 +90,8 @@ class Telemetry:
         self._published = _histogram(meter, "messaging.client.operation.duration")
         self._called = _histogram(meter, "bitrix_pull.rest.duration")
         handled = _histogram(meter, "messaging.process.duration")
-        self._recording = Recording(sample, handled, self._tracer, self._causes)
+        apart_s = 1 / recorded_per_s if recorded_per_s else math.inf
+        self._recording = Recording(apart_s, handled, self._tracer, self._causes)
 
     def watch(self, watched: PullClient | Hub, *, portals: bool = False) -> None:
         """Give the figures of a client or a hub from now on, once it is started. Each is watched once.

@@ -1,6 +1,7 @@
 """What metrics and traces cost a message that is received, and what an SDK alone costs at the same."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -31,10 +32,10 @@ def comparisons(scale: float) -> Iterable[Comparison]:
     """A client that is watched, 20 messages a frame, against one that is not; and an SDK on its own."""
     load = Load(WireFormat.PROTOBUF, max(int(_MESSAGES * scale), 20), 20)
     watches: dict[str, Watch] = {
-        "metrics and traces, 1 call of 100 recorded": partial(watched, sample=0.01),
-        "metrics, 1 call of 100 recorded": partial(watched, sample=0.01, traces=False),
-        "metrics and traces, each call recorded": watched,
-        "metrics, each call recorded": partial(watched, traces=False),
+        "metrics and traces": watched,
+        "metrics": partial(watched, traces=False),
+        "metrics and traces, each call recorded": partial(watched, recorded_per_s=math.inf),
+        "metrics, each call recorded": partial(watched, recorded_per_s=math.inf, traces=False),
         "metrics and traces without handlers": partial(watched, handlers=False),
         "nothing (the noise)": unwatched,
     }

@@ -1,7 +1,9 @@
-"""All calls of handlers are counted; which share of them is recorded says ``sample=``."""
+"""All calls of handlers are counted; how many a second are recorded says ``recorded_per_s=``."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -51,10 +53,10 @@ async def handled(sdk: Sdk, telemetry: Telemetry, handler: Handler, count: int) 
             assert sdk.value("bitrix_pull.handler.calls") == count
 
 
-@pytest.mark.parametrize("sample", [0, 0.3, 1])
+@pytest.mark.parametrize("rate", [0, 20, math.inf])
 @pytest.mark.parametrize("handler", [later, at_once, to_be_awaited, fails, fails_at_once, fails_when_awaited])
-async def test_each_call_is_counted_and_each_failure(sdk: Sdk, handler: Handler, sample: float) -> None:
-    await handled(sdk, sdk.telemetry(sample=sample), handler, 5)
+async def test_each_call_is_counted_and_each_failure(sdk: Sdk, handler: Handler, rate: float) -> None:
+    await handled(sdk, sdk.telemetry(recorded_per_s=rate), handler, 5)
     failures = 5 if handler in (fails, fails_at_once, fails_when_awaited) else 0
     assert sdk.value("bitrix_pull.handler.failures", error__type="LookupError") == failures
     spans = [span for span in sdk.all_spans if span.name == "process application.x"]
@@ -62,21 +64,34 @@ async def test_each_call_is_counted_and_each_failure(sdk: Sdk, handler: Handler,
     assert sdk.value("messaging.process.duration") == len(spans)
     if failures:
         assert sdk.value("messaging.process.duration", error__type="LookupError") == len(spans)
-    assert len(spans) in {0: [0], 0.3: range(6), 1: [5]}[sample]
+    assert len(spans) in {0: [0], 20: range(1, 6), math.inf: [5]}[rate]
     assert {span.status.description for span in spans} <= ({"LookupError"} if failures else {None})
 
 
-async def test_a_share_is_recorded_by_chance(sdk: Sdk) -> None:
-    await handled(sdk, sdk.telemetry(sample=0.1, traces=False), at_once, 2_000)
-    # Farther off than seven standard deviations it is not by chance.
-    assert 100 < sdk.value("messaging.process.duration") < 300
+async def test_no_more_are_recorded_a_second(sdk: Sdk) -> None:
+    began_at = perf_counter()
+    await handled(sdk, sdk.telemetry(recorded_per_s=10, traces=False), at_once, 2_000)
+    assert 1 <= sdk.value("messaging.process.duration") <= 1 + 10 * (perf_counter() - began_at)
 
 
-@pytest.mark.parametrize("sample", [0, 1])
-async def test_what_a_call_does_has_spans_if_the_call_has_one(sdk: Sdk, sample: float) -> None:
+async def test_where_there_are_few_all_are_recorded(sdk: Sdk) -> None:
     async with Emulator() as emu:
         pull = PullClient(AccessToken(emu.portal_url, emu.token))
-        sdk.telemetry(sample=sample).watch(pull)
+        sdk.telemetry(recorded_per_s=50).watch(pull)
+        pull.on("x")(at_once)
+        async with pull:
+            for count in range(1, 6):
+                emu.portal.send("x")
+                await until(lambda count=count: sdk.value("bitrix_pull.handler.calls") == count)
+                await asyncio.sleep(0.03)  # A fiftieth of a second lies between two of them.
+        assert sdk.value("messaging.process.duration") == 5
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+async def test_what_a_call_does_has_spans_if_the_call_has_one(sdk: Sdk, recorded: bool) -> None:
+    async with Emulator() as emu:
+        pull = PullClient(AccessToken(emu.portal_url, emu.token))
+        sdk.telemetry(recorded_per_s=math.inf if recorded else 0).watch(pull)
         done = asyncio.Event()
 
         @pull.on("x")
@@ -88,17 +103,17 @@ async def test_what_a_call_does_has_spans_if_the_call_has_one(sdk: Sdk, sample: 
             emu.portal.send("x")
             await done.wait()
             inside = [span.name for span in sdk.all_spans if span.name == "send"]
-            assert inside == ["send"] * int(sample)
+            assert inside == ["send"] * recorded
             # Measured it is all the same.
             assert sdk.value("messaging.client.operation.duration") == 1
             await pull.publish("z")
-            assert len([span for span in sdk.all_spans if span.name == "send"]) == sample + 1
+            assert len([span for span in sdk.all_spans if span.name == "send"]) == recorded + 1
 
 
 async def test_one_recorded_call_among_others_does_not_make_them_recorded(sdk: Sdk) -> None:
     async with Emulator() as emu:
         pull = PullClient(AccessToken(emu.portal_url, emu.token))
-        sdk.telemetry(sample=0.5).watch(pull)
+        sdk.telemetry(recorded_per_s=0.1).watch(pull)
         done: list[int] = []
 
         @pull.on("x")
@@ -126,7 +141,7 @@ async def test_there_is_an_end_to_the_names_of_errors(sdk: Sdk) -> None:
 
     async with Emulator() as emu:
         pull = PullClient(AccessToken(emu.portal_url, emu.token))
-        sdk.telemetry(sample=0).watch(pull)
+        sdk.telemetry(recorded_per_s=0).watch(pull)
         pull.on("x")(fail)
         async with pull:
             for number in range(300):
@@ -137,7 +152,7 @@ async def test_there_is_an_end_to_the_names_of_errors(sdk: Sdk) -> None:
     assert len(causes) == 201
 
 
-@pytest.mark.parametrize("sample", [-0.1, 1.1, float("nan"), True, "0.5"])
-def test_a_share_is_from_0_to_1(sample: Any) -> None:
-    with pytest.raises(InvalidArgument, match="from 0 to 1"):
-        Telemetry(sample=sample)
+@pytest.mark.parametrize("rate", [-0.1, float("nan"), True, "0.5"])
+def test_a_rate_is_0_or_more(rate: Any) -> None:
+    with pytest.raises(InvalidArgument, match="0 or more"):
+        Telemetry(recorded_per_s=rate)
