@@ -68,7 +68,9 @@ async def test_some_need_an_engine(example: str) -> None:
     assert (code, err) == (1, 'Set VALKEY to a Valkey or Redis server, as in "redis://localhost".')
     with running() as server:
         code, out, err = await run(example, VALKEY=server.url)
-    assert (code, err) == (0, "")
+    assert code == 0
+    # FastStream tells of a read that was under way when it was ended.
+    assert not err or (example.startswith("faststream") and err.startswith("Message fetch error")), err
     for number in range(3):
         assert f"acme: order_paid {{'id': {number}}}" in out
 

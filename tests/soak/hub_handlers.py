@@ -76,6 +76,7 @@ class Stage:
     sent: int = 0
     went_back: int = 0
     points: dict[str, str] = field(default_factory=dict[str, str])
+    over: bool = False
 
     async def read(self, process: Process) -> None:
         """Note what a worker hands on."""
@@ -93,8 +94,11 @@ class Stage:
             await asyncio.sleep(1 / rate)
 
     async def watch(self) -> None:
-        """See how far the resume points are, and that none goes back."""
-        while True:
+        """See how far the resume points are, and that none goes back, until it is over.
+
+        Not until it is cancelled: redis's client may swallow that.
+        """
+        while not self.over:
             for portal in self.cloud.portals:
                 key = portal.member_id
                 mid = await self.look(key)
@@ -183,7 +187,7 @@ async def _staged(
         try:
             yield stage, workers
         finally:
-            doing[0].cancel()
+            stage.over = True
             for worker in workers:
                 worker.process.kill()
                 await worker.process.wait()
