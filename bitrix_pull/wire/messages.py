@@ -123,10 +123,10 @@ class Unread:
         read: Callable[[E], "PullEvent[Any] | Control | Malformed"],
     ) -> None:
         """Keep it as it came, and what reads it."""
-        self.mid = mid
-        self.topic = topic
-        self.sent_unix = sent_unix
-        self.created_unix = created_unix
+        self.mid: str = mid
+        self.topic: Topic = topic
+        self.sent_unix: float = sent_unix
+        self.created_unix: int | None = created_unix
         self._envelope: Envelope = envelope
         self._read: Callable[[Any], PullEvent[Any] | Control | Malformed] = read
 
