@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -74,6 +75,11 @@ async def test_no_more_are_recorded_a_second(sdk: Sdk) -> None:
     assert 1 <= sdk.value("messaging.process.duration") <= 1 + 10 * (perf_counter() - began_at)
 
 
+def has_handled(sdk: Sdk, count: int) -> bool:
+    calls: int = sdk.value("bitrix_pull.handler.calls")
+    return calls == count
+
+
 async def test_where_there_are_few_all_are_recorded(sdk: Sdk) -> None:
     async with Emulator() as emu:
         pull = PullClient(AccessToken(emu.portal_url, emu.token))
@@ -82,7 +88,7 @@ async def test_where_there_are_few_all_are_recorded(sdk: Sdk) -> None:
         async with pull:
             for count in range(1, 6):
                 emu.portal.send("x")
-                await until(lambda count=count: sdk.value("bitrix_pull.handler.calls") == count)
+                await until(partial(has_handled, sdk, count))
                 await asyncio.sleep(0.03)  # A fiftieth of a second lies between two of them.
         assert sdk.value("messaging.process.duration") == 5
 
