@@ -3,12 +3,10 @@
 import asyncio
 import contextlib
 import os
-import random
 import socket
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, Final
-from weakref import WeakValueDictionary
 
 from bitrix_pull.client import PullClient
 from bitrix_pull.connection.pace import Pace
@@ -18,20 +16,11 @@ from bitrix_pull.dispatch.dependencies import Supply, checked_context
 from bitrix_pull.dispatch.notices import Listeners
 from bitrix_pull.dispatch.patterns import PortalPattern
 from bitrix_pull.dispatch.router import Router
-from bitrix_pull.errors import InvalidArgument, NotRunning
-from bitrix_pull.hub.cluster import (
-    Acquired,
-    Cluster,
-    Lease,
-    Lost,
-    Membership,
-    Recalled,
-    SingleWorker,
-    checked_keys,
-)
+from bitrix_pull.errors import InvalidArgument
+from bitrix_pull.hub.cluster import Cluster, Membership, SingleWorker
 from bitrix_pull.hub.fences import FencedStore
 from bitrix_pull.hub.health import HubHealth, PortalStatus
-from bitrix_pull.hub.log import EventLog, LogWriter
+from bitrix_pull.hub.log import EventLog
 from bitrix_pull.hub.notices import HubNotice
 from bitrix_pull.hub.portals import (
     Portal,
@@ -39,11 +28,11 @@ from bitrix_pull.hub.portals import (
     PortalChange,
     PortalList,
     PortalPut,
-    PortalRemoved,
     PortalSource,
-    unknown,
 )
-from bitrix_pull.hub.service import Fittings, Follower, PortalService
+from bitrix_pull.hub.roster import Roster
+from bitrix_pull.hub.service import Fittings, Follower
+from bitrix_pull.hub.services import PortalServices
 from bitrix_pull.hub.sqlite import SqlitePortals
 from bitrix_pull.options import PullOptions, check_number
 from bitrix_pull.portal.auth import AccessToken
@@ -56,8 +45,6 @@ STARTS_PER_S: Final = 60.0
 RETRY_FAILED_S: Final = 600.0
 INBOX_MAX_BYTES: Final = 64 * 1024 * 1024
 REPORT_EVERY_S: Final = 5.0
-_READ_AGAIN_S: Final = (1.0, 30.0)
-"""Least and longest wait before a source of portals is read again that could not be read."""
 
 
 class Hub(Router):
@@ -161,20 +148,11 @@ class Hub(Router):
             log_portal_events=tuple(sorted(PortalPattern.of(names).events)) if names else (),
             fenced=cluster is not None,
         )
-        self._portals: dict[str, Portal] = {}
-        self._services: dict[str, PortalService] = {}
-        self._leases: dict[str, Lease] = {}
-        # How often this worker was given one, and why it has one no more.
-        self._gained = 0
-        self._ended = Counter[str]()
-        # Why portals of ours have no client, by key.
-        self._refused: dict[str, str] = {}
-        # What happens to one portal happens in order.
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._roster = Roster(self.source)
+        self._services = PortalServices(self._roster, self._fittings, stream)
         self._membership: Membership | None = None
         self._serving: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()
-        self._drain_s = self._options.close_drain_s
 
     # -- life -----------------------------------------------------------------
 
@@ -225,13 +203,13 @@ class Hub(Router):
             drain: Seconds for handlers to finish what was already received; None:
                 ``options.close_drain_s``.
         """
-        self._drain_s = self._options.close_drain_s if drain is None else drain
+        self._services.drain_s = self._options.close_drain_s if drain is None else drain
         serving = self._serving
         if serving is not None and not serving.done():
             if self._membership is not None:
                 self._membership.leave()
                 if drain is not None:
-                    await asyncio.gather(*(self._stop(key, drain) for key in list(self._services)))
+                    await self._services.stop_all(drain)
             else:
                 serving.cancel()
             await asyncio.wait({serving})
@@ -254,7 +232,7 @@ class Hub(Router):
             raise RuntimeError("this hub is running already")
         self._check_handlers()
         self._opened.clear()
-        self._drain_s = self._options.close_drain_s
+        self._services.drain_s = self._options.close_drain_s
         self._serving = asyncio.create_task(self._serve(), name="bitrix_pull hub")
         # Whoever waits gets the error; without anybody it is in the log.
         self._serving.add_done_callback(_tell_failure)
@@ -291,7 +269,7 @@ class Hub(Router):
                 # It stays open from one portal's client to the next one's.
                 await self._fittings.resume.open()
                 stack.push_async_callback(self._fittings.resume.close)
-            self._portals = await self._read_portals()
+            await self._roster.read()
             cluster = self._cluster or SingleWorker()
             membership = await stack.enter_async_context(cluster.join(self.worker))
             stack.callback(self._forget_membership)
@@ -304,156 +282,34 @@ class Hub(Router):
         try:
             async with asyncio.TaskGroup() as tasks:
                 helpers = [
-                    tasks.create_task(self._follow_source(), name="bitrix_pull hub portals"),
+                    tasks.create_task(self._roster.follow(self._changed), name="bitrix_pull hub portals"),
                     tasks.create_task(self._report(membership), name="bitrix_pull hub report"),
                     tasks.create_task(self._fittings.unsaved.run(), name="bitrix_pull hub tokens"),
                 ]
-                async for change in membership.changes():
-                    match change:
-                        case Acquired(lease):
-                            self._gained += 1
-                            self._leases[lease.key] = lease
-                            tasks.create_task(self._take_up(lease))
-                            # Who starts portals slowly asks slowly.
-                            await self._fittings.pace.turn()
-                        case Recalled(lease):
-                            tasks.create_task(self._hand_over(membership, lease))
-                        case Lost(lease):
-                            tasks.create_task(self._drop(lease))
+                await self._services.follow(membership, tasks)
                 for helper in helpers:
                     helper.cancel()
         except ExceptionGroup as group:
             # One is enough, and it is the first.
             raise group.exceptions[0] from group.exceptions[0].__cause__
         finally:
-            # What is left after a failure, or a cancellation.
-            await asyncio.gather(*(self._stop(key, 0) for key in list(self._services)))
-            await self._fittings.unsaved.give_up()
-            self._ended["leaving"] += len(self._leases)
-            self._leases.clear()
+            await self._services.give_up()
 
     def _forget_membership(self) -> None:
         self._membership = None
 
-    # -- one portal's turns -----------------------------------------------------
-
-    def _turn(self, key: str) -> asyncio.Lock:
-        turn = self._turns.get(key)
-        if turn is None:
-            turn = self._turns[key] = asyncio.Lock()
-        return turn
-
-    async def _take_up(self, lease: Lease) -> None:
-        """Begin to serve a portal, or begin anew with what has changed of it."""
-        async with self._turn(lease.key):
-            portal = self._portals.get(lease.key)
-            if portal is None or portal.paused or self._leases.get(lease.key) is not lease:
-                return
-            running = self._services.get(lease.key)
-            if running is not None and running.portal == portal and running.lease is lease:
-                return
-            await self._stop(lease.key, self._drain_s)
-            if not lease.valid():
-                return
-            writer: LogWriter | None = None if self._log is None else self._log.writer(lease)
-            try:
-                service = PortalService(portal, lease, self._fittings, writer)
-            except InvalidArgument as error:
-                logger.error("portal %s cannot be served: %s", lease.key, error)
-                self._refused[lease.key] = str(error)
-                return
-            self._refused.pop(lease.key, None)
-            self._services[lease.key] = service
-            service.start()
-
-    async def _hand_over(self, membership: Membership, lease: Lease) -> None:
-        async with self._turn(lease.key):
-            await self._stop(lease.key, self._drain_s)
-            self._let_go(lease, self._why_given_up(membership, lease.key))
-            await membership.release(lease)
-
-    def _why_given_up(self, membership: Membership, key: str) -> str:
-        if membership.leaving:
-            return "leaving"
-        portal = self._portals.get(key)
-        return "unwanted" if portal is None or portal.paused else "rebalanced"
-
-    async def _drop(self, lease: Lease) -> None:
-        service = self._services.get(lease.key)
-        if service is not None and service.lease is lease:
-            # Before its turn: whoever drains it must not go on.
-            await service.stop(0)
-        async with self._turn(lease.key):
-            if service is not None and self._services.get(lease.key) is service:
-                del self._services[lease.key]
-            self._let_go(lease, lease.cause)
-
-    def _let_go(self, lease: Lease, cause: str) -> None:
-        if self._leases.get(lease.key) is lease:
-            del self._leases[lease.key]
-            self._ended[cause] += 1
-
-    async def _stop(self, key: str, drain_s: float) -> None:
-        service = self._services.get(key)
-        if service is not None:
-            await service.stop(drain_s)
-            if self._services.get(key) is service:
-                del self._services[key]
-
     # -- which portals there are --------------------------------------------------
 
     def _want(self, membership: Membership) -> None:
-        membership.want([key for key, portal in self._portals.items() if not portal.paused])
+        membership.want(self._roster.wanted)
 
-    async def _follow_source(self) -> None:
-        """Follow what changes, through every failure of the source."""
-        wait_s = _READ_AGAIN_S[0]
-        while True:
-            try:
-                async for change in self.source.changes():
-                    wait_s = _READ_AGAIN_S[0]
-                    await self._apply(change)
-                return
-            except Exception as error:
-                logger.warning("the portals cannot be followed, again in %.0f s: %s", wait_s, error)
-            await asyncio.sleep(wait_s * random.uniform(1, 1.2))
-            wait_s = min(wait_s * 2, _READ_AGAIN_S[1])
-            with contextlib.suppress(Exception):
-                await self._compare(await self._read_portals())
-
-    async def _read_portals(self) -> dict[str, Portal]:
-        """Return the source's portals by key.
-
-        Raises:
-            InvalidArgument: Two have one key, or something else is among them: a source of the user's own.
-        """
-        found = tuple(await self.source.portals())
-        for portal in found:
-            if not isinstance(portal, Portal):
-                told = f"{type(self.source).__name__} told {type(portal).__name__}"
-                raise InvalidArgument(f"{told}, not Portal(key, credentials)")
-        checked_keys([portal.key for portal in found])
-        return {portal.key: portal for portal in found}
-
-    async def _compare(self, found: dict[str, Portal]) -> None:
-        for key in self._portals.keys() - found.keys():
-            await self._apply(PortalRemoved(key))
-        for key, portal in found.items():
-            if self._portals.get(key) != portal:
-                await self._apply(PortalPut(portal))
-
-    async def _apply(self, change: PortalChange) -> None:
-        match change:
-            case PortalPut(portal):
-                self._portals[portal.key] = portal
-            case PortalRemoved(key):
-                self._portals.pop(key, None)
+    async def _changed(self, change: PortalChange) -> None:
         membership = self._membership
         if membership is None:
             return
         self._want(membership)
-        if isinstance(change, PortalPut) and (lease := self._leases.get(change.portal.key)) is not None:
-            await self._take_up(lease)
+        if isinstance(change, PortalPut):
+            await self._services.renew(change.portal)
 
     # -- what users do with it ----------------------------------------------------
 
@@ -493,9 +349,7 @@ class Hub(Router):
             InvalidArgument: See ``remove``.
         """
         await self._book.pause(key, False)
-        service = self._services.get(key)
-        if service is not None:
-            service.retry()
+        self._services.retry(key)
 
     @property
     def _book(self) -> PortalBook:
@@ -513,45 +367,29 @@ class Hub(Router):
             InvalidArgument: There is no portal of this key.
             NotRunning: This worker does not serve it.
         """
-        service = self._services.get(key)
-        if service is not None:
-            return service.client
-        if key not in self._portals:
-            raise unknown(key)
-        raise NotRunning(f"this worker does not serve portal {key!r:.60}")
+        return self._services.client(key)
 
     def list(self) -> tuple[PortalStatus, ...]:
         """Return how each portal is doing."""
-        return tuple(self._status(key, portal) for key, portal in self._portals.items())
-
-    def _status(self, key: str, portal: Portal) -> PortalStatus:
-        service = self._services.get(key)
-        if service is not None:
-            return service.status()
-        if portal.paused:
-            return PortalStatus(key, "paused")
-        if key not in self._leases:
-            return PortalStatus(key, "elsewhere")
-        refused = self._refused.get(key, "")
-        return PortalStatus(key, "failed" if refused else "starting", last_error=refused)
+        return self._services.statuses()
 
     def health(self) -> HubHealth:
         """Return how the hub is doing."""
-        statuses = self.list()
+        services, statuses = self._services, self._services.statuses()
         states = Counter[str](status.state for status in statuses)
         return HubHealth(
             worker=self.worker,
-            portals=len(self._portals),
-            served=len(self._services),
+            portals=len(statuses),
+            served=len(services.clients),
             live=states["live"],
             states=dict(states),
             failed={status.key: status.last_error for status in statuses if status.state == "failed"},
             waiting_bytes=self._fittings.shared.storage.used,
             alive=self._serving is not None and not self._serving.done(),
             workers=None if self._membership is None else self._membership.workers,
-            leases=len(self._leases),
-            gained=self._gained,
-            ended=dict(self._ended),
+            leases=services.leases,
+            gained=services.gained,
+            ended=dict(services.ended),
         )
 
     def notices(self) -> AsyncIterator[HubNotice]:
@@ -580,7 +418,8 @@ class Hub(Router):
                     await book.withdraw(self.worker)
 
     def __repr__(self) -> str:
-        return f"Hub({self.worker}, portals={len(self._portals)}, served={len(self._services)})"
+        portals, served = len(self._roster.portals), len(self._services.clients)
+        return f"Hub({self.worker}, portals={portals}, served={served})"
 
 
 def follow_clients(
@@ -595,8 +434,8 @@ def follow_clients(
     """
     # It is this module's own.
     hub._fittings.followers.append(Follower(begun, ended))  # pyright: ignore[reportPrivateUsage]
-    for service in list(hub._services.values()):  # pyright: ignore[reportPrivateUsage]
-        begun(service.client)
+    for client in hub._services.clients:  # pyright: ignore[reportPrivateUsage]
+        begun(client)
 
 
 def loop_of_hub(hub: Hub) -> asyncio.AbstractEventLoop | None:
