@@ -5,7 +5,9 @@ import contextlib
 import hashlib
 from collections.abc import Generator, Sequence
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, cast
+
+import orjson
 
 from bitrix_pull.errors import EngineUnavailable, InvalidArgument, PullError
 from bitrix_pull.redaction import get_logger, one_line
@@ -295,3 +297,12 @@ def pairs(answer: Any) -> list[tuple[str, Any]]:
         made: dict[Any, Any] = answer  # pyright: ignore[reportUnknownVariableType]
         return [(text(key), value) for key, value in made.items()]
     return [(text(key), value) for key, value in zip(answer[::2], answer[1::2], strict=True)]
+
+
+def read_object(told: Any) -> dict[str, Any]:
+    """Return the JSON object that a worker has told; an empty one for anything else."""
+    try:
+        read = orjson.loads(told)
+    except (orjson.JSONDecodeError, TypeError):
+        return {}
+    return cast("dict[str, Any]", read) if isinstance(read, dict) else {}
