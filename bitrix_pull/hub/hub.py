@@ -25,9 +25,7 @@ from bitrix_pull.hub.notices import HubNotice
 from bitrix_pull.hub.portals import (
     Portal,
     PortalBook,
-    PortalChange,
     PortalList,
-    PortalPut,
     PortalSource,
 )
 from bitrix_pull.hub.roster import Roster
@@ -45,6 +43,8 @@ STARTS_PER_S: Final = 60.0
 RETRY_FAILED_S: Final = 600.0
 INBOX_MAX_BYTES: Final = 64 * 1024 * 1024
 REPORT_EVERY_S: Final = 5.0
+WANT_EVERY_S: Final = 0.05
+"""How often the cluster is told of changed portals at most: it is told of all of them each time."""
 
 
 class Hub(Router):
@@ -273,7 +273,6 @@ class Hub(Router):
             cluster = self._cluster or SingleWorker()
             membership = await stack.enter_async_context(cluster.join(self.worker))
             stack.callback(self._forget_membership)
-            self._want(membership)
             self._membership = membership
             self._opened.set()
             await self._until_left(membership)
@@ -282,7 +281,10 @@ class Hub(Router):
         try:
             async with asyncio.TaskGroup() as tasks:
                 helpers = [
-                    tasks.create_task(self._roster.follow(self._changed), name="bitrix_pull hub portals"),
+                    tasks.create_task(
+                        self._roster.follow(self._services.renew), name="bitrix_pull hub portals"
+                    ),
+                    tasks.create_task(self._want(membership), name="bitrix_pull hub wants"),
                     tasks.create_task(self._report(membership), name="bitrix_pull hub report"),
                     tasks.create_task(self._fittings.unsaved.run(), name="bitrix_pull hub tokens"),
                 ]
@@ -295,21 +297,17 @@ class Hub(Router):
         finally:
             await self._services.give_up()
 
+    async def _want(self, membership: Membership) -> None:
+        """Say which portals there are, and again when that has changed: once for a burst of changes."""
+        changed = self._roster.changed
+        while True:
+            changed.clear()
+            membership.want(self._roster.wanted)
+            await asyncio.sleep(WANT_EVERY_S)
+            await changed.wait()
+
     def _forget_membership(self) -> None:
         self._membership = None
-
-    # -- which portals there are --------------------------------------------------
-
-    def _want(self, membership: Membership) -> None:
-        membership.want(self._roster.wanted)
-
-    async def _changed(self, change: PortalChange) -> None:
-        membership = self._membership
-        if membership is None:
-            return
-        self._want(membership)
-        if isinstance(change, PortalPut):
-            await self._services.renew(change.portal)
 
     # -- what users do with it ----------------------------------------------------
 

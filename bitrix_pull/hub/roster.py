@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from bitrix_pull.errors import InvalidArgument
+from bitrix_pull.flag import Flag
 from bitrix_pull.hub.cluster import checked_keys
 from bitrix_pull.hub.portals import Portal, PortalChange, PortalPut, PortalRemoved, PortalSource
 from bitrix_pull.redaction import get_logger
@@ -25,10 +26,12 @@ class Roster:
 
     Attributes:
         portals: By key, paused ones included.
+        changed: Set when they change.
     """
 
     def __init__(self, source: PortalSource) -> None:
         self.portals: dict[str, Portal] = {}
+        self.changed: Flag = Flag()
         self._source = source
 
     @property
@@ -44,19 +47,18 @@ class Roster:
         """
         self.portals = await self._read()
 
-    async def follow(self, changed: Callable[[PortalChange], Awaitable[None]]) -> None:
+    async def follow(self, renewed: Callable[[Portal], Awaitable[None]]) -> None:
         """Follow what changes, through every failure of the source.
 
         Args:
-            changed: Is told of each change when it is noted here.
+            renewed: Is told of each portal that is new, or of which something is.
         """
         wait_s = _READ_AGAIN_S[0]
         while True:
             try:
                 async for change in self._source.changes():
                     wait_s = _READ_AGAIN_S[0]
-                    self._note(change)
-                    await changed(change)
+                    await self._note(change, renewed)
                 return
             except Exception as error:
                 logger.warning("the portals cannot be followed, again in %.0f s: %s", wait_s, error)
@@ -64,8 +66,7 @@ class Roster:
             wait_s = min(wait_s * 2, _READ_AGAIN_S[1])
             with contextlib.suppress(Exception):
                 for change in self._differences(await self._read()):
-                    self._note(change)
-                    await changed(change)
+                    await self._note(change, renewed)
 
     async def _read(self) -> dict[str, Portal]:
         found = tuple(await self._source.portals())
@@ -80,9 +81,11 @@ class Roster:
         gone: list[PortalChange] = [PortalRemoved(key) for key in self.portals.keys() - found.keys()]
         return gone + [PortalPut(portal) for key, portal in found.items() if self.portals.get(key) != portal]
 
-    def _note(self, change: PortalChange) -> None:
+    async def _note(self, change: PortalChange, renewed: Callable[[Portal], Awaitable[None]]) -> None:
+        self.changed.set()
         match change:
             case PortalPut(portal):
                 self.portals[portal.key] = portal
+                await renewed(portal)
             case PortalRemoved(key):
                 self.portals.pop(key, None)

@@ -1,6 +1,5 @@
 """Portals, their tokens and their resume points in one SQLite database."""
 
-import asyncio
 import contextlib
 import os
 import sqlite3
@@ -16,6 +15,7 @@ from bitrix_pull.connection.sqlite_store import SqliteStore
 from bitrix_pull.connection.stores import ResumeStore
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.files import in_thread
+from bitrix_pull.hub.looks import Looks
 from bitrix_pull.hub.portals import Portal, PortalChange, PortalPut, PortalRemoved, unknown
 from bitrix_pull.hub.records import read_portal, write_portal
 from bitrix_pull.portal.oauth import OAuth
@@ -23,9 +23,6 @@ from bitrix_pull.portal.token_database import OPENING, SqliteTokenStore
 from bitrix_pull.portal.token_files import keep_private
 
 T = TypeVar("T")
-
-LOOK_EVERY_S = 1.0
-"""How often a hub looks whether another process has changed a portal."""
 
 _BUSY_TIMEOUT_S = 10.0
 
@@ -68,7 +65,7 @@ class SqlitePortals:
         self._last = -1
         self._is_open = False
         self._is_made = False
-        self._changed = asyncio.Event()
+        self._looks = Looks()
 
     async def open(self) -> None:
         """See that it can be used, and make its tables if need be.
@@ -95,9 +92,7 @@ class SqlitePortals:
         while self._is_open:
             for change in await self._news():
                 yield change
-            self._changed.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), LOOK_EVERY_S)
+            await self._looks.wait()
 
     async def _news(self) -> list[PortalChange]:
         def look(database: sqlite3.Connection) -> tuple[int, list[Any] | None]:
@@ -177,7 +172,7 @@ class SqlitePortals:
     async def close(self) -> None:
         """End ``changes``."""
         self._is_open = False
-        self._changed.set()
+        self._looks.hurry()
 
     def _read(self, key: str, record: bytes, paused: int) -> Portal:
         content: Any = {}
@@ -196,7 +191,7 @@ class SqlitePortals:
             return changed
 
         changed = await self._do(change)
-        self._changed.set()
+        self._looks.hurry()
         return changed
 
     async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -355,6 +355,7 @@ class Handed(SingleWorker):
     def __init__(self) -> None:
         self.changes = asyncio.Queue[Acquired | Recalled | Lost | InvalidArgument | None]()
         self.released: list[Lease] = []
+        self.wanted: list[list[str]] = []
 
     @asynccontextmanager
     async def join(self, worker: str | None = None) -> AsyncIterator[Membership]:
@@ -370,7 +371,8 @@ class _Handed:
         self._cluster = cluster
         self._leases: list[Lease] = []
 
-    def want(self, keys: object) -> None: ...
+    def want(self, keys: Collection[str]) -> None:
+        self._cluster.wanted.append(list(keys))
 
     async def changes(self) -> AsyncIterator[Acquired | Recalled | Lost]:
         while (change := await self._cluster.changes.get()) is not None:
@@ -390,6 +392,19 @@ class _Handed:
         self._cluster.changes.put_nowait(None)
 
     def report(self, health: object) -> None: ...
+
+
+async def test_a_cluster_is_told_once_of_a_burst_of_new_portals() -> None:
+    cluster, keys = Handed(), [f"portal-{number}" for number in range(1000)]
+    hub = Hub(cluster=cluster)
+    async with hub.serving():
+        for key in keys:
+            await hub.add(Portal(key, AccessToken("portal.invalid", "token")))
+        await until(lambda: cluster.wanted and cluster.wanted[-1] == keys)
+        # At each call it gets them all: a call for each new one would be half a million keys.
+        assert sum(map(len, cluster.wanted)) < 10_000
+        await hub.remove(keys[0])
+        await until(lambda: cluster.wanted[-1] == keys[1:])
 
 
 async def test_a_portal_that_is_recalled_is_drained_and_then_released() -> None:

@@ -1,6 +1,5 @@
 """Portals of many hubs in Valkey or Redis, with their tokens and resume points."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Collection
 from typing import Any, Final
@@ -10,6 +9,7 @@ import orjson
 from bitrix_pull.connection.stores import ResumeStore
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.hub.ciphers import Cipher, checked_cipher, read_secret, write_secret
+from bitrix_pull.hub.looks import Looks
 from bitrix_pull.hub.portals import Portal, PortalChange, PortalPut, PortalRemoved, unknown
 from bitrix_pull.hub.records import read_portal, write_portal
 from bitrix_pull.hub.valkey.engine import Engine, Script, as_engine, pairs
@@ -19,9 +19,6 @@ from bitrix_pull.portal.oauth import OAuth
 from bitrix_pull.portal.token_stores import own_store
 
 _CHANGE: Final = Script("change")
-
-LOOK_EVERY_S: Final = 1.0
-"""How often a hub looks whether another process has changed a portal."""
 
 
 class ValkeyPortals:
@@ -63,7 +60,7 @@ class ValkeyPortals:
         self._told: dict[str, bytes] = {}
         self._last: Any = None
         self._opened = 0
-        self._changed = asyncio.Event()
+        self._looks = Looks()
 
     async def open(self) -> None:
         """Connect.
@@ -78,7 +75,7 @@ class ValkeyPortals:
     async def close(self) -> None:
         """Let go of it; it may be opened again."""
         self._opened = max(self._opened - 1, 0)
-        self._changed.set()
+        self._looks.hurry()
         await self._engine.close()
 
     async def portals(self) -> Collection[Portal]:
@@ -97,14 +94,12 @@ class ValkeyPortals:
     async def changes(self) -> AsyncGenerator[PortalChange]:
         """Tell what this object and other processes change."""
         while self._opened:
-            self._changed.clear()
             last = await self._engine.call("HGET", self._versions, "")
             if last != self._last:
                 for change in await self._news():
                     yield change
                 self._last = last
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), LOOK_EVERY_S)
+            await self._looks.wait()
 
     async def _news(self) -> list[PortalChange]:
         told, self._told = self._told, await self._present()
@@ -159,7 +154,7 @@ class ValkeyPortals:
         async with self._open():
             if not await self._engine.run(_CHANGE, [self._records, self._versions], key, how, record):
                 raise unknown(key)
-        self._changed.set()
+        self._looks.hurry()
 
     @contextlib.asynccontextmanager
     async def _open(self) -> AsyncGenerator[None]:
