@@ -54,6 +54,11 @@ class Bindings:
         )
         return self.names
 
+    async def ensure(self, names: Collection[str]) -> None:
+        """Bind what is not known to be bound; see ``bind``."""
+        if not self.names.issuperset(names):
+            await self.bind(names)
+
     async def bind(self, names: Collection[str]) -> None:
         """Bind what is not bound yet.
 

@@ -168,15 +168,6 @@ class Drain:
         except PullError as error:
             logger.warning("could not answer whose reservations these are: %s", error)
 
-    async def bind(self, names: Collection[str]) -> None:
-        """Bind events, and hear from the portal if it does not queue one of them.
-
-        Raises:
-            PullError: See ``Bindings.bind``.
-        """
-        if not frozenset(names) <= self._bindings.names:
-            await self._bindings.bind(names)
-
     def give_back(self, events: Sequence[PortalEvent[Any]]) -> None:
         """Take note that these are not handled here after all: they stay in the queue."""
         for event in events:

@@ -13,6 +13,7 @@ from bitrix_pull.events import Notice, Origin, PortalEvent
 from bitrix_pull.options import PullOptions
 
 if TYPE_CHECKING:
+    from bitrix_pull.portal_events.binding import Bindings
     from bitrix_pull.portal_events.drain import Drain
 
 P = TypeVar("P")
@@ -40,8 +41,8 @@ class PortalEvents(EventIterator[PortalEvent[P]], Generic[P]):
             RuntimeError: It is entered already: two consumers take two subscriptions.
             PullError: The portal does not queue one of the events; see ``on_portal_event``.
         """
-        if self._feed.drain is not None:
-            await self._feed.drain.bind(self._names)
+        if self._feed.bindings is not None:
+            await self._feed.bindings.ensure(self._names)
         return await super().__aenter__()
 
 
@@ -63,12 +64,19 @@ class Feed:
         self.dispatcher: Dispatcher[PortalEvent[Any]] = Dispatcher(
             PortalEvent, registry, self.inbox, announce, origin
         )
+        self.bindings: Bindings | None = None
+        """Binds what an iterator wants, in the present run."""
         self.drain: Drain | None = None
         """Takes events in the present run."""
         self._registry = registry
         self._subscriptions: list[EventIterator[PortalEvent[Any]]] = []
         self._begin: Callable[[], None] | None = None
         registry.watch(self._on_change)
+
+    @property
+    def barred(self) -> bool:
+        """True if iterators are to be handed nothing any more."""
+        return self.dispatcher.barred
 
     def wanted(self) -> frozenset[str]:
         """Return the names that handlers and subscriptions want at present."""

@@ -60,6 +60,7 @@ class PortalEventService:
         bindings = Bindings(rest, mode, options.connector)
         self.fetcher: BindingFetcher = BindingFetcher(rest, mode, bindings, feed.wanted)
         """Fetches the configuration once everything is bound."""
+        self._bindings = bindings
         self._feed = feed
         self._stream = stream
         self._notices = notices
@@ -91,11 +92,13 @@ class PortalEventService:
                 self._run(), name="bitrix_pull portal events service", context=context
             )
 
+        self._feed.bindings = self._bindings
         self._feed.when_wanted(begin)
 
     async def end(self) -> None:
         """Serve no more."""
         self._feed.when_wanted(None)
+        self._feed.bindings = None
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})

@@ -315,6 +315,19 @@ def test_iterating() -> None:
     virtual_time.run(main)
 
 
+def test_what_nobody_else_wants_is_bound_when_its_iterator_is_entered() -> None:
+    async def main() -> None:
+        async with emulator() as emu, PullClient(AccessToken(emu.portal_url, emu.token)) as pull:
+            with pytest.raises(EventNotFound, match="ONNOTHING"):
+                async with pull.portal_events("OnNothing"):
+                    pass
+            async with pull.portal_events(UPDATE) as events:
+                emu.portal.change(UPDATE, deal(1))
+                assert (await asyncio.wait_for(anext(events), 60)).id == 1
+
+    virtual_time.run(main)
+
+
 @both_ways
 def test_an_iterator_that_fails_leaves_its_events_to_the_next_one(reservation: str) -> None:
     async def fail(program: Program, emu: Emulator) -> None:
