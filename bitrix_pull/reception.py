@@ -1,6 +1,7 @@
 """Where a client's events arrive: inboxes, and dispatchers that hand them to its handlers."""
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bitrix_pull.dispatch.dependencies import Supply
@@ -59,6 +60,10 @@ class Reception:
         """
         self.stream.prepare(supply)
         self.portal_feed.dispatcher.prepare(supply)
+
+    def bar_iterators(self, when: Callable[[], bool]) -> None:
+        """Let iterators hand nothing on any more once this is true."""
+        self.stream.bar = self.portal_feed.dispatcher.bar = when
 
     async def run(self) -> None:
         """Run the handlers until cancelled.

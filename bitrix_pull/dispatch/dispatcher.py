@@ -90,6 +90,8 @@ class Dispatcher(Generic[E]):
         """The events that are not settled yet."""
         self.observer: Observer[E] | None = None
         """Who looks on; it counts from the next ``prepare`` and ``begin`` on."""
+        self.bar: Callable[[], bool] | None = None
+        """Tells whether iterators are to be handed nothing any more; handlers have middleware."""
         self._taps: list[Callable[[Sequence[E]], None]] = []
         self._wraps: list[Callable[[Bound[E]], Bound[E]]] = []
         self._drops = inbox.overflow != "pause"
@@ -371,6 +373,11 @@ class Dispatcher(Generic[E]):
         self._run(worker, tasks)
 
     # -- subscriptions ------------------------------------------------------------
+
+    @property
+    def barred(self) -> bool:
+        """True if iterators are to be handed nothing any more."""
+        return self.bar is not None and self.bar()
 
     def attach(self, subscription: EventIterator[E]) -> None:
         """Give a subscription events from now on."""

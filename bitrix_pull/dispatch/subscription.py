@@ -23,6 +23,11 @@ class Source(Protocol[E]):
         """Where they wait to be settled."""
         ...
 
+    @property
+    def barred(self) -> bool:
+        """True if nothing may be handed on any more."""
+        ...
+
     def attach(self, subscription: "EventIterator[E]", /) -> None:
         """Give it events from now on."""
         ...
@@ -116,7 +121,7 @@ class EventIterator(Generic[E]):
                 "iterate inside the context", advice="Write `async with pull.subscribe(…) as events:`."
             )
         self._settle_current()
-        while not self._queue:
+        while not self._queue or self._source.barred:
             if self._error is not None:
                 raise self._error
             if self._finished:

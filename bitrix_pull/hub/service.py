@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bitrix_pull.client import PullClient
+from bitrix_pull.client import PullClient, reception_of
 from bitrix_pull.connection.pace import Pace
 from bitrix_pull.connection.stores import ResumeStore
 from bitrix_pull.dispatch.registry import CallNext, Context, Registry
@@ -127,6 +127,7 @@ class PortalService:
         )
         if fittings.fenced:
             self.client.middleware(self._fence)
+            reception_of(self.client).bar_iterators(self._has_lost)
         if writer is not None:
             self._log_by(writer)
         if any(UNINSTALLED in getattr(each.pattern, "events", ()) for each in fittings.handlers.handlers()):
@@ -230,9 +231,16 @@ class PortalService:
 
     async def _fence(self, event: Event, call_next: CallNext, context: Context) -> object:
         """Hand nothing on once another worker may have the portal; nor settle it."""
-        if not self.lease.valid():
+        if self._has_lost():
             await self._give_way()
         return await call_next(event)
+
+    def _has_lost(self) -> bool:
+        """Tell whether another worker may have the portal."""
+        if self.lease.valid():
+            return False
+        self.lease.end()
+        return True
 
     async def _give_way(self) -> None:
         """Wait to be stopped: the event that is in hand is then not settled."""

@@ -460,6 +460,58 @@ async def test_a_worker_whose_lease_has_ended_hands_nothing_on() -> None:
             assert cluster.released == []
 
 
+@pytest.mark.parametrize("kind", ["stream", "portal"])
+async def test_an_iterator_hands_nothing_on_once_the_lease_has_ended(kind: str) -> None:
+    async with EmulatedCloud(1) as cloud:
+        cluster, got = Handed(), list[str]()
+        portal = cloud.portals[0]
+        hub = Hub([of(portal)], cluster=cluster)
+
+        def happen(id: str) -> None:
+            if kind == "stream":
+                portal.send("order", {"id": id})
+            else:
+                portal.change("ONCRMDEALADD", {"FIELDS": {"ID": id}})
+
+        entered = asyncio.Event()
+
+        async def iterate(client: PullClient) -> None:
+            if kind == "stream":
+                async with client.subscribe("order") as orders:
+                    entered.set()
+                    async for order in orders:
+                        got.append(order.params["id"])
+            else:
+                async with client.portal_events("ONCRMDEALADD") as deals:
+                    entered.set()
+                    async for deal in deals:
+                        got.append(str(deal.id))
+
+        async with hub.serving():
+            first = Lease(portal.member_id, "a", 1)
+            cluster.changes.put_nowait(Acquired(first))
+            await until(lambda: hub.health().live == 1)
+            client = hub.client(portal.member_id)
+            iterating = asyncio.create_task(iterate(client))
+            await entered.wait()
+            happen("1")
+            await until(lambda: got == ["1"] and not portal.offline.records)
+            received = client.health().received
+            first.end()  # By its own clock; nobody has told yet.
+            happen("2")
+            if kind == "stream":
+                await until(lambda: client.health().received > received)
+            else:
+                await until(lambda: any(record.process_id for record in portal.offline.records))
+            await asyncio.sleep(0.1)
+            assert got == ["1"]
+            cluster.changes.put_nowait(Lost(first))
+            await asyncio.wait_for(iterating, 30)
+            # Nor is it at the end, and it is not taken out of the portal's queue: the next owner gets it.
+            assert got == ["1"]
+            assert len(portal.offline.records) == (kind == "portal")
+
+
 class Store:
     """A token store of the user's own, which may be out of reach."""
 
