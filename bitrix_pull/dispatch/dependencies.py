@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast, get_args
 
-from bitrix_pull.dispatch.policy import described
+from bitrix_pull.dispatch.policy import described, refuse_generator
 from bitrix_pull.errors import InvalidArgument
 
 
@@ -81,10 +81,11 @@ def signature_of(what: str, callback: Any, *given: str) -> Signature:
         given: What it is always given.
 
     Raises:
-        InvalidArgument: It does not take those, or has others that cannot be given by name.
+        InvalidArgument: It does not take those, has others that cannot be given by name, or is a generator.
     """
     if not callable(callback):
         raise InvalidArgument(f"{what} must be callable, not {callback!r:.80}")
+    refuse_generator(what, callback)
     try:
         parameters = list(inspect.signature(callback).parameters.values())
     except (TypeError, ValueError):

@@ -90,14 +90,28 @@ def described(callback: object) -> str:
         return name_of(callback)
 
 
+def refuse_generator(what: str, callback: object) -> None:
+    """See that a function runs when it is called.
+
+    Raises:
+        InvalidArgument: It has a ``yield``: a call of it makes a generator, and runs nothing.
+    """
+    bodies = (callback, getattr(callback, "__call__", None))  # noqa: B004 -- as in is_async
+    if any(inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body) for body in bodies):
+        raise InvalidArgument(
+            f"{what} {described(callback)} is a generator: to call it runs nothing. Leave out its yield."
+        )
+
+
 def check_callback(what: str, callback: object, *arguments: str) -> None:
-    """See that a function can be called with these arguments by position.
+    """See that a function can be called with these arguments by position, and runs by that.
 
     Raises:
         InvalidArgument: It cannot.
     """
     if not callable(callback):
         raise InvalidArgument(f"{what} must be callable, not {callback!r:.80}")
+    refuse_generator(what, callback)
     try:
         signature = inspect.signature(callback)
     except (TypeError, ValueError):

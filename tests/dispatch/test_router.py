@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
@@ -232,6 +233,46 @@ def test_what_cannot_take_an_event_is_refused(callback: Any) -> None:
     with pytest.raises(InvalidArgument, match="handler"):
         router.on("x")(callback)
     assert list(registry_of(router).handlers()) == []
+
+
+def generator(event: PullEvent) -> Iterator[None]:
+    yield
+
+
+async def async_generator(event: PullEvent) -> AsyncIterator[None]:
+    yield
+
+
+class GeneratorCallable:
+    def __call__(self, event: PullEvent) -> Iterator[None]:
+        yield
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [generator, async_generator, functools.partial(async_generator), GeneratorCallable()],
+)
+def test_what_would_never_run_is_refused(callback: Any) -> None:
+    """A call of a generator runs nothing of it: each event would count as handled."""
+    router = Router()
+    with pytest.raises(InvalidArgument, match="handler .* is a generator"):
+        router.on("x")(callback)
+    with pytest.raises(InvalidArgument, match="where .* is a generator"):
+        router.on("x", where=callback)(handle)
+    with pytest.raises(InvalidArgument, match="key .* is a generator"):
+        router.on("x", key=callback)
+    assert list(registry_of(router).handlers()) == []
+
+
+def test_neither_is_one_that_is_called_with_an_error() -> None:
+    async def park(event: PullEvent, error: Exception) -> AsyncIterator[None]:
+        yield
+
+    router = Router()
+    with pytest.raises(InvalidArgument, match="on_dead_letter .* is a generator"):
+        router.on("x", on_dead_letter=park)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="error handler .* is a generator"):
+        router.on_error(ValueError)(park)  # type: ignore[arg-type]
 
 
 def test_forgotten_parentheses_are_noticed() -> None:
