@@ -255,11 +255,11 @@ class GeneratorCallable:
 def test_what_would_never_run_is_refused(callback: Any) -> None:
     """A call of a generator runs nothing of it: each event would count as handled."""
     router = Router()
-    with pytest.raises(InvalidArgument, match="handler .* is a generator"):
+    with pytest.raises(InvalidArgument, match=r"handler .* is a generator"):
         router.on("x")(callback)
-    with pytest.raises(InvalidArgument, match="where .* is a generator"):
+    with pytest.raises(InvalidArgument, match=r"where .* is a generator"):
         router.on("x", where=callback)(handle)
-    with pytest.raises(InvalidArgument, match="key .* is a generator"):
+    with pytest.raises(InvalidArgument, match=r"key .* is a generator"):
         router.on("x", key=callback)
     assert list(registry_of(router).handlers()) == []
 
@@ -269,9 +269,9 @@ def test_neither_is_one_that_is_called_with_an_error() -> None:
         yield
 
     router = Router()
-    with pytest.raises(InvalidArgument, match="on_dead_letter .* is a generator"):
+    with pytest.raises(InvalidArgument, match=r"on_dead_letter .* is a generator"):
         router.on("x", on_dead_letter=park)  # type: ignore[arg-type]
-    with pytest.raises(InvalidArgument, match="error handler .* is a generator"):
+    with pytest.raises(InvalidArgument, match=r"error handler .* is a generator"):
         router.on_error(ValueError)(park)  # type: ignore[arg-type]
 
 
