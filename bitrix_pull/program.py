@@ -56,9 +56,11 @@ def run(service: Service, *, log_level: int | str = "INFO", log_format: LogForma
 
     Raises:
         InvalidArgument: There is no such level or format.
+        RuntimeError: An event loop runs here already, as in a notebook.
         SystemExit: The client failed for good; the log says why. The code is that of the
             command line: 3 if a person must act, 2 if an argument cannot work, else 1.
     """
+    _refuse_to_run_in_a_loop()
     _set_up_logging(log_level, log_format)
     try:
         asyncio.run(_until_stopped(service))
@@ -68,6 +70,17 @@ def run(service: Service, *, log_level: int | str = "INFO", log_format: LogForma
     except KeyboardInterrupt:
         # Where the loop takes no signal handlers, as on Windows.
         return
+
+
+def _refuse_to_run_in_a_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(
+        "bitrix_pull.run() is a whole program, and an event loop runs here already: await it there: "
+        "await pull.run(), or: async with pull:"
+    )
 
 
 async def _until_stopped(service: Service) -> None:

@@ -119,3 +119,10 @@ def test_a_level_that_does_not_exist_is_refused(level: object) -> None:
 
     with pytest.raises(InvalidArgument, match="log level"):
         bitrix_pull.run(pull, log_level=level)  # type: ignore[arg-type]
+
+
+async def test_in_a_loop_that_runs_it_says_what_to_await() -> None:
+    pull = PullClient(AccessToken("acme.bitrix24.com", "token"))
+
+    with pytest.raises(RuntimeError, match=r"await it there: await pull\.run\(\)"):
+        bitrix_pull.run(pull)
