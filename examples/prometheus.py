@@ -30,7 +30,8 @@ async def main() -> None:
 
         async with pull:
             await pull.publish("order_update", {"id": 7}, to_self=True)
-            await asyncio.wait_for(arrived.wait(), 10)
+            async with asyncio.timeout(10):
+                await arrived.wait()
             # A service would serve them: prometheus_client.start_http_server(9464).
             print(generate_latest().decode())
 

@@ -24,5 +24,6 @@ class Looks:
         """Wait until it is time for the next one."""
         await asyncio.sleep(_LOOK_AGAIN_S)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hurried.wait(), LOOK_EVERY_S)
+            async with asyncio.timeout(LOOK_EVERY_S):
+                await self._hurried.wait()
         self._hurried.clear()

@@ -84,6 +84,9 @@ class PortalSource(Protocol):
     async def portals(self) -> Collection[Portal]:
         """Return all portals, paused ones included.
 
+        Asked again, it returns the same objects for those that have not changed: a hub goes on with
+        them, and begins anew with those that are equal to none from before.
+
         Whatever it raises but ``InvalidArgument`` is taken to pass: it is asked again.
         """
         ...

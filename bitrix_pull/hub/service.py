@@ -212,7 +212,8 @@ class PortalService:
             self._fittings.announce(PortalUninstalled(self.portal.key, error))
         self._again.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._again.wait(), retry_in_s)
+            async with asyncio.timeout(retry_in_s):
+                await self._again.wait()
         self._retry_at = None
 
     def retry(self) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,13 +16,17 @@ from bitrix_pull.connection.stores import ResumeStore
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.files import in_thread
 from bitrix_pull.hub.looks import Looks
-from bitrix_pull.hub.portals import Portal, PortalChange, PortalPut, PortalRemoved, unknown
+from bitrix_pull.hub.portals import Portal, PortalChange, unknown
 from bitrix_pull.hub.records import read_portal, write_portal
+from bitrix_pull.hub.told import Told
 from bitrix_pull.portal.oauth import OAuth
 from bitrix_pull.portal.token_database import OPENING, SqliteTokenStore
 from bitrix_pull.portal.token_files import keep_private
 
 T = TypeVar("T")
+
+_Row = tuple[str, bytes, int, int]
+"""Key, record, whether it is paused, and the number of its last change."""
 
 _BUSY_TIMEOUT_S = 10.0
 
@@ -60,8 +64,7 @@ class SqlitePortals:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.resume: ResumeStore | None = SqliteStore(path)
         self._path = Path(path).absolute()
-        # What of each portal was told last; None before the first time.
-        self._told: dict[str, int] = {}
+        self._told = Told()
         self._last = -1
         self._is_open = False
         self._is_made = False
@@ -83,9 +86,9 @@ class SqlitePortals:
             InvalidArgument: The database is damaged.
         """
         last, rows = await self._do(lambda database: (_last(database), _rows(database)))
+        portals = self._told.all(_versions(rows), self._reader(rows))
         self._last = last
-        self._told = {key: changed for key, _, _, changed in rows}
-        return tuple(self._read(key, record, paused) for key, record, paused, _ in rows)
+        return portals
 
     async def changes(self) -> AsyncGenerator[PortalChange]:
         """Tell what this object and other processes change."""
@@ -95,7 +98,7 @@ class SqlitePortals:
             await self._looks.wait()
 
     async def _news(self) -> list[PortalChange]:
-        def look(database: sqlite3.Connection) -> tuple[int, list[Any] | None]:
+        def look(database: sqlite3.Connection) -> tuple[int, list[_Row] | None]:
             last = _last(database)
             return last, None if last == self._last else _rows(database)
 
@@ -103,13 +106,8 @@ class SqlitePortals:
         self._last = last
         if rows is None:
             return []
-        told, self._told = self._told, {key: changed for key, _, _, changed in rows}
-        news: list[PortalChange] = [
-            PortalPut(self._read(key, record, paused))
-            for key, record, paused, changed in rows
-            if told.get(key) != changed
-        ]
-        return [*(PortalRemoved(key) for key in told if key not in self._told), *news]
+        versions = _versions(rows)
+        return self._told.news(versions, self._told.changed(versions), self._reader(rows))
 
     async def put(self, portal: Portal) -> None:
         """Keep a portal and its tokens, in place of what was kept under its key.
@@ -174,11 +172,17 @@ class SqlitePortals:
         self._is_open = False
         self._looks.hurry()
 
-    def _read(self, key: str, record: bytes, paused: int) -> Portal:
-        content: Any = {}
-        with contextlib.suppress(orjson.JSONDecodeError):
-            content = orjson.loads(record)
-        return read_portal(key, content, self.tokens(key), paused=bool(paused))
+    def _reader(self, rows: Iterable[_Row]) -> Callable[[str], Portal]:
+        by_key = {row[0]: row for row in rows}
+
+        def read(key: str) -> Portal:
+            _, record, paused, _ = by_key[key]
+            content: Any = {}
+            with contextlib.suppress(orjson.JSONDecodeError):
+                content = orjson.loads(record)
+            return read_portal(key, content, self.tokens(key), paused=bool(paused))
+
+        return read
 
     async def _change(self, statement: str, values: tuple[Any, ...]) -> int:
         """Change something, and number the change; return how many rows there were."""
@@ -236,5 +240,9 @@ def _last(database: sqlite3.Connection) -> int:
     return int(last)
 
 
-def _rows(database: sqlite3.Connection) -> list[tuple[str, bytes, int, int]]:
+def _rows(database: sqlite3.Connection) -> list[_Row]:
     return database.execute("SELECT key, record, paused, changed FROM portal ORDER BY key").fetchall()
+
+
+def _versions(rows: Iterable[_Row]) -> dict[str, object]:
+    return {key: changed for key, _, _, changed in rows}

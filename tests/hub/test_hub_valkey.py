@@ -12,7 +12,8 @@ import redis.asyncio
 from bitrix_pull import AccessToken, Hub, Portal, PullEvent, ResumeStore
 from bitrix_pull.emulator import EmulatedCloud
 from bitrix_pull.hub.postgres import PostgresStore
-from bitrix_pull.hub.valkey import ValkeyCluster, ValkeyResumeStore, ValkeyStream
+from bitrix_pull.hub.valkey import ValkeyCluster, ValkeyPortals, ValkeyResumeStore, ValkeyStream
+from tests.hub.engine import running
 from tests.hub.test_hub import until
 
 
@@ -116,3 +117,26 @@ async def test_a_handover_between_handlers_goes_on_where_the_other_was(
         portal.send("order", {"id": 2})
         async with two.serving():
             await until(lambda: got == [("one", 1), ("two", 2)])
+
+
+async def test_an_outage_of_the_engine_stops_no_client(caplog: pytest.LogCaptureFixture) -> None:
+    """The portals are read again after it: those that are as they were go on as they are."""
+    with running(appendonly="yes", appendfsync="always") as server:
+        async with EmulatedCloud(3) as cloud:
+            portals = ValkeyPortals(server.url)
+            for number, each in enumerate(cloud.portals):
+                await portals.put(Portal(f"portal{number}", AccessToken(each.url, each.token)))
+            hub = Hub(portals)
+            async with hub.serving():
+                await until(lambda: hub.health().live == 3)
+                clients = [hub.client(f"portal{number}") for number in (1, 2)]
+                server.kill()
+                await until(lambda: "the portals cannot be followed" in caplog.text)
+                server.start()
+                # Once the second change is seen, whatever was read again is dealt with.
+                await hub.pause("portal0")
+                await until(lambda: hub.health().served == 2)
+                await hub.resume("portal0")
+                await until(lambda: hub.health().live == 3)
+                assert [hub.client(f"portal{number}") for number in (1, 2)] == clients
+                assert [client.health().connects for client in clients] == [1, 1]

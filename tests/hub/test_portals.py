@@ -2,9 +2,10 @@
 
 import asyncio
 import os
+import sqlite3
 import stat
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,92 @@ async def test_another_process_is_heard(tmp_path: Path) -> None:
         assert isinstance(change, PortalPut)
         assert change.portal.key == "acme"
     await ours.close()
+
+
+async def test_what_has_not_changed_is_the_same_when_all_are_read_again(book: PortalBook) -> None:
+    """A hub reads all after an outage of the source, and begins anew with what is another one."""
+    await book.open()
+    for portal in (ACME, BETA, GAMMA):
+        await book.put(portal)
+    first = {portal.key: portal for portal in await book.portals()}
+    async with following(book) as seen, asyncio.timeout(10):
+        await book.pause("beta", False)
+        change = await seen.get()
+        assert isinstance(change, PortalPut)
+        again = {portal.key: portal for portal in await book.portals()}
+        assert again == {**first, "beta": change.portal}
+        await book.put(ACME)
+        (acme,) = (portal for portal in await book.portals() if portal.key == "acme")
+        assert (acme != first["acme"]) is not isinstance(book, PortalList)
+    await book.close()
+
+
+async def test_a_change_right_before_the_end_keeps_nobody_from_it(book: PortalBook) -> None:
+    """``asyncio.wait_for`` would swallow the cancellation there, before Python 3.12."""
+    await book.open()
+    await book.portals()
+    seen = asyncio.Event()
+
+    async def follow() -> None:
+        async for _ in book.changes():
+            seen.set()
+
+    following = asyncio.create_task(follow())
+    await book.put(ACME)
+    await asyncio.wait_for(seen.wait(), 10)
+    await asyncio.sleep(0.3)
+    await book.put(ACME)
+    following.cancel()
+    try:
+        await asyncio.wait({following}, timeout=3)
+        assert following.done()
+    finally:
+        await book.close()
+        following.cancel()
+        await asyncio.wait({following})
+
+
+def in_sqlite(tmp_path: Path) -> tuple[PortalBook, Callable[[], Awaitable[None]]]:
+    async def damage() -> None:
+        """Change a record as a newer version may."""
+        with closing(sqlite3.connect(tmp_path / "portals.db")) as database, database:
+            database.execute("UPDATE portal_change SET last = last + 1")
+            database.execute(
+                "UPDATE portal SET record = ?, changed = (SELECT last FROM portal_change) WHERE key = ?",
+                (b'{"credentials": {"kind": "passkey"}}', "beta"),
+            )
+
+    return SqlitePortals(tmp_path / "portals.db"), damage
+
+
+def in_valkey(url: str, name: str) -> tuple[PortalBook, Callable[[], Awaitable[None]]]:
+    async def damage() -> None:
+        """Change a record as somebody does who has another key."""
+        await ValkeyPortals(url, name=name, cipher=FernetCipher(Fernet.generate_key())).put(BETA)
+
+    return ValkeyPortals(url, name=name, cipher=FernetCipher(Fernet.generate_key())), damage
+
+
+@pytest.mark.parametrize("kept", ["sqlite", "valkey"])
+async def test_a_record_that_cannot_be_read_keeps_no_other_change_back(
+    kept: str, tmp_path: Path, valkey_url: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    book, damage = in_sqlite(tmp_path) if kept == "sqlite" else in_valkey(valkey_url, name)
+    await book.open()
+    await book.put(BETA)
+    assert [portal.key for portal in await book.portals()] == ["beta"]
+    await damage()
+    await book.put(ACME)
+    async with following(book) as seen, asyncio.timeout(10):
+        for portal in (ACME, replace(ACME, paused=True), BETA):
+            change = await seen.get()
+            assert isinstance(change, PortalPut)
+            assert (change.portal.key, change.portal.paused) == (portal.key, portal.paused)
+            await book.put(replace(ACME, paused=True) if portal is ACME else BETA)
+    await book.close()
+    (told,) = (record for record in caplog.records if "'beta'" in record.getMessage())
+    assert told.levelname == "ERROR"
+    assert "Add the portal again" in told.getMessage()
 
 
 async def test_everything_comes_back_from_the_database(tmp_path: Path) -> None:

@@ -108,7 +108,8 @@ async def _(server: Server) -> None:
 async def _(server: Server) -> None:
     async with server.listening(server.subscribed(Channels())) as websocket:
         try:
-            await asyncio.wait_for(await websocket.ping(), PATIENCE_S)
+            async with asyncio.timeout(PATIENCE_S):
+                await (await websocket.ping())
         except TimeoutError:
             raise Difference("no pong came") from None
 

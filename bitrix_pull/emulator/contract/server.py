@@ -161,7 +161,8 @@ async def frame(websocket: ClientConnection) -> bytes:
         Difference: None comes.
     """
     try:
-        return await asyncio.wait_for(websocket.recv(decode=False), PATIENCE_S)
+        async with asyncio.timeout(PATIENCE_S):
+            return await websocket.recv(decode=False)
     except TimeoutError:
         raise Difference(f"no frame came within {PATIENCE_S:.0f} s") from None
     except ConnectionClosed as closed:
@@ -182,7 +183,8 @@ def bodies(payload: bytes) -> list[bytes]:
 async def close_of(websocket: ClientConnection) -> tuple[int, str] | None:
     """Return code and text with which the server closes; None where it does so without a frame."""
     try:
-        await asyncio.wait_for(websocket.recv(), PATIENCE_S)
+        async with asyncio.timeout(PATIENCE_S):
+            await websocket.recv()
     except TimeoutError:
         raise Difference(f"the connection is still open after {PATIENCE_S:.0f} s") from None
     except ConnectionClosed as closed:

@@ -10,8 +10,9 @@ from bitrix_pull.connection.stores import ResumeStore
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.hub.ciphers import Cipher, checked_cipher, read_secret, write_secret
 from bitrix_pull.hub.looks import Looks
-from bitrix_pull.hub.portals import Portal, PortalChange, PortalPut, PortalRemoved, unknown
+from bitrix_pull.hub.portals import Portal, PortalChange, unknown
 from bitrix_pull.hub.records import read_portal, write_portal
+from bitrix_pull.hub.told import Told
 from bitrix_pull.hub.valkey.engine import Engine, Script, as_engine, pairs
 from bitrix_pull.hub.valkey.resume import ValkeyResumeStore
 from bitrix_pull.hub.valkey.tokens import ValkeyTokenStore
@@ -56,8 +57,7 @@ class ValkeyPortals:
         self._records = f"{{{name}:portals}}:records"
         self._versions = f"{{{name}:portals}}:versions"
         self.resume: ResumeStore | None = ValkeyResumeStore(self._engine, name=name)
-        # What of each portal was told last.
-        self._told: dict[str, bytes] = {}
+        self._told = Told()
         self._last: Any = None
         self._opened = 0
         self._looks = Looks()
@@ -85,11 +85,14 @@ class ValkeyPortals:
             InvalidArgument: A record is damaged, or was encrypted with another key.
             EngineUnavailable: The engine does not answer.
         """
-        # The version first: what changes in between is told once too often.
-        self._last = await self._engine.call("HGET", self._versions, "")
-        self._told = await self._present()
+        # The versions first: what changes in between is told once too often.
+        last = await self._engine.call("HGET", self._versions, "")
+        versions = await self._present()
         records = dict(pairs(await self._engine.call("HGETALL", self._records)))
-        return tuple(self._read(key, record) for key, record in records.items())
+        present = {key: versions.get(key) for key in records}
+        portals = self._told.all(present, lambda key: self._read(key, records[key]))
+        self._last = last
+        return portals
 
     async def changes(self) -> AsyncGenerator[PortalChange]:
         """Tell what this object and other processes change."""
@@ -102,17 +105,15 @@ class ValkeyPortals:
             await self._looks.wait()
 
     async def _news(self) -> list[PortalChange]:
-        told, self._told = self._told, await self._present()
-        news: list[PortalChange] = [PortalRemoved(key) for key in told if key not in self._told]
-        for key, version in self._told.items():
-            if told.get(key) != version:
-                record = await self._engine.call("HGET", self._records, key)
-                if record is not None:
-                    news.append(PortalPut(self._read(key, record)))
-        return news
+        versions = await self._present()
+        records = {
+            key: await self._engine.call("HGET", self._records, key) for key in self._told.changed(versions)
+        }
+        present = [key for key, record in records.items() if record is not None]
+        return self._told.news(versions, present, lambda key: self._read(key, records[key]))
 
-    async def _present(self) -> dict[str, bytes]:
-        versions = dict(pairs(await self._engine.call("HGETALL", self._versions)))
+    async def _present(self) -> dict[str, object]:
+        versions: dict[str, object] = dict(pairs(await self._engine.call("HGETALL", self._versions)))
         versions.pop("", None)
         return versions
 
