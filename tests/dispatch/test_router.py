@@ -270,9 +270,9 @@ def test_neither_is_one_that_is_called_with_an_error() -> None:
 
     router = Router()
     with pytest.raises(InvalidArgument, match=r"on_dead_letter .* is a generator"):
-        router.on("x", on_dead_letter=park)  # type: ignore[arg-type]
+        router.on("x", on_dead_letter=park)
     with pytest.raises(InvalidArgument, match=r"error handler .* is a generator"):
-        router.on_error(ValueError)(park)  # type: ignore[arg-type]
+        router.on_error(ValueError)(park)
 
 
 def test_forgotten_parentheses_are_noticed() -> None:
