@@ -92,9 +92,9 @@ class Hub(Router):
             stream: A log that every event of the stream is written to, beside handlers. It keeps
                 the resume points then.
             log_portal_events: The names of the portals' own events that go to the log as well.
-            resume: Where resume points are kept; None: where the source keeps them, or else in
-                memory. With a cluster and no log it should be one that the workers share and
-                that knows of leases, as ``ValkeyResumeStore`` does.
+            resume: Where resume points are kept; None: in the log if there is one, or where the
+                source keeps them, or else in memory. With a cluster and no log it should be one that
+                the workers share and that knows of leases, as ``ValkeyResumeStore`` does.
             options: For portals that have none of their own.
             context: What handlers may ask for by the names of their arguments.
             worker: A name that stays the same from one start to the next; None: host and process.
@@ -117,6 +117,8 @@ class Hub(Router):
             )
         if not isinstance(stream, EventLog | None):
             raise InvalidArgument(f"stream must be such as ValkeyStream, not {type(stream).__name__}")
+        if stream is not None and resume is not None:
+            raise InvalidArgument("resume= does not go with stream=: the log keeps the resume points")
         names = tuple(log_portal_events)
         if names and stream is None:
             raise InvalidArgument("log_portal_events takes a log to write them to: stream=")

@@ -21,6 +21,7 @@ from bitrix_pull import (
     PullEvent,
     Router,
 )
+from bitrix_pull.connection.stores import MemoryStore
 from bitrix_pull.emulator import CloudPortal, EmulatedCloud
 from bitrix_pull.events import StateChanged
 from bitrix_pull.hub.cluster import Acquired, Lease, Lost, Membership, Recalled, SingleWorker
@@ -28,6 +29,7 @@ from bitrix_pull.hub.hub import Hub
 from bitrix_pull.hub.notices import HubNotice, PortalFailed, PortalUninstalled
 from bitrix_pull.hub.portals import Portal, PortalList
 from bitrix_pull.hub.sqlite import SqlitePortals
+from bitrix_pull.hub.valkey import ValkeyStream
 from bitrix_pull.portal.tokens import Tokens
 
 
@@ -624,6 +626,7 @@ async def test_a_source_that_cannot_be_used_is_an_error_at_the_start(tmp_path: P
         {"portals": ["acme"]},
         {"cluster": "redis://"},
         {"stream": "redis://"},
+        {"stream": ValkeyStream("redis://127.0.0.1"), "resume": MemoryStore()},
         {"log_portal_events": ["ONCRMDEALADD"]},
         {"starts_per_s": 0},
         {"options": {}},
