@@ -1,11 +1,8 @@
 """The options about the account and the way to it, which most commands take."""
 
-import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from functools import wraps
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated
 
 import typer
 
@@ -19,7 +16,7 @@ HUB = "Hub"
 class Account:
     """The options of a command line about the account and the way to it, as they were given.
 
-    Each field is an option; `takes_account` gives them to a command.
+    Each field is an option; see ``option_groups.takes``.
     """
 
     webhook: Annotated[
@@ -112,36 +109,3 @@ class Account:
             rich_help_panel=CONNECTION,
         ),
     ] = field(default=None, repr=False)
-
-
-def takes_account(*, without: Sequence[str] = ()) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Give a command the options of `Account` where its signature has ``account``, which it gets.
-
-    Args:
-        without: Fields whose options it does not take.
-    """
-    options = get_type_hints(Account, include_extras=True)
-    account = [
-        inspect.Parameter(
-            each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=options[each.name]
-        )
-        for each in fields(Account)
-        if each.name not in without
-    ]
-
-    def decorate(command: Callable[..., int]) -> Callable[..., int]:
-        @wraps(command)
-        def decorated(**given: Any) -> int:
-            named = {each.name: given.pop(each.name) for each in account}
-            return command(**given, account=Account(**named))
-
-        parameters: list[inspect.Parameter] = []
-        for each in inspect.signature(command).parameters.values():
-            own = each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            parameters += account if each.name == "account" else [own]
-        # What typer reads, and help and completion with it.
-        decorated.__dict__["__signature__"] = inspect.Signature(parameters, return_annotation=int)
-        decorated.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": int}
-        return decorated
-
-    return decorate

@@ -18,8 +18,9 @@ import typer
 from typer.models import OptionInfo
 
 from bitrix_pull.cli import hub_app, streams
-from bitrix_pull.cli.account import ACCOUNT, HUB, Account, takes_account
+from bitrix_pull.cli.account import ACCOUNT, HUB, Account
 from bitrix_pull.cli.completion import Command, Shell, script
+from bitrix_pull.cli.option_groups import takes
 from bitrix_pull.cli.options import (
     ChannelMode,
     ConnectorOption,
@@ -155,7 +156,7 @@ def demo(
 
 
 @app.command()
-@takes_account()
+@takes(Account)
 def listen(
     account: Account,
     transport: TransportOption = TransportName.AUTO,
@@ -203,7 +204,7 @@ def listen(
 
 
 @app.command()
-@takes_account()
+@takes(Account)
 def publish(
     *,
     command: Annotated[str, typer.Argument(metavar="COMMAND", help="Letters, digits and _ : | . -")],
@@ -248,7 +249,7 @@ def publish(
 
 
 @app.command()
-@takes_account()
+@takes(Account)
 def config(
     account: Account,
     as_json: JsonOption = False,
@@ -263,7 +264,7 @@ def config(
 
 
 @app.command()
-@takes_account()
+@takes(Account)
 def inspect(
     *,
     demo: Annotated[
@@ -315,7 +316,7 @@ def inspect(
 
 
 @app.command()
-@takes_account(without=["webhook"])
+@takes(Account, without=["webhook"])
 def events(
     account: Account,
     connector: ConnectorOption = "",
@@ -336,7 +337,7 @@ def events(
 
 
 @app.command()
-@takes_account()
+@takes(Account)
 def doctor(
     account: Account,
     transport: TransportOption = TransportName.AUTO,
@@ -369,7 +370,7 @@ def doctor(
 
 
 @app.command()
-@takes_account()
+@takes(Account)
 def record(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="JSON lines; compressed if its name ends in .gz.")

@@ -9,17 +9,18 @@ import socket
 import sys
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import orjson
 from rich.table import Table
 from rich.text import Text
 
+from bitrix_pull.cli import hub_cluster
 from bitrix_pull.cli.account import Account
 from bitrix_pull.cli.credentials import credentials_of, options_of
 from bitrix_pull.cli.output import Columns, event_as_json, people_console
+from bitrix_pull.cli.place import Place, valkey
 from bitrix_pull.cli.streams import say, write_line
 from bitrix_pull.dispatch.router import Router
 from bitrix_pull.errors import InvalidArgument, PullError
@@ -37,112 +38,79 @@ _GONE_AFTER_S = 3 * REPORT_EVERY_S
 """A worker that has not reported for so long was killed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where portals are kept, and over what hubs share them: what the options say.
+@contextlib.asynccontextmanager
+async def _opened(place: Place, *, new: bool = False) -> AsyncGenerator[PortalBook]:
+    """Open the portals.
 
-    Attributes:
-        file: A database; None: the engine keeps portals, tokens and resume points.
-        valkey: The address of an engine; None: one machine has all.
-        name: Tells what is kept at the engine from what else is.
-        keys: A file of Fernet keys that encrypt the engine's portals and tokens; None: they are not.
-    """
-
-    file: Path | None
-    valkey: str | None = field(default=None, repr=False)
-    name: str = "bitrix-pull"
-    keys: Path | None = None
-
-    def __str__(self) -> str:
-        return str(self.file) if self.file is not None else "Valkey"
-
-    @contextlib.asynccontextmanager
-    async def book(self, *, new: bool = False) -> AsyncGenerator[PortalBook]:
-        """Open the portals.
-
-        Args:
-            new: True to make the database, if need be.
-
-        Raises:
-            InvalidArgument: There is none, or it cannot be used.
-            EngineUnavailable: The engine does not answer.
-        """
-        book = self.source() if new or self.file is None else self.database()
-        await book.open()
-        try:
-            yield book
-        finally:
-            await book.close()
-
-    def source(self) -> PortalBook:
-        """Return the portals, not open yet."""
-        if self.file is not None:
-            return SqlitePortals(self.file)
-        if self.valkey is None:
-            raise InvalidArgument("the portals are missing", advice="Give --portals FILE, or --valkey URL.")
-        portals: PortalBook = package().ValkeyPortals(self.valkey, name=self.name, cipher=self._cipher())
-        return portals
-
-    def _cipher(self) -> Any:
-        if self.keys is None:
-            return None
-        try:
-            keys = self.keys.read_text("ascii", errors="replace").split()
-            return package().FernetCipher(*keys)
-        except OSError as error:
-            raise InvalidArgument(f"the file of --cipher-keys cannot be read: {error.strerror}") from None
-        except ImportError:
-            raise InvalidArgument(
-                "--cipher-keys takes the package cryptography",
-                advice="pip install 'bitrix-pull[encryption]'.",
-            ) from None
-
-    def database(self) -> SqlitePortals:
-        """Return the database, which exists.
-
-        Raises:
-            InvalidArgument: It does not, or none is meant.
-        """
-        if self.file is None:
-            raise InvalidArgument("the portals are missing", advice="Give --portals FILE, or --valkey URL.")
-        if not self.file.exists():
-            raise InvalidArgument(f"there is no {self.file}", advice="`bitrix-pull hub add` makes it.")
-        return SqlitePortals(self.file)
-
-    def cluster(self, *, to_log: bool) -> dict[str, Any]:
-        """Return what a hub takes to share the portals with other processes.
-
-        Raises:
-            InvalidArgument: What it takes is not installed, or the address is none.
-        """
-        if self.valkey is None:
-            if to_log:
-                raise InvalidArgument(
-                    "--log takes a Valkey or Redis to write to", advice="Give --valkey URL."
-                )
-            return {}
-        valkey = package()
-        taken: dict[str, Any] = {"cluster": valkey.ValkeyCluster(self.valkey, name=self.name)}
-        if to_log:
-            taken["stream"] = valkey.ValkeyStream(self.valkey, name=self.name)
-        else:
-            taken["resume"] = valkey.ValkeyResumeStore(self.valkey, name=self.name)
-        return taken
-
-
-def package() -> Any:
-    """Return ``bitrix_pull.hub.valkey``, which only some have a use for.
+    Args:
+        place: Where they are kept.
+        new: True to make the database, if need be.
 
     Raises:
-        InvalidArgument: What it takes is not installed.
+        InvalidArgument: There is none, or it cannot be used.
+        EngineUnavailable: The engine does not answer.
     """
+    place.check()
+    book = _source(place) if new or place.portals is None else _database(place)
+    await book.open()
     try:
-        from bitrix_pull.hub import valkey
+        yield book
+    finally:
+        await book.close()
+
+
+def _source(place: Place) -> PortalBook:
+    """Return the portals, not open yet."""
+    if place.portals is not None:
+        return SqlitePortals(place.portals)
+    book: PortalBook = valkey().ValkeyPortals(place.engine, name=place.name, cipher=_cipher(place))
+    return book
+
+
+def _cipher(place: Place) -> Any:
+    if place.keys is None:
+        return None
+    try:
+        keys = place.keys.read_text("ascii", errors="replace").split()
+        return valkey().FernetCipher(*keys)
+    except OSError as error:
+        raise InvalidArgument(f"the file of --cipher-keys cannot be read: {error.strerror}") from None
     except ImportError:
         raise InvalidArgument(
-            "--valkey takes the package redis", advice="pip install 'bitrix-pull[hub]'."
+            "--cipher-keys takes the package cryptography",
+            advice="pip install 'bitrix-pull[encryption]'.",
         ) from None
-    return valkey
+
+
+def _database(place: Place) -> SqlitePortals:
+    """Return the database, which exists.
+
+    Raises:
+        InvalidArgument: It does not.
+    """
+    assert place.portals is not None
+    if not place.portals.exists():
+        raise InvalidArgument(f"there is no {place.portals}", advice="`bitrix-pull hub add` makes it.")
+    return SqlitePortals(place.portals)
+
+
+def _sharing(place: Place, *, to_log: bool) -> dict[str, Any]:
+    """Return what a hub takes to share the portals with other processes.
+
+    Raises:
+        InvalidArgument: What it takes is not installed, or the address is none.
+    """
+    if place.engine is None:
+        if to_log:
+            raise InvalidArgument("--log takes a Valkey or Redis to write to", advice="Give --valkey URL.")
+        return {}
+    package = valkey()
+    taken: dict[str, Any] = {"cluster": package.ValkeyCluster(place.engine, name=place.name)}
+    if to_log:
+        taken["stream"] = package.ValkeyStream(place.engine, name=place.name)
+    else:
+        taken["resume"] = package.ValkeyResumeStore(place.engine, name=place.name)
+    return taken
 
 
 async def run_hub(
@@ -158,13 +126,16 @@ async def run_hub(
     """Serve portals until cancelled or drained: by handlers, into a log, or by printing what comes."""
     if handlers is not None and portal_events and not to_log:
         raise InvalidArgument("--portal-events goes without --handlers: these name theirs themselves")
+    if as_json and (handlers is not None or to_log):
+        raise InvalidArgument("--json goes without --handlers and --log: no events are shown then")
+    place.check()
     logged = portal_events if to_log else ()
     hub = Hub(
-        place.source(),
+        _source(place),
         starts_per_s=starts_per_s,
         log_portal_events=logged,
         worker=worker,
-        **place.cluster(to_log=to_log),
+        **_sharing(place, to_log=to_log),
     )
     if handlers is not None:
         hub.include(_router(handlers))
@@ -173,7 +144,8 @@ async def run_hub(
     telling = asyncio.create_task(_tell(hub))
     try:
         async with hub.serving():
-            say(f"{hub.health().portals} portals in {place}; Ctrl-C stops, and lets handlers finish")
+            where = place.portals or "Valkey"
+            say(f"{hub.health().portals} portals in {where}; Ctrl-C stops, and lets handlers finish")
             await hub.wait_closed()
             say("drained, as it was told to")
     finally:
@@ -237,7 +209,7 @@ async def add(account: Account, place: Place, *, key: str | None, connector: str
         )
     options = options_of(account, connector=connector)
     portal = Portal(key, credentials, options=None if options == PullOptions() else options)
-    async with place.book(new=True) as book:
+    async with _opened(place, new=True) as book:
         known = {each.key: each for each in await book.portals()}
         if key in known:
             portal = replace(portal, paused=known[key].paused)
@@ -247,21 +219,28 @@ async def add(account: Account, place: Place, *, key: str | None, connector: str
 
 async def remove(place: Place, key: str) -> None:
     """Forget a portal."""
-    async with place.book() as book:
+    async with _opened(place) as book:
         await book.remove(key)
     say(f"removed portal {key}")
 
 
 async def pause(place: Place, key: str, *, paused: bool) -> None:
     """Pause a portal, or go on with it."""
-    async with place.book() as book:
+    async with _opened(place) as book:
         await book.pause(key, paused)
     say(f"{'paused' if paused else 'resumed'} portal {key}")
 
 
-async def status(place: Place, *, as_json: bool) -> Exit:
+async def status(place: Place, *, every: bool, as_json: bool) -> Exit:
     """Show portals and workers; fail if portals have failed, or nobody serves them."""
-    book = place.database()
+    place.check()
+    if place.engine is not None:
+        return await hub_cluster.status(place, every=every, as_json=as_json)
+    if every:
+        raise InvalidArgument(
+            "--all goes with --valkey: a database tells of those portals alone that have failed"
+        )
+    book = _database(place)
     portals = await book.portals()
     workers = await _workers(book)
     failed: dict[str, str] = {}
@@ -312,9 +291,19 @@ def _show_status(
         console.print(Text.assemble(("failed  ", "red"), (f"{key}  ", "bold"), error))
 
 
-async def drain(place: Place, *, timeout_s: float) -> Exit:
-    """Let the hub on this machine finish what was received, and end; return when it has."""
-    book = place.database()
+async def drain(place: Place, worker: str | None, *, timeout_s: float) -> Exit:
+    """Let a hub finish what was received, and end; return when it has."""
+    place.check()
+    if place.engine is not None and (worker is not None or place.portals is None):
+        return await hub_cluster.drain(place, worker, timeout_s=timeout_s)
+    if worker is not None:
+        raise InvalidArgument(
+            "a worker is named with --valkey only", advice="Without it, the hub on this machine is drained."
+        )
+    return await _drain_here(_database(place), timeout_s)
+
+
+async def _drain_here(book: SqlitePortals, timeout_s: float) -> Exit:
     host = socket.gethostname()
     asked = set[str]()
     for name, worker in (await _workers(book)).items():

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bitrix_pull.cli.hub import Place, package
 from bitrix_pull.cli.output import people_console
+from bitrix_pull.cli.place import Place, valkey
 from bitrix_pull.cli.streams import say, write_line
 from bitrix_pull.errors import InvalidArgument, PullError
 from bitrix_pull.exits import Exit
@@ -36,16 +36,16 @@ async def status(place: Place, *, every: bool, as_json: bool) -> Exit:
 
 async def _asked(place: Place) -> dict[str, Any]:
     """Return all that the engine knows, as JSON values."""
-    valkey = package()
-    engine = valkey.Engine(place.valkey)
+    package = valkey()
+    engine = package.Engine(place.engine)
     await engine.open()
     try:
-        cluster = await valkey.ValkeyCluster(engine, name=place.name).status()
+        cluster = await package.ValkeyCluster(engine, name=place.name).status()
         streams = {stream for worker in cluster.workers for stream in worker.health.get("streams", ())}
         log: list[dict[str, Any]] = []
         requests = 0
         if streams:
-            stream = valkey.ValkeyStream(engine, name=place.name, shards=len(streams))
+            stream = package.ValkeyStream(engine, name=place.name, shards=len(streams))
             log = [
                 {
                     "group": lag.group,
@@ -167,7 +167,7 @@ def _show_portals(
 
 async def drain(place: Place, worker: str | None, *, timeout_s: float) -> Exit:
     """Let a worker, wherever it is, hand its portals over and end; return when it has."""
-    cluster = package().ValkeyCluster(place.valkey, name=place.name)
+    cluster = valkey().ValkeyCluster(place.engine, name=place.name)
     present = (await cluster.status()).workers
     sessions = {each.session for each in present if each.name == worker}
     if not sessions:

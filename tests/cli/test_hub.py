@@ -15,6 +15,7 @@ from cryptography.fernet import Fernet
 
 from bitrix_pull.emulator import CloudPortal, EmulatedCloud
 from tests.cli.command import Running, run, start
+from tests.cli.conftest import RunHere
 from tests.hub.engine import running as engine
 
 
@@ -122,10 +123,15 @@ async def test_handlers_that_ask_for_what_nothing_provides_end_it(
         (["run", "--handlers", "os:sep"], "is no Router"),
         (["drain", "one", "--valkey", "nonsense"], "address is none"),
         (["run", "--rate", "1", "--rate", "2"], "--rate is given twice"),
+        (["run", "--handlers", "os:sep", "--json"], "--json goes without --handlers"),
+        (["pause", "acme", "--name", "others"], "--name goes with --valkey"),
+        (["run", "--cipher-keys", "keys"], "the database of --portals is not encrypted"),
+        (["status", "--all"], "--all goes with --valkey"),
+        (["drain", "one"], "named with --valkey only"),
     ],
 )
-async def test_what_cannot_work_is_said(file: str, arguments: list[str], text: str) -> None:
-    outcome = await run("hub", *arguments, "--portals", file)
+def test_what_cannot_work_is_said(run_here: RunHere, file: str, arguments: list[str], text: str) -> None:
+    outcome = run_here("hub", *arguments, "--portals", file)
     assert outcome.code == 2
     assert text in outcome.err
     assert "token-of-acme" not in outcome.err
