@@ -33,6 +33,7 @@ from bitrix_pull.cli.options import (
     VerboseOption,
     names,
 )
+from bitrix_pull.cli.place import NAME
 from bitrix_pull.exits import Exit
 from bitrix_pull.redaction import HIDDEN
 
@@ -194,7 +195,7 @@ def listen(
         events=events,
         command=command,
         module=module,
-        portal_events=names(portal_events),
+        portal_events=names(portal_events, "--portal-events"),
         transport=transport.value,
         connector=connector,
         timeout_s=timeout,
@@ -285,7 +286,7 @@ def inspect(
     name: Annotated[
         str,
         typer.Option("--name", metavar="NAME", help="Of the hubs and their log there.", rich_help_panel=HUB),
-    ] = "bitrix-pull",
+    ] = NAME,
     shards: Annotated[
         int,
         typer.Option("--shards", min=1, metavar="N", help="How many the log has.", rich_help_panel=HUB),
@@ -305,7 +306,7 @@ def inspect(
     work = inspect(
         account,
         demo=demo,
-        beside=None if valkey is None else Beside(valkey, name, shards),
+        beside=Beside(valkey, name, shards),
         port=port,
         transport=transport.value,
         connector=connector,
@@ -332,7 +333,7 @@ def events(
     from bitrix_pull.cli.events import events
     from bitrix_pull.cli.running import run
 
-    work = events(account, connector=connector, unbind=names(unbind), as_json=as_json)
+    work = events(account, connector=connector, unbind=names(unbind, "--unbind"), as_json=as_json)
     return run(work, verbose=verbose, log_format=log_format)
 
 

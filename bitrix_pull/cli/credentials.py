@@ -55,20 +55,29 @@ def credentials_of(account: Account, environment: Mapping[str, str] = os.environ
             tokens = _path(environment.get("BITRIX_PULL_TOKENS"))
             if not account.portal:
                 webhook = environment.get("BITRIX_PULL_WEBHOOK")
-    if webhook and (portal or token or tokens):
-        raise InvalidArgument("both a webhook and a portal or token are given", advice="Give one kind.")
-    if token and tokens:
-        raise InvalidArgument("both an access token and a file of tokens are given", advice="Give one.")
-    if webhook:
-        return Webhook(webhook)
+    _check_kinds(webhook, portal, token, tokens)
     if tokens:
         return _refreshing(account, tokens, portal, environment)
+    if account.client_id or account.client_secret_file or account.oauth_url:
+        raise InvalidArgument(
+            "--client-id, --client-secret-file and --oauth-url refresh --tokens, which are missing",
+            advice="Give --tokens FILE too, or leave them out.",
+        )
+    if webhook:
+        return Webhook(webhook)
     if portal and token:
         return AccessToken(portal, token)
     if portal or token:
         missing = "the access token" if portal else "the portal's address"
         raise InvalidArgument(f"{missing} is missing", advice=f"{_HOW}.")
     raise InvalidArgument("no credentials", advice=f"{_HOW}. To try it without an account: bitrix-pull demo.")
+
+
+def _check_kinds(webhook: str | None, portal: str | None, token: str | None, tokens: Path | None) -> None:
+    if webhook and (portal or token or tokens):
+        raise InvalidArgument("both a webhook and a portal or token are given", advice="Give one kind.")
+    if token and tokens:
+        raise InvalidArgument("both an access token and a file of tokens are given", advice="Give one.")
 
 
 def _refreshing(account: Account, tokens: Path, portal: str | None, environment: Mapping[str, str]) -> OAuth:

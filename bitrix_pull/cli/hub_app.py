@@ -58,7 +58,7 @@ def hub_run(
     work = run_hub(
         place,
         handlers=handlers,
-        portal_events=names(portal_events),
+        portal_events=names(portal_events, "--portal-events"),
         starts_per_s=rate,
         to_log=to_log,
         worker=worker,

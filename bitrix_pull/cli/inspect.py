@@ -14,12 +14,13 @@ from bitrix_pull.cli.account import Account
 from bitrix_pull.cli.credentials import credentials_of, options_of
 from bitrix_pull.cli.demo import PAUSE_S, Deal, story
 from bitrix_pull.cli.output import people_console
+from bitrix_pull.cli.place import NAME
 from bitrix_pull.cli.streams import say, write_line
 from bitrix_pull.client import PullClient
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.errors import InvalidArgument, PullError
 from bitrix_pull.inspector import Inspector
-from bitrix_pull.options import Transport
+from bitrix_pull.options import PullOptions, Transport
 from bitrix_pull.portal.auth import AccessToken
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ _CUT_FOR_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """Which hubs to look at: those that meet at an engine, by a name."""
+    """Which hubs to look at: those that meet at an engine, by a name; none without its address."""
 
-    engine: str
+    engine: str | None
     name: str
     shards: int
 
@@ -44,6 +45,7 @@ class Beside:
         Raises:
             InvalidArgument: What it takes is not installed, or the address is none.
         """
+        assert self.engine is not None
         try:
             from bitrix_pull.inspector.hub import HubInspector
         except ImportError:
@@ -57,7 +59,7 @@ async def inspect(
     account: Account,
     *,
     demo: bool,
-    beside: Beside | None,
+    beside: Beside,
     port: int,
     transport: Transport,
     connector: str,
@@ -65,18 +67,24 @@ async def inspect(
     as_json: bool,
 ) -> None:
     """Serve the page until cancelled."""
-    if beside is not None and (demo or account != Account()):
-        raise InvalidArgument("--valkey shows all portals of a hub: it takes no account, and no --demo")
+    if demo and account != Account():
+        raise InvalidArgument("--demo takes no account")
+    if beside.engine is None and beside != Beside(None, NAME, 1):
+        raise InvalidArgument("--name and --shards go with --valkey")
+    if beside.engine is not None and (demo or account != Account() or transport != "auto" or connector):
+        raise InvalidArgument(
+            "--valkey shows all portals of a hub: it takes no account, no --demo, --transport and --connector"
+        )
     async with contextlib.AsyncExitStack() as stack:
         pull: PullClient | None = None
         inspector: Inspector | HubInspector
-        if beside is not None:
+        if beside.engine is not None:
             inspector = beside.inspector(port)
         else:
+            options = options_of(account, transport=transport, connector=connector)
             if demo:
-                pull = await stack.enter_async_context(_demo())
+                pull = await stack.enter_async_context(_demo(options))
             else:
-                options = options_of(account, transport=transport, connector=connector)
                 pull = PullClient(credentials_of(account), options=options)
             inspector = Inspector(pull, port=port)
         await _serve(inspector, stack, port)
@@ -106,13 +114,13 @@ async def _serve(inspector: "Inspector | HubInspector", stack: contextlib.AsyncE
 
 
 @contextlib.asynccontextmanager
-async def _demo() -> AsyncGenerator[PullClient]:
+async def _demo(options: PullOptions) -> AsyncGenerator[PullClient]:
     """Let an emulated portal tell its story, with a cut now and then, to the client of this context."""
     say("An emulated Bitrix24 portal on this machine: no account, nothing leaves it.")
     async with Emulator() as emulator:
         portal = emulator.portal
         portal.application_scope.add("pull_channel")
-        pull = PullClient(AccessToken(emulator.portal_url, emulator.token))
+        pull = PullClient(AccessToken(emulator.portal_url, emulator.token), options=options)
         colleague = PullClient(AccessToken(emulator.portal_url, portal.issue_token(2)))
         await pull.batch_call(
             [

@@ -32,6 +32,10 @@ async def listen(
 
     Those of the stream, or of the portal itself if some are named.
     """
+    if portal_events and (command is not None or module is not None):
+        raise InvalidArgument("--portal-events does not go with --command and --module")
+    if connector and not portal_events:
+        raise InvalidArgument("--connector goes with --portal-events: the stream has none")
     credentials = credentials_of(account)
     options = options_of(account, transport=transport, start_timeout_s=timeout_s, connector=connector)
     pull = PullClient(credentials, options=options)
@@ -39,8 +43,6 @@ async def listen(
     shown = 0
     subscription: EventIterator[Any] = pull.subscribe(command, module=module)
     if portal_events:
-        if command is not None or module is not None:
-            raise InvalidArgument("--portal-events does not go with --command and --module")
         subscription = pull.portal_events(*portal_events)
     # Entered first: what the portal does not have is an error of the start.
     async with narrated(pull, portal_name(credentials)), contextlib.AsyncExitStack() as subscribed:

@@ -54,6 +54,13 @@ class RouteName(StrEnum):
     SOCKET = "socket"
 
 
-def names(listed: str | None) -> list[str]:
-    """Return names that are separated by commas."""
-    return [name for item in (listed or "").split(",") if (name := item.strip())]
+def names(listed: str | None, option: str) -> list[str]:
+    """Return names that are separated by commas; none where the option is not given.
+
+    Raises:
+        typer.BadParameter: It is given, and holds none.
+    """
+    found = [name for item in (listed or "").split(",") if (name := item.strip())]
+    if listed is not None and not found:
+        raise typer.BadParameter(f"{option} names nothing")
+    return found

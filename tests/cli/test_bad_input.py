@@ -66,6 +66,7 @@ def test_what_cannot_be_published(arguments: list[str], told: str, run_here: Run
         (["--tokens", "none.json", "--token", CODE], {}, "Give one"),
         (["--tokens", "none.json", "--webhook", WEBHOOK], {}, "Give one kind"),
         ([], {"BITRIX_PULL_WEBHOOK": WEBHOOK, "BITRIX_PULL_TOKENS": "none.json"}, "Give one kind"),
+        (["--webhook", WEBHOOK, "--client-id", "app"], {}, "refresh --tokens, which are missing"),
         (["--tokens", "none.json"], {}, "the client id is missing"),
         (["--tokens", "none.json", "--client-id", "app"], {}, "the file with the client secret is missing"),
         (
@@ -84,6 +85,9 @@ def test_what_cannot_be_published(arguments: list[str], told: str, run_here: Run
         (["--portal", WEBHOOK, "--token", CODE], {}, "holds a path"),
         ([WEBHOOK], {}, "Got unexpected extra argument"),
         (["--events", "0"], {}, "--events"),
+        (["--connector", "sync"], {}, "--connector goes with --portal-events"),
+        (["--portal-events", "ONTASKADD", "--module", "im"], {}, "does not go with --command and --module"),
+        (["--portal-events", ", "], {}, "--portal-events names nothing"),
         (["--nonsense"], {}, "--nonsense"),
     ],
 )

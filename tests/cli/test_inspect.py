@@ -7,6 +7,7 @@ import pytest
 import redis.asyncio
 
 from tests.cli.command import run, start
+from tests.cli.conftest import RunHere
 from tests.hub.engine import running
 
 
@@ -75,13 +76,16 @@ async def test_beside_hubs_by_their_valkey() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (("--valkey", "redis://127.0.0.1:1", "--demo"), "no account, and no --demo"),
-        (("--valkey", "redis://127.0.0.1:1", "--portal", "acme.bitrix24.com"), "no account, and no --demo"),
+        (("--valkey", "redis://127.0.0.1:1", "--demo"), "no account, no --demo"),
+        (("--valkey", "redis://127.0.0.1:1", "--portal", "acme.bitrix24.com"), "no account, no --demo"),
+        (("--valkey", "redis://127.0.0.1:1", "--transport", "websocket"), "--transport"),
         (("--valkey", "nonsense"), "redis://HOST:PORT"),
+        (("--demo", "--shards", "2"), "--name and --shards go with --valkey"),
+        (("--demo", "--portal", "acme.bitrix24.com"), "--demo takes no account"),
     ],
 )
-async def test_what_does_not_go_beside_hubs_is_refused(given: tuple[str, ...], told: str) -> None:
-    outcome = await run("inspect", *given)
+def test_what_does_not_go_together_is_refused(run_here: RunHere, given: tuple[str, ...], told: str) -> None:
+    outcome = run_here("inspect", *given)
     assert outcome.code == 2
     assert told in outcome.err
 
