@@ -431,13 +431,19 @@ def completion(
     shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
 ) -> int:
     """Print what a shell must read to complete this command: source <(bitrix-pull completion bash)."""
-    commands = {
-        info.callback.__name__: _completed(info.callback)
-        for info in app.registered_commands
+    groups = {
+        "hub": Command(hub_app.ABOUT, {"--help": ()}, _commands(hub_app.app)),
+    }
+    sys.stdout.write(script(shell, _commands(app) | groups))
+    return Exit.DONE
+
+
+def _commands(group: typer.Typer) -> dict[str, Command]:
+    return {
+        info.name or info.callback.__name__: _completed(info.callback)
+        for info in group.registered_commands
         if info.callback is not None
     }
-    sys.stdout.write(script(shell, commands))
-    return Exit.DONE
 
 
 def _completed(command: Callable[..., Any]) -> Command:

@@ -10,8 +10,10 @@ from bitrix_pull.cli.option_groups import takes
 from bitrix_pull.cli.options import ConnectorOption, JsonOption, LogFormatOption, VerboseOption, names
 from bitrix_pull.cli.place import Place
 
+ABOUT = "Serve many portals at once, in one process or in many."
+
 app: typer.Typer = typer.Typer(
-    help="Serve many portals at once, in one process or in many.",
+    help=ABOUT,
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
 )

@@ -18,6 +18,12 @@ from tests.cli.conftest import RunHere
         (["doctor", "--pub"], {"--publish"}),
         (["listen", "--pub"], set()),
         (["record", "some_fi"], set()),
+        (["hu"], {"hub"}),
+        (["hub", "re"], {"remove", "resume"}),
+        (["hub", "drain", "--t"], {"--timeout"}),
+        (["hub", "remove", "key", "--val"], {"--valkey"}),
+        (["hub", "run", "--log-format", ""], {"text", "json"}),
+        (["hub", "status", "--cipher"], set()),
     ],
 )
 def test_bash_completes(run_here: RunHere, words: list[str], expected: set[str]) -> None:
@@ -36,6 +42,7 @@ def test_other_shells_take_theirs(run_here: RunHere, shell: str) -> None:
     outcome = run_here("completion", shell)
     assert outcome.code == 0
     assert "record" in outcome.out
+    assert "drain" in outcome.out
     if shutil.which(shell) is not None:
         subprocess.run([shell, "-n", "/dev/stdin"], input=outcome.out, text=True, check=True)
 
