@@ -12,7 +12,7 @@ from bitrix_pull.connection.pace import Pace
 from bitrix_pull.connection.stores import ResumeStore
 from bitrix_pull.dispatch.registry import CallNext, Context, Registry
 from bitrix_pull.dispatch.router import registry_of
-from bitrix_pull.errors import GrantRefused, LeaseLost, PortalDeleted
+from bitrix_pull.errors import GrantRefused, LeaseLost, NotRunning, PortalDeleted
 from bitrix_pull.events import Event, PortalEvent, PullEvent, State
 from bitrix_pull.flag import Flag
 from bitrix_pull.hub.cluster import Lease
@@ -192,7 +192,11 @@ class PortalService:
             except Exception as error:
                 self._error = error
             else:
-                return
+                if self._stopping:
+                    return
+                self._error = NotRunning(
+                    "the client was closed, and not by its hub", advice="Use hub.pause(key) to stop a portal."
+                )
             # Once it was connected, this is a failure of its own.
             self._attempts = 1 if self.client.health().connects else self._attempts + 1
             await self._wait_for_retry(self._error)

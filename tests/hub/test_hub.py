@@ -159,6 +159,28 @@ async def test_a_failed_portal_is_tried_at_once_when_told_to() -> None:
             await until(lambda: hub.health().live == 1)
 
 
+async def test_a_client_that_a_handler_closes_is_told_as_failed_and_begun_anew() -> None:
+    async with EmulatedCloud(1) as cloud:
+        (portal,) = cloud.portals
+        hub = Hub([of(portal)], retry_failed_s=0.2)
+        got: list[int] = []
+
+        @hub.on("order", ack="on_receive")
+        async def order(event: PullEvent) -> None:
+            got.append(event.params["id"])
+            if event.params["id"] == 1:
+                await event.client.close()
+
+        async with noting(hub) as noted, live(hub, 1):
+            portal.send("order", {"id": 1})
+            await until(lambda: any(isinstance(notice, PortalFailed) for notice in noted))
+            await until(lambda: hub.health().live == 1)
+            portal.send("order", {"id": 2})
+            await until(lambda: got == [1, 2])
+        (failed,) = (notice for notice in noted if isinstance(notice, PortalFailed))
+        assert "hub.pause" in str(failed.error)
+
+
 async def test_a_refused_grant_and_a_portal_that_is_gone_are_told_as_uninstalled() -> None:
     async with EmulatedCloud(2) as cloud:
         refused, deleted = cloud.portals
