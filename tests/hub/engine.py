@@ -9,12 +9,15 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+
+from bitrix_pull.hub.valkey.engine import Engine, Script
 
 
 def server_program() -> str:
@@ -150,6 +153,26 @@ def _client(port: int) -> Any:
 
 def _is_whole(told: dict[str, str]) -> bool:
     return (told["cluster_state"], told["cluster_known_nodes"]) == ("ok", "3")
+
+
+class FaultyEngine(Engine):
+    """An engine of which the redis package has a fault, once for each script.
+
+    Args:
+        url: The server's.
+        after: How often each script is run before.
+    """
+
+    def __init__(self, url: str, *, after: int = 0) -> None:
+        super().__init__(url)
+        self.runs: Counter[str] = Counter()
+        self._after = after
+
+    async def run(self, script: Script, *rest: Any) -> Any:
+        self.runs[script.name] += 1
+        if self.runs[script.name] == self._after + 1:
+            raise IndexError("list index out of range")
+        return await super().run(script, *rest)
 
 
 async def until(condition: Callable[[], object], within_s: float = 30.0) -> None:

@@ -6,12 +6,13 @@ from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import redis.asyncio
 
 from bitrix_pull.hub.cluster import Acquired, Cluster, Lease, Lost, Membership, Recalled
 from bitrix_pull.hub.valkey import ValkeyCluster
 from tests.fault_proxy import FaultProxy, Weather
-from tests.hub.engine import running, running_cluster, until
+from tests.hub.engine import FaultyEngine, running, running_cluster, until
 
 PORTALS = [f"portal-{number}" for number in range(40)]
 
@@ -218,3 +219,16 @@ async def test_it_works_on_a_cluster_of_three_nodes(name: str) -> None:
         async with worker(cluster(url, name), "a") as one, worker(cluster(url, name), "b") as two:
             await until(lambda: shared_out(one, two) and len(two.leases) > 5 and len(one.leases) > 5)
             assert len((await cluster(url, name).status()).workers) == 2
+
+
+async def test_after_a_fault_of_our_own_leases_are_renewed_all_the_same(
+    valkey_url: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else they would end for good, and the worker would wait for others that never come."""
+    engine = FaultyEngine(valkey_url, after=2)
+    async with worker(ValkeyCluster(engine, name=name, lease_s=3.0), "one", ["acme"]) as one:
+        await until(lambda: engine.runs["beat"] >= 6)
+        assert one.leases["acme"].valid()
+        assert one.lost == []
+    (told,) = (record for record in caplog.records if record.levelname == "CRITICAL")
+    assert told.exc_info

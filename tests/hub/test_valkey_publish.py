@@ -21,7 +21,7 @@ from bitrix_pull.hub.valkey.requests import REQUESTS_MAX
 from bitrix_pull.publish.publisher import Route
 from bitrix_pull.publish.receipt import Fate, Receipt
 from tests.fault_proxy import FaultProxy
-from tests.hub.engine import running, running_cluster, until
+from tests.hub.engine import FaultyEngine, running, running_cluster, until
 
 Engine = Any
 
@@ -491,3 +491,14 @@ async def test_it_works_on_a_cluster_of_three_nodes(name: str) -> None:
             )
         assert {each.outcome for each in answers} == {"accepted"}
         assert sorted(press.published) == list(range(12))
+
+
+async def test_after_a_fault_of_our_own_requests_are_published_and_answered_all_the_same(
+    valkey_url: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    press, log = Press(), ValkeyStream(FaultyEngine(valkey_url), name=name)
+    async with engine_of(valkey_url) as engine, opened(log), owner(log, lease(1), press.publish):
+        await ask(engine, name, id="one", params={"n": 1})
+        assert (await answer(engine, name, "one"))["outcome"] == "accepted"
+        assert press.published == [1]
+    assert any(record.levelname == "CRITICAL" for record in caplog.records)

@@ -14,9 +14,9 @@ import redis.asyncio
 from bitrix_pull import EngineUnavailable, InvalidArgument, LeaseLost, ResumePoint
 from bitrix_pull.hub.cluster import Lease
 from bitrix_pull.hub.log import EventLog
-from bitrix_pull.hub.valkey import GroupLag, ValkeyStream
+from bitrix_pull.hub.valkey import Engine, GroupLag, ValkeyStream, stream
 from tests.fault_proxy import FaultProxy
-from tests.hub.engine import running, running_cluster, until
+from tests.hub.engine import FaultyEngine, running, running_cluster, until
 from tests.hub.events import change, message, mid
 
 POINT = ResumePoint(mid(0), server="push.example:443")
@@ -268,6 +268,62 @@ async def test_the_oldest_go_beyond_the_limit_and_a_slow_group_is_told_of_before
     async with opened(log):
         await until(lambda: told)
         assert (told[0].group, told[0].lost) == ("slow", True)
+
+
+async def test_who_is_told_of_slow_groups_may_raise(
+    valkey_url: str, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stream, "_WATCH_S", 0.02)
+    told: list[str] = []
+
+    def behind(lag: GroupLag) -> None:
+        told.append(lag.group)
+        raise LookupError("nobody is on call")
+
+    log = ValkeyStream(valkey_url, name=name, max_events=10, on_behind=behind)
+    async with redis.asyncio.Redis.from_url(valkey_url) as client:
+        await client.xgroup_create(log.streams[0], "one", id="0", mkstream=True)
+        async with opened(log):
+            writer = log.writer(lease(1))
+            await asyncio.gather(*(writer.append(message(number)) for number in range(9)))
+            await until(lambda: told == ["one"])
+            await client.xgroup_create(log.streams[0], "other", id="0")
+            await until(lambda: told == ["one", "other"])
+    assert "nobody is on call" in caplog.text
+
+
+async def test_a_group_that_catches_up_while_it_is_looked_at_is_behind_by_nothing(
+    valkey_url: str, name: str
+) -> None:
+    async with redis.asyncio.Redis.from_url(valkey_url) as client:
+
+        class Busy(Engine):
+            """One whose group finishes right before it is asked what is pending."""
+
+            async def call(self, *command: Any, **by: Any) -> Any:
+                if command[0] == "XPENDING":
+                    entries = await client.xrange(command[1])
+                    await client.xack(command[1], command[2], *(entry for entry, _ in entries))
+                return await super().call(*command, **by)
+
+        log = ValkeyStream(Busy(valkey_url), name=name)
+        async with opened(log):
+            await log.writer(lease(1)).append(message(1))
+            await client.xgroup_create(log.streams[0], "quick", id="0")
+            await client.xreadgroup("quick", "one", {log.streams[0]: ">"})
+            [lag] = await log.lag()
+        assert (lag.group, lag.lost) == ("quick", False)
+
+
+async def test_a_fault_of_our_own_does_not_end_the_writing(
+    valkey_url: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = ValkeyStream(FaultyEngine(valkey_url), name=name)
+    async with opened(log), asyncio.timeout(20):
+        writer = log.writer(lease(1))
+        await asyncio.gather(*(writer.append(message(number)) for number in range(5)))
+    assert [entry["mid"] for entry in await entries(valkey_url, log)] == [mid(n) for n in range(5)]
+    assert any(record.levelname == "CRITICAL" for record in caplog.records)
 
 
 async def test_young_entries_stay_beyond_the_limit(valkey_url: str, name: str) -> None:

@@ -375,7 +375,13 @@ class Clerk:
             try:
                 return await ask()
             except EngineUnavailable:
-                await asyncio.sleep(next(pauses, _PAUSES_S[-1]))
+                pass
+            except PullError:
+                raise
+            except Exception:
+                # Ours to mend, or the redis package's; but requests must be answered.
+                _log.critical("a request to publish for %r met with a fault", self.lease.key, exc_info=True)
+            await asyncio.sleep(next(pauses, _PAUSES_S[-1]))
 
 
 def _too_many(request: PublishRequest) -> PublishAnswer:

@@ -178,6 +178,10 @@ class Place:
                 self._failure = error
                 self._end_all()
                 return
+            except Exception:
+                # Ours to mend, or the redis package's; but leases must be renewed.
+                _log.critical("no lease can be renewed: a fault", exc_info=not told)
+                told = True
             else:
                 if told:
                     _log.info("leases are renewed again")

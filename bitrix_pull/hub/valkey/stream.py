@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from bitrix_pull.connection.resume_point import ResumePoint
 from bitrix_pull.connection.stamps import stamp_of
@@ -35,6 +35,7 @@ _PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 _WATCH_S = 10.0
 _VERIFY_S = 2.0
 _BEHIND = 0.8
+_AFTER_FAULT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +149,10 @@ class ValkeyStream:
         await self._engine.open()
         self._opened += 1
         if self._opened == 1:
-            work = [self._verify(), self._watch()]
+            work = [self._verify, self._watch]
             for shard in self._shards:
-                work += [shard.run(), shard.desk.run()]
-            self._tasks = [asyncio.create_task(doing, name="bitrix_pull log") for doing in work]
+                work += [shard.run, shard.desk.run]
+            self._tasks = [asyncio.create_task(_always(doing), name="bitrix_pull log") for doing in work]
 
     async def close(self) -> None:
         """Let go; see ``EventLog.close``."""
@@ -234,7 +235,10 @@ class ValkeyStream:
                 lag.room,
             )
             if self._on_behind is not None:
-                self._on_behind(lag)
+                try:
+                    self._on_behind(lag)
+                except Exception:
+                    _log.exception("on_behind has failed for the group %s", lag.group)
 
     def __repr__(self) -> str:
         return f"ValkeyStream({self._engine.name})"
@@ -335,7 +339,8 @@ class _Shard:
     async def run(self) -> None:
         """Append what is waiting, as much at a time as there is."""
         while True:
-            if not self.waiting:
+            # Something is begun where a fault has ended this before.
+            if not (self.begun or self.waiting):
                 self.arrived.clear()
                 await self.arrived.wait()
             self._begin()
@@ -464,8 +469,8 @@ class _Shard:
             lost = False
             if delivered == (0, 0):
                 read = 0
-            if pending:
-                lost = _id((await call("XPENDING", self.log, name))[1]) < first
+            if pending and (oldest := _oldest(await call("XPENDING", self.log, name))) is not None:
+                lost = _id(oldest) < first
             if added is not None and read is not None:
                 unread = int(added) - int(read)
                 lost = lost or unread > length
@@ -475,6 +480,24 @@ class _Shard:
                 unread = 0 if delivered >= last else length * min(share, 1)
             lags.append(GroupLag(self.log, name, round(unread) + pending, length, room, lost))
         return lags
+
+
+async def _always(work: Callable[[], Awaitable[None]]) -> None:
+    """Do what has no end. After a fault of our own, or of the redis package, it is begun anew."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            # Ours to mend; but nobody shall wait for good because of it.
+            _log.critical("a task of the log is begun anew", exc_info=True)
+        await asyncio.sleep(_AFTER_FAULT_S)
+
+
+def _oldest(pending: Any) -> Any:
+    """Return the id of a group's oldest pending entry; None if it has none any more."""
+    # The redis package makes a map of it, as of some other answers.
+    told: Any = cast("dict[str, Any]", pending)["min"] if isinstance(pending, dict) else pending[1]
+    return told
 
 
 def _id(told: Any) -> tuple[int, int]:
