@@ -302,8 +302,8 @@ async def test_a_group_that_catches_up_while_it_is_looked_at_is_behind_by_nothin
 
             async def call(self, *command: Any, **by: Any) -> Any:
                 if command[0] == "XPENDING":
-                    entries = await client.xrange(command[1])
-                    await client.xack(command[1], command[2], *(entry for entry, _ in entries))
+                    rows: Any = await client.xrange(command[1])
+                    await client.xack(command[1], command[2], *(entry for entry, _ in rows))
                 return await super().call(*command, **by)
 
         log = ValkeyStream(Busy(valkey_url), name=name)
