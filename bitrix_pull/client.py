@@ -6,24 +6,19 @@ import os
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
-    Awaitable,
-    Callable,
     Coroutine,
     Iterable,
     Mapping,
-    Sequence,
 )
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, get_args, overload
 
 import aiohttp
 
 from bitrix_pull.connection.checkpointer import Start
-from bitrix_pull.connection.resume_keys import resume_keys
 from bitrix_pull.connection.states import Lifecycle
-from bitrix_pull.connection.stores import MemoryStore, ResumeStore, as_store
+from bitrix_pull.connection.stores import ResumeStore, as_store
 from bitrix_pull.dispatch.dependencies import Supply, checked_context
 from bitrix_pull.dispatch.patterns import PortalPattern, wanted
 from bitrix_pull.dispatch.router import C, M, Router
@@ -35,7 +30,6 @@ from bitrix_pull.health import Health
 from bitrix_pull.options import PullOptions, check_number
 from bitrix_pull.portal.auth import Caller, Credentials, Mode
 from bitrix_pull.portal.batches import call_batch, pages
-from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.portal.rest import RestClient
 from bitrix_pull.portal.user_ids import check_user_ids
 from bitrix_pull.portal_events.binding import Bindings
@@ -46,21 +40,18 @@ from bitrix_pull.presence.watch import CHANGE_COMMAND, CHANGE_MODULE, PresenceWa
 from bitrix_pull.publish.batch import Batch
 from bitrix_pull.publish.message import Message, Params
 from bitrix_pull.publish.notifications import notify
-from bitrix_pull.publish.publisher import Publishing, Route
+from bitrix_pull.publish.publisher import Route
 from bitrix_pull.publish.receipt import Receipt
 from bitrix_pull.publish.retrying import Retry
 from bitrix_pull.reception import Reception
 from bitrix_pull.redaction import naming
-from bitrix_pull.running import Block, Run
+from bitrix_pull.running import Block
+from bitrix_pull.runs import Runs
 from bitrix_pull.shared import Shared
-from bitrix_pull.telemetry import Around
 from bitrix_pull.wire.channel_ids import PublicChannel
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
-
-_LENT = ("_options", "_rest", "_store", "_is_shared_store", "_start_at", "_reception", "_lifecycle", "_run")
-"""What of a client is another while a test has it."""
 
 
 class PullClient(Router):
@@ -129,50 +120,22 @@ class PullClient(Router):
         self.context: dict[str, Any] = checked_context(context)
         """What handlers may ask for by name, such as a database. What stands here when the client
         starts counts until it is closed."""
-        self._options = options or PullOptions()
-        self._shared = shared
-        pool = None if shared is None else shared.http
-        self._rest = RestClient(auth, options=self._options, http=http or pool)
-        self._mode: Mode = mode or self._rest.default_mode
-        self._store = as_store(resume)
-        self._is_shared_store = resume is not None
-        self._start_at: Start = start
-        self._portal = name or self._rest.portal
-        self._reception = Reception(self._registry, self._options, Origin(self._portal, self), shared)
-        self._lifecycle = Lifecycle(self._reception.notices.post)
-        self._run = self._new_run()
-        self._block: Block | None = None
-        self._around_publishing: Around | None = None
-        self._is_lent = False
-
-    def _new_run(self) -> Run:
-        return Run(
-            portal=self._portal,
-            rest=self._rest,
-            mode=self._mode,
-            store=self._store,
-            keys=self._resume_keys,
-            start=self._start_at,
-            options=self._options,
-            lifecycle=self._lifecycle,
-            reception=self._reception,
-            shared=self._shared,
+        options = options or PullOptions()
+        rest = RestClient(auth, options=options, http=http or (None if shared is None else shared.http))
+        portal = name or rest.portal
+        reception = Reception(self._registry, options, Origin(portal, self), shared)
+        self._runs = Runs(
+            portal=portal,
+            rest=rest,
+            mode=mode or rest.default_mode,
+            options=options,
+            reception=reception,
+            lifecycle=Lifecycle(reception.notices.post),
+            store=None if resume is None else as_store(resume),
+            start=start,
+            shared=shared,
         )
-
-    def _present_run(self) -> Run:
-        """Return the run that calls go through: a new one after ``close``, of which nothing stays.
-
-        Raises:
-            RuntimeError: The client is still in use in another event loop.
-        """
-        if self._run.over:
-            self._run = self._new_run()
-        self._run.join_loop()
-        return self._run
-
-    async def _resume_keys(self, config: PullConfig) -> Sequence[str]:
-        # A store in memory of its own needs no key, and no call to the portal for one.
-        return await resume_keys(self._rest, self._mode, config) if self._is_shared_store else ("",)
+        self._block: Block | None = None
 
     # -- life -----------------------------------------------------------------
 
@@ -188,7 +151,7 @@ class PullClient(Router):
         """
         serving = self._start()
         try:
-            await self._run.wait_live(self._options.start_timeout_s)
+            await self._runs.run.wait_live(self._runs.options.start_timeout_s)
         except BaseException:
             await self.close(drain=0)
             raise
@@ -230,7 +193,7 @@ class PullClient(Router):
         """
         self._start()
         try:
-            await self._run.opened()
+            await self._runs.run.opened()
             yield self
         finally:
             await self.close()
@@ -265,40 +228,30 @@ class PullClient(Router):
                 ``options.close_drain_s``. What they do not finish comes again with the next
                 start.
         """
-        await self._run.close(self._options.close_drain_s if drain is None else drain)
-        self._lifecycle.close()
-        self._reception.notices.end()
+        await self._runs.close(self._runs.options.close_drain_s if drain is None else drain)
 
     def _start(self) -> "asyncio.Task[None]":
-        if self._run.serving:
-            raise RuntimeError("this client is running already; create another one for another stream")
-        if self._run.started:
-            self._run = self._new_run()
-        run = self._present_run()
-        supply = Supply(checked_context(self.context), {PullClient: self})
-        self._reception.prepare(supply)
-        self._lifecycle.close()
-        return run.start()
+        return self._runs.start(Supply(checked_context(self.context), {PullClient: self}))
 
     # -- state ----------------------------------------------------------------
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._portal}, {self.state})"
+        return f"{type(self).__name__}({self._runs.portal}, {self.state})"
 
     @property
     def portal(self) -> str:
         """What the portal is called in notices and log records: ``name``, or else its host."""
-        return self._portal
+        return self._runs.portal
 
     @property
     def mode(self) -> Mode:
         """Whose channels it follows: "application" or "user"."""
-        return self._mode
+        return self._runs.mode
 
     @property
     def state(self) -> State:
         """Where the connection is in its life."""
-        return self._lifecycle.state
+        return self._runs.lifecycle.state
 
     async def wait_live(self, timeout: float | None = None) -> None:
         """Wait until the client is live.
@@ -313,13 +266,13 @@ class PullClient(Router):
         """
         # Whoever has just created a task of run() means that one.
         await asyncio.sleep(0)
-        if not self._run.serving:
-            raise self._lifecycle.failure or NotRunning("the client is not running")
-        await self._run.wait_live(timeout)
+        if not self._runs.run.serving:
+            raise self._runs.lifecycle.failure or NotRunning("the client is not running")
+        await self._runs.run.wait_live(timeout)
 
     def health(self) -> Health:
         """Return how the client is doing."""
-        return self._run.health()
+        return self._runs.run.health()
 
     async def diagnose(self, *, publish: bool = False) -> Diagnosis:
         """Find out why no events come, or none can be published; for people, not for probes.
@@ -344,10 +297,10 @@ class PullClient(Router):
         from bitrix_pull.doctor.examination import examine
         from bitrix_pull.doctor.patient import Patient
 
-        rest = self._rest.sibling()
+        rest = self._runs.rest.sibling()
         try:
-            with naming(self._portal):
-                patient = Patient(self._portal, rest, self._mode, self._options)
+            with naming(self._runs.portal):
+                patient = Patient(self._runs.portal, rest, self._runs.mode, self._runs.options)
                 return await examine(patient, publish=publish)
         finally:
             await rest.close()
@@ -358,7 +311,7 @@ class PullClient(Router):
         It ends when the client is closed, or has failed for good. A consumer that falls
         1,000 notices behind loses the oldest.
         """
-        return self._reception.notices.listen()
+        return self._runs.reception.notices.listen()
 
     # -- receiving ------------------------------------------------------------
 
@@ -383,7 +336,7 @@ class PullClient(Router):
                     ...
         """
         pattern, model = wanted(commands, module, model, None)
-        return Subscription(self._reception.stream, pattern, model)
+        return Subscription(self._runs.reception.stream, pattern, model)
 
     @overload
     def portal_events(self, *names: str, model: "type[M] | TypeAdapter[M]") -> PortalEvents[M]: ...
@@ -405,7 +358,7 @@ class PullClient(Router):
         Raises:
             InvalidArgument: One of the names can be none.
         """
-        return PortalEvents(self._reception.portal_feed, PortalPattern.of(names), model)
+        return PortalEvents(self._runs.reception.portal_feed, PortalPattern.of(names), model)
 
     async def unbind_portal_events(self, *names: str) -> int:
         """Let the portal queue events no more for this application and ``options.connector``.
@@ -423,9 +376,9 @@ class PullClient(Router):
             InvalidArgument: One of the names can be none.
             PullError: The portal refused it, or could not be asked.
         """
-        self._present_run()
-        bindings = Bindings(self._rest, self._mode, self._options.connector)
-        with naming(self._portal):
+        self._runs.joined()
+        bindings = Bindings(self._runs.rest, self._runs.mode, self._runs.options.connector)
+        with naming(self._runs.portal):
             return await bindings.unbind(PortalPattern.of(names).events if names else await bindings.fetch())
 
     # -- publishing -----------------------------------------------------------
@@ -533,8 +486,8 @@ class PullClient(Router):
             NotRunning: The socket was asked for, and the client is not started.
             PullError: The portal did not tell where to publish to. Nothing was sent.
         """
-        with naming(self._portal):
-            publisher, around = self._present_run().publisher, self._around_publishing
+        with naming(self._runs.portal):
+            publisher, around = self._runs.joined().publisher, self._runs.around_publishing
             if around is None:
                 return await publisher.publish(messages, route=route, retry=retry, timeout_s=timeout)
             with around(route) as tell:
@@ -573,9 +526,9 @@ class PullClient(Router):
             PortalError: The portal refused it: AccessDenied, EmptyAppName, …
             Unreachable: Nothing answered; its ``unsent`` says whether it was sent.
         """
-        self._present_run()
-        with naming(self._portal):
-            await notify(self._rest, self._mode, users, text, avatar)
+        self._runs.joined()
+        with naming(self._runs.portal):
+            await notify(self._runs.rest, self._runs.mode, users, text, avatar)
 
     # -- any REST method ------------------------------------------------------
 
@@ -602,9 +555,9 @@ class PullClient(Router):
             PortalError: The portal refused it; see its subclasses.
             Unreachable: Nothing answered; its ``unsent`` says whether the call left.
         """
-        self._present_run()
-        with naming(self._portal):
-            return await self._rest.call(method, self._through_connector(params), timeout_s=timeout)
+        self._runs.joined()
+        with naming(self._runs.portal):
+            return await self._runs.rest.call(method, self._through_connector(params), timeout_s=timeout)
 
     async def batch_call(
         self, calls: Iterable[tuple[str, Mapping[str, Any]]], *, timeout: float | None = None
@@ -629,9 +582,9 @@ class PullClient(Router):
             InvalidArgument: They are too many, or one cannot be sent; nothing was.
             PullError: The request as a whole failed, as ``call`` may.
         """
-        self._present_run()
-        with naming(self._portal):
-            return await call_batch(self._rest, calls, self._through_connector(None), timeout_s=timeout)
+        self._runs.joined()
+        with naming(self._runs.portal):
+            return await call_batch(self._runs.rest, calls, self._through_connector(None), timeout_s=timeout)
 
     async def fetch_all(
         self, method: str, params: Mapping[str, Any] | None = None, *, timeout: float | None = None
@@ -654,11 +607,11 @@ class PullClient(Router):
             InvalidArgument: The method answers no list.
             PullError: As ``call`` may.
         """
-        self._present_run()
-        found = pages(self._rest, method, self._through_connector(params), timeout_s=timeout)
+        self._runs.joined()
+        found = pages(self._runs.rest, method, self._through_connector(params), timeout_s=timeout)
         while True:
             # Not around what the caller does between two rows.
-            with naming(self._portal):
+            with naming(self._runs.portal):
                 page = await anext(found, None)
             if page is None:
                 return
@@ -666,44 +619,8 @@ class PullClient(Router):
                 yield row
 
     def _through_connector(self, params: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        connector = self._options.connector
+        connector = self._runs.options.connector
         return {"auth_connector": connector, **(params or {})} if connector else params or {}
-
-    # -- tests ----------------------------------------------------------------
-
-    def _lend(
-        self,
-        auth: Callable[[Mode], Credentials | Caller],
-        rest: Callable[[RestClient], RestClient],
-        publishing: Callable[[Publishing, Mode], Publishing],
-        reception: tuple[Reception, Lifecycle] | None,
-        options: Mapping[str, Any],
-    ) -> "Loan":
-        """See ``lend``."""
-        if self._run.serving or self._is_lent:
-            raise RuntimeError(
-                "this client is in use already: a TestClient takes one that is not started,"
-                " and each client is in one TestClient at a time"
-            )
-        kept = {name: getattr(self, name) for name in _LENT}
-        self._is_lent = True
-        self._options = replace(self._options, **options)
-        if reception is not None:
-            self._reception, self._lifecycle = reception
-        self._store, self._is_shared_store, self._start_at = MemoryStore(), False, "latest"
-        self._rest = RestClient(auth(self._mode), options=self._options)
-        self._run = self._new_run()
-        self._run.publisher = publishing(self._run.publisher, self._mode)
-        self._rest = rest(self._rest)
-
-        async def end() -> None:
-            await self.close(drain=0)
-            await self._rest.close()
-            for name, value in kept.items():
-                setattr(self, name, value)
-            self._is_lent = False
-
-        return Loan(self._reception, self._lifecycle, self._mode, end)
 
     # -- presence -------------------------------------------------------------
 
@@ -734,8 +651,8 @@ class PullClient(Router):
             ConnectionLost: It broke before the answer came.
             CallTimeout: No answer came within 5 s.
         """
-        with naming(self._portal):
-            return await self._present_run().presence.of_users(check_user_ids(users))
+        with naming(self._runs.portal):
+            return await self._runs.joined().presence.of_users(check_user_ids(users))
 
     def watch_online(
         self, users: int | Iterable[int], *, interval_s: float = 60.0
@@ -764,7 +681,7 @@ class PullClient(Router):
         check_number("interval_s", interval_s)
         return watch_presence(
             check_user_ids(users),
-            lambda: self._run.presence,
+            lambda: self._runs.run.presence,
             events=self.subscribe(CHANGE_COMMAND, module=CHANGE_MODULE),
             spawn=self._spawn,
             interval_s=interval_s,
@@ -788,72 +705,18 @@ class PullClient(Router):
             InvalidArgument: These are no tags.
             PullError: On entering, where only a person can help.
         """
-        return extend_watch(check_tags(tags), self._rest, spawn=self._spawn)
+        return extend_watch(check_tags(tags), self._runs.rest, spawn=self._spawn)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         """Run what a context of the user's needs, until the run ends."""
-        return self._run.companions.spawn(coroutine, name)
+        return self._runs.run.companions.spawn(coroutine, name)
 
 
-@dataclass(slots=True, frozen=True)
-class Loan:
-    """A client that speaks to somebody else for a while, with nothing kept of it: for tests of its handlers.
-
-    Attributes:
-        reception: Where its events arrive.
-        lifecycle: Its state.
-        mode: Whose channels it follows.
-        end: Closes the client, and lets it be as it was.
-    """
-
-    reception: Reception
-    lifecycle: Lifecycle
-    mode: Mode
-    end: Callable[[], Awaitable[None]]
+def runs_of(client: PullClient) -> Runs:
+    """Return what a client consists of, for who watches it."""
+    return client._runs  # pyright: ignore[reportPrivateUsage]  # It is this module's own.
 
 
-def lend(
-    client: PullClient,
-    auth: Callable[[Mode], Credentials | Caller],
-    *,
-    rest: Callable[[RestClient], RestClient],
-    publishing: Callable[[Publishing, Mode], Publishing],
-    reception: tuple[Reception, Lifecycle] | None = None,
-    options: Mapping[str, Any] = {},
-) -> Loan:
-    """Let a client speak to somebody else.
-
-    Args:
-        client: One that is not in use.
-        auth: Gives what calls are made with, for the client's mode.
-        rest: Returns what its users' own calls go through, in the place of what it is given.
-        publishing: The same for what they publish, by a client of some mode.
-        reception: Where events arrive, in the place of its own, and its state.
-        options: Those that differ from its own.
-
-    Raises:
-        RuntimeError: It is in use.
-    """
-    # It is this module's own.
-    return client._lend(auth, rest, publishing, reception, options)  # pyright: ignore[reportPrivateUsage]
-
-
-def reception_of(client: PullClient) -> Reception:
-    """Return where a client's events arrive."""
-    return client._reception  # pyright: ignore[reportPrivateUsage]  # It is this module's own.
-
-
-def rest_of(client: PullClient) -> RestClient:
-    """Return what a client calls its portal by."""
-    return client._rest  # pyright: ignore[reportPrivateUsage]  # It is this module's own.
-
-
-def loop_of(client: PullClient) -> asyncio.AbstractEventLoop | None:
-    """Return the event loop that a client is used in, or None."""
-    return client._run.loop  # pyright: ignore[reportPrivateUsage]  # It is this module's own.
-
-
-def put_around(client: PullClient, publishing: Around, calls: Around) -> None:
-    """Let something be around each publish call and each REST call of a client."""
-    client._around_publishing = publishing  # pyright: ignore[reportPrivateUsage]  # As above.
-    client._rest.around = calls  # pyright: ignore[reportPrivateUsage]
+def give_runs(client: PullClient, runs: Runs) -> None:
+    """Let a client consist of something else."""
+    client._runs = runs  # pyright: ignore[reportPrivateUsage]  # As above.

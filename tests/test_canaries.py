@@ -93,7 +93,7 @@ def test_notice():
 
 def test_health(monkeypatch):
     pull = PullClient(AccessToken("acme.bitrix24.com", TOKEN))
-    pull._lifecycle.trouble = ValueError(TOKEN)
+    pull._runs.lifecycle.trouble = ValueError(TOKEN)
     pull.health()
 
 async def test_resume_store(tmp_path):

@@ -93,14 +93,12 @@ class MemoryStore:
         """Do nothing."""
 
 
-def as_store(resume: "str | os.PathLike[str] | ResumeStore | None") -> ResumeStore:
+def as_store(resume: "str | os.PathLike[str] | ResumeStore") -> ResumeStore:
     """Return the store that a user means: a path stands for a file.
 
     Raises:
         InvalidArgument: It is none.
     """
-    if resume is None:
-        return MemoryStore()
     if isinstance(resume, str | os.PathLike):
         return FileStore(resume)
     if isinstance(resume, ResumeStore):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bitrix_pull.client import PullClient, reception_of
+from bitrix_pull.client import PullClient, runs_of
 from bitrix_pull.connection.pace import Pace
 from bitrix_pull.connection.stores import ResumeStore
 from bitrix_pull.dispatch.registry import CallNext, Context, Registry
@@ -127,7 +127,7 @@ class PortalService:
         )
         if fittings.fenced:
             self.client.middleware(self._fence)
-            reception_of(self.client).bar_iterators(self._has_lost)
+            runs_of(self.client).reception.bar_iterators(self._has_lost)
         if writer is not None:
             self._log_by(writer)
         if any(UNINSTALLED in getattr(each.pattern, "events", ()) for each in fittings.handlers.handlers()):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 from weakref import WeakKeyDictionary, WeakSet
 
-from bitrix_pull.client import PullClient, rest_of
+from bitrix_pull.client import PullClient, runs_of
 from bitrix_pull.events import HandlerFailed, Notice, State, StateChanged
 from bitrix_pull.health import Health
 from bitrix_pull.otel.attributes import SYSTEM, Attributes, Names, failed
@@ -50,10 +50,10 @@ OBSERVED: Final[Mapping[str, Callable[[PullClient, Health], By]]] = {
     "bitrix_pull.store.failures": lambda _, health: _one(health.store.failures),
     "bitrix_pull.store.time": lambda _, health: _one(health.store.saving_s),
     "bitrix_pull.store.failing": lambda _, health: _one(int(bool(health.store.error))),
-    "bitrix_pull.rest.waited": lambda client, _: _one(rest_of(client).waited_s),
+    "bitrix_pull.rest.waited": lambda client, _: _one(runs_of(client).rest.waited_s),
     "bitrix_pull.token.refreshes": lambda client, _: {
-        "": rest_of(client).token_refreshes,
-        **rest_of(client).failed_token_refreshes,
+        "": runs_of(client).rest.token_refreshes,
+        **runs_of(client).rest.failed_token_refreshes,
     },
 }
 """By the names of the metrics."""

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary, ref
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation, get_meter
 from opentelemetry.trace import Span, SpanKind, Tracer, TracerProvider, get_tracer
 
-from bitrix_pull.client import PullClient, loop_of, put_around, reception_of
+from bitrix_pull.client import PullClient, runs_of
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.events import Notice
 from bitrix_pull.hub.hub import Hub, follow_clients
@@ -136,7 +136,8 @@ class Telemetry:
         """Put around a client what counts and records."""
         self._clients[client] = figures
         figures.add(client)
-        reception = reception_of(client)
+        runs = runs_of(client)
+        reception = runs.reception
         weak = ref(client)
 
         def note(notice: Notice) -> None:
@@ -147,7 +148,7 @@ class Telemetry:
         if figures.calls is not None:
             reception.stream.wrap(figures.calls.wrap)
             reception.portal_feed.dispatcher.wrap(figures.calls.wrap)
-        put_around(client, self._publishing(figures), self._calling(figures))
+        runs.around_publishing, runs.rest.around = self._publishing(figures), self._calling(figures)
 
     def _end(self, client: PullClient) -> None:
         figures = self._clients.pop(client, None)
@@ -253,7 +254,7 @@ def _histogram(meter: Meter, name: str) -> Record:
 
 def _loop_of(client: "ref[PullClient]") -> Loop | None:
     found = client()
-    return None if found is None else loop_of(found)
+    return None if found is None else runs_of(found).run.loop
 
 
 def _nobody(_: object) -> None:

@@ -17,8 +17,9 @@ from bitrix_pull.testing.events import make_event
 from bitrix_pull.testing.grounds import PORTAL_NAME, Outside, is_client
 
 if TYPE_CHECKING:
-    from bitrix_pull.client import Loan, PullClient
+    from bitrix_pull.client import PullClient
     from bitrix_pull.publish.message import Message
+    from bitrix_pull.testing.loan import Loan
 
 _OFFLINE_S = 0.1
 """How long a connection is said to have been cut."""
@@ -56,8 +57,8 @@ class InProcess:
         return self._pull
 
     def _lend(self, pull: "PullClient", reception: "tuple[Reception, Lifecycle] | None") -> "Loan":
-        from bitrix_pull.client import lend
         from bitrix_pull.testing.answers import AnsweringRest
+        from bitrix_pull.testing.loan import lend
         from bitrix_pull.testing.post import Keeping
 
         answers, post = self._outside.answers, self._outside.post

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 from weakref import WeakSet
 
-from bitrix_pull.client import PullClient, lend
+from bitrix_pull.client import PullClient
 from bitrix_pull.dispatch.router import Router, registry_of
 from bitrix_pull.emulator import Emulator, Owner
 from bitrix_pull.events import Continuity, Gap, Notice, PortalEvent, PullEvent, Sender, SenderType
@@ -15,6 +15,7 @@ from bitrix_pull.portal.auth import AccessToken, Credentials, Mode, Webhook
 from bitrix_pull.reception import Reception
 from bitrix_pull.testing.answers import AnsweringRest
 from bitrix_pull.testing.grounds import PORTAL_NAME, Outside, is_client
+from bitrix_pull.testing.loan import lend
 from bitrix_pull.testing.post import OWN_USER, Passing
 
 CALM_OPTIONS: Mapping[str, Any] = {

@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Final, cast
 
-from bitrix_pull.client import PullClient, reception_of
+from bitrix_pull.client import PullClient, runs_of
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.events import Event, Notice
 from bitrix_pull.options import check_number
@@ -101,7 +101,7 @@ class Recorder:
         self._stop.clear()
         writer = threading.Thread(target=self._write, args=(file, pull.portal), name="bitrix_pull recorder")
         writer.start()
-        reception = reception_of(pull)
+        reception = runs_of(pull).reception
         reception.stream.tap(self._take)
         reception.portal_feed.dispatcher.tap(self._take)
         reception.notices.taps.append(self._take_notice)

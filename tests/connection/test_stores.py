@@ -430,7 +430,6 @@ async def test_a_person_can_read_the_file(tmp_path: Path) -> None:
 
 
 def test_what_a_user_may_pass(tmp_path: Path) -> None:
-    assert isinstance(as_store(None), MemoryStore)
     assert isinstance(as_store(str(tmp_path / "x")), FileStore)
     assert isinstance(as_store(tmp_path / "x"), FileStore)
     store = SqliteStore(tmp_path / "x")

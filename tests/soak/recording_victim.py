@@ -8,7 +8,7 @@ import sys
 import time
 
 from bitrix_pull import AccessToken, PullClient, PullEvent
-from bitrix_pull.client import reception_of
+from bitrix_pull.client import runs_of
 from bitrix_pull.dispatch.dependencies import Supply
 from bitrix_pull.testing import Recorder, make_event
 from tests.soak.recording import EVERY_S, SLOT, TEXT, mapped
@@ -31,7 +31,7 @@ async def main(portal: str, token: str, recording: str, arrivals: str, rate: str
 
 async def _feed(pull: PullClient, rate: int, count: int) -> None:
     """Put events where a connection's reader would."""
-    reception = reception_of(pull)
+    reception = runs_of(pull).reception
     reception.prepare(Supply())
     handling = asyncio.create_task(reception.run())
     await asyncio.sleep(0.01)
