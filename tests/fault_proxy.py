@@ -118,8 +118,19 @@ class Line:
 class FaultProxy:
     """Listens on a port of its own and passes every connection on, as the weather allows."""
 
-    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
-        """Pass connections on to this address; speak TLS to clients if there is a context for it."""
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None = None,
+        *,
+        at: tuple[str, int] = ("127.0.0.1", 0),
+    ) -> None:
+        """Pass connections on to this address; speak TLS to clients if there is a context for it.
+
+        Listen ``at`` another address than a free port where somebody must find it there.
+        """
+        self._at = at
         self.target = (host, port)
         """Where connections to come are passed on to."""
         self._tls = tls
@@ -144,7 +155,7 @@ class FaultProxy:
         return f"{host}:{port}"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
+        self._server = await asyncio.start_server(self._accept, *self._at, ssl=self._tls)
         return self
 
     async def __aexit__(

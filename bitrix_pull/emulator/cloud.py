@@ -44,7 +44,8 @@ class CloudPortal(Portal):
 class EmulatedCloud:
     """Portals with channels, tokens, rights and events of their own, and the push server they share.
 
-    Each portal has a port of its own, which tells it from the others as a domain does.
+    Each portal has a port of its own, which tells it from the others as a domain does; or a
+    domain, where there is one to make names below.
 
     Attributes:
         portals: The portals, as many as were asked for.
@@ -58,6 +59,7 @@ class EmulatedCloud:
         host: str = "127.0.0.1",
         security_key: str | None = None,
         *,
+        domain: str = "",
         channel_life_s: float = CHANNEL_LIFE_S,
         clock: Callable[[], float] = time.time,
         epoch: int | None = None,
@@ -68,6 +70,9 @@ class EmulatedCloud:
             portals: How many there are.
             host: Name or IPv4 address to listen at.
             security_key: What everything is made from that clients hold on to; None: a random one.
+            domain: Portals are ``portal0.DOMAIN``, ``portal1.DOMAIN`` and so on, and the push server
+                ``push.DOMAIN``, all at one port; whoever connects must find these names at
+                ``host``. "": each portal has a port of its own at ``host``.
             channel_life_s: See ``Emulator``.
             clock: See ``Emulator``.
             epoch: See ``Emulator``.
@@ -99,8 +104,9 @@ class EmulatedCloud:
             lambda app: add_portal_routes(app, self._rest, self._oauth_token),
             SubscribeApi(self.push).add_routes,
             PublishApi(self.push).add_routes,
-            more_ports=portals,
+            more_ports=0 if domain else portals,
         )
+        self._domain = domain
 
     async def start(self, *, keep_history: bool = True) -> None:
         """Listen. No harm if it does already.
@@ -115,9 +121,16 @@ class EmulatedCloud:
             return
         await self._site.start()
         self.push.begin_process(keep_history=keep_history)
-        for portal, port in zip(self.portals, self._site.more_ports, strict=True):
-            portal.address = f"{self._site.host}:{port}"
-            portal.push_address = self._site.address
+        domain, port = self._domain, self._site.port
+        for number, portal in enumerate(self.portals):
+            if domain:
+                portal.address, portal.push_address = (
+                    f"portal{number}.{domain}:{port}",
+                    f"push.{domain}:{port}",
+                )
+            else:
+                portal.address = f"{self._site.host}:{self._site.more_ports[number]}"
+                portal.push_address = self._site.address
         self._portal_by_host = {portal.address: portal for portal in self.portals}
         self._by_host = {address: RestApi(portal) for address, portal in self._portal_by_host.items()}
 
@@ -152,7 +165,7 @@ class EmulatedCloud:
     def _asked(self, request: web.Request) -> RestApi:
         api = self._by_host.get(request.host)
         if api is None:
-            # The push server's own port.
+            # The push server's own port, or name.
             raise web.HTTPNotFound
         return api
 

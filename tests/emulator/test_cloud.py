@@ -1,6 +1,9 @@
 """Many portals in one process."""
 
 import asyncio
+import socket
+from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -90,6 +93,39 @@ async def test_the_push_servers_port_is_no_portals() -> None:
         push = cloud.portals[0].push_address
         async with http.post(f"http://{push}/rest/server.time.json") as answer:
             assert answer.status == 404
+
+
+async def test_portals_are_told_apart_by_their_domains_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, asked = socket.getaddrinfo, set[str]()
+
+    def getaddrinfo(host: str, *about: Any, **more: Any) -> Any:
+        asked.add(host)
+        return real("127.0.0.1" if host.endswith(".localhost") else host, *about, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    async with EmulatedCloud(2, domain="localhost") as cloud:
+        one, other = cloud.portals
+        assert {urlsplit(portal.url).port for portal in cloud.portals} == {
+            urlsplit(f"//{one.push_address}").port
+        }
+        stranger = PullClient(AccessToken(one.url, other.token))
+        with pytest.raises(NoAuth):
+            await stranger.call("server.time")
+        await stranger.close()
+        client = PullClient(AccessToken(other.url, other.token))
+        got = asyncio.Queue[Any]()
+
+        @client.on("order_update")
+        async def order(event: PullEvent) -> None:
+            got.put_nowait(event.params)
+
+        async with client:
+            one.send("order_update", "one's")
+            other.send("order_update", "the other's")
+            assert await got.get() == "the other's"
+    assert asked >= {"portal0.localhost", "portal1.localhost", "push.localhost"}
 
 
 def test_a_cloud_without_portals_is_refused() -> None:

@@ -6,7 +6,6 @@ import random
 import shutil
 import signal
 import tempfile
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import redis.asyncio
 
 from tests.fault_proxy import FaultProxy
 from tests.hub.engine import Server
-from tests.soak.clusters import AT_ONCE, NAME, Stage, judge, staged
+from tests.soak.hub_stage import AT_ONCE, NAME, Stage, judged, staged
 from tests.soak.outcome import Outcome
 
 
@@ -102,12 +101,11 @@ async def _paired(stage: Stage, workers: int) -> AsyncIterator[Pair]:
                 await pair.replicate()
                 for number in range(workers):
                     await stage.start(f"worker-{number}", url=pair.url)
-                await stage.shared_out()
-                stage.ready_at = time.time()
+                await stage.begin()
                 yield pair
             finally:
-                for worker in list(stage.workers.values()):
-                    await stage.end(worker, signal.SIGKILL)
+                for name in list(stage.workers):
+                    await stage.end(name, signal.SIGKILL)
                 await pair.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -117,8 +115,8 @@ def hub_failover(
     *,
     times: int = 20,
     lacks_s: float = 1.0,
-    portals: int = 200,
-    rate: float = 5.0,
+    portals: int = 1_000,
+    rate: float = 2_000.0,
     lease_s: float = 6.0,
     seed: int = 1,
 ) -> Outcome:
@@ -139,7 +137,7 @@ def hub_failover(
                 await asyncio.sleep(rng.uniform(0.0, 1.0) * lease_s)
                 outcome.promise("every portal has an owner again", await stage.shared_out())
                 await pair.replicate()
-            await judge(outcome, stage, None)
+            await judged(outcome, stage)
         outcome.note(entries_lacked=sum(lacked))
         outcome.promise("each replica lacked something", min(lacked) > 0)
 

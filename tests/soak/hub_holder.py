@@ -107,6 +107,6 @@ async def _idle(before_kib: float, count: int, idle_s: float) -> dict[str, float
 
 
 if __name__ == "__main__":
-    given: Portals = [tuple(each) for each in json.loads(sys.stdin.readline())["portals"]]
+    given: Portals = [tuple(each[:3]) for each in json.loads(sys.stdin.readline())["portals"]]
     hold = by_hub if sys.argv[1] == "hub" else by_bare_connections
     print(json.dumps(asyncio.run(hold(given, float(sys.argv[2]), float(sys.argv[3])))))  # noqa: T201

@@ -1,22 +1,37 @@
-"""A hub with handlers, in a process of its own: ``python -m tests.soak.hub_worker ORDER``.
+"""A hub in a process of its own: ``python -m tests.soak.hub_worker ORDER``.
 
-It writes a JSON line for each event that is handed on: portal, number, epoch of its lease, when.
+With "log" in its order, its portals, their tokens and the log are at the engine. Without, it has
+handlers, and the portals that stand in the order: it writes a JSON line for each event that is
+handed on: portal, number, epoch of its lease, when.
 """
 
 import asyncio
 import contextlib
 import json
 import logging
+import random
+import signal
+import socket
 import sys
 import time
 from typing import Any
 
 from bitrix_pull import Hub, OAuth, Portal, PullError, PullEvent
 from bitrix_pull.hub.postgres import PostgresStore
-from bitrix_pull.hub.valkey import Engine, ValkeyCluster, ValkeyResumeStore, ValkeyTokenStore
+from bitrix_pull.hub.valkey import (
+    Engine,
+    ValkeyCluster,
+    ValkeyPortals,
+    ValkeyResumeStore,
+    ValkeyStream,
+    ValkeyTokenStore,
+)
 
 _CALL_EVERY = 5
 """How many events a call takes, so that tokens are refreshed all the time."""
+
+real_time = time.time
+real_getaddrinfo = socket.getaddrinfo
 
 
 class ValkeyStores(ValkeyResumeStore):
@@ -37,10 +52,18 @@ def stores(url: str, postgres: str, name: str) -> ValkeyStores | PostgresStore:
     return PostgresStore(postgres, schema=name) if postgres else ValkeyStores(url, name)
 
 
-async def main(order: dict[str, Any]) -> None:
-    """Serve until killed."""
-    name, lease_s = order["name"], order["lease_s"]
-    kept = stores(order["url"], order["postgres"], name)
+def _with_log(order: dict[str, Any], cluster: ValkeyCluster) -> Hub:
+    url, name = order["url"], order["name"]
+    return Hub(
+        ValkeyPortals(url, name=name),
+        cluster=cluster,
+        stream=ValkeyStream(url, name=name, max_events=0),
+        worker=order["worker"],
+    )
+
+
+def _with_handlers(order: dict[str, Any], cluster: ValkeyCluster) -> Hub:
+    kept = stores(order["url"], order["postgres"], order["name"])
     hub = Hub(
         [
             Portal(
@@ -55,7 +78,7 @@ async def main(order: dict[str, Any]) -> None:
             )
             for key, url, client_id, secret in order["portals"]
         ],
-        cluster=ValkeyCluster(order["url"], name=name, lease_s=lease_s, settle_s=lease_s / 2),
+        cluster=cluster,
         resume=kept,
         worker=order["worker"],
     )
@@ -70,10 +93,47 @@ async def main(order: dict[str, Any]) -> None:
             with contextlib.suppress(PullError):
                 await event.client.call("server.time")
 
+    return hub
+
+
+async def main(order: dict[str, Any]) -> None:
+    """Serve until killed, or told to leave by SIGTERM."""
+    if "names_at" in order:
+        _set_names(order["names_at"])
+    if "clock_off_s" in order:
+        _set_clock(order["clock_off_s"], random.Random(order["worker"]))
+    lease_s = order["lease_s"]
+    cluster = ValkeyCluster(order["url"], name=order["name"], lease_s=lease_s, settle_s=lease_s / 2)
+    hub = (_with_log if order.get("log") else _with_handlers)(order, cluster)
+    leaving = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leaving.set)
+    serving = asyncio.create_task(_serve(hub))
+    await leaving.wait()
+    await hub.close()
+    serving.cancel()
+
+
+async def _serve(hub: Hub) -> None:
     while True:
         with contextlib.suppress(PullError):
             await hub.run()
         await asyncio.sleep(0.2)
+
+
+def _set_names(address: str) -> None:
+    """Let the names of the cloud lead to an address, as this machine's DNS would."""
+
+    def getaddrinfo(host: Any, *about: Any, **more: Any) -> Any:
+        return real_getaddrinfo(address if str(host).endswith(".localhost") else host, *about, **more)
+
+    socket.getaddrinfo = getaddrinfo
+
+
+def _set_clock(off_s: float, rng: random.Random) -> None:
+    """Let this process's wall clock be wrong, and jump."""
+    began = time.monotonic()
+    jumps = [rng.uniform(-off_s, off_s) for _ in range(1000)]
+    time.time = lambda: real_time() + jumps[int(time.monotonic() - began) % len(jumps)]
 
 
 if __name__ == "__main__":

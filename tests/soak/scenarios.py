@@ -5,22 +5,15 @@ from collections.abc import Callable
 from tests.soak.audits import polls_blocked, slow_audit
 from tests.soak.blocked import blocked_websocket
 from tests.soak.closing import closing
-from tests.soak.clusters import (
-    hub_clocks,
-    hub_cut,
-    hub_kill,
-    hub_leases,
-    hub_pause,
-    hub_rolling,
-    hub_stream,
-    hub_valkey_restart,
-)
+from tests.soak.clusters import hub_clocks, hub_cut, hub_kill, hub_pause, hub_rolling, hub_valkey_restart
 from tests.soak.crashes import sigkill
 from tests.soak.cuts import cuts, short_cuts
 from tests.soak.failover import hub_failover
 from tests.soak.gaps import history_dropped
 from tests.soak.handlers import poison
+from tests.soak.hub_engine import hub_leases, hub_stream
 from tests.soak.hub_handlers import hub_stale
+from tests.soak.hub_publishing import hub_publish
 from tests.soak.hubs import hub_embedded
 from tests.soak.inspecting import hub_inspector, inspector
 from tests.soak.liveness import busy_loop, half_open, paused
@@ -89,6 +82,7 @@ SCENARIOS: dict[str, Callable[..., Outcome]] = {
     "hub-failover": hub_failover,
     "hub-clocks": hub_clocks,
     "hub-rolling": hub_rolling,
+    "hub-publish": hub_publish,
     "hub-leases": hub_leases,
     "hub-stream": hub_stream,
 }

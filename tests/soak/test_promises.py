@@ -9,22 +9,15 @@ import pytest
 from tests.soak.audits import polls_blocked, slow_audit
 from tests.soak.blocked import blocked_websocket
 from tests.soak.closing import closing
-from tests.soak.clusters import (
-    hub_clocks,
-    hub_cut,
-    hub_kill,
-    hub_leases,
-    hub_pause,
-    hub_rolling,
-    hub_stream,
-    hub_valkey_restart,
-)
+from tests.soak.clusters import hub_clocks, hub_cut, hub_kill, hub_pause, hub_rolling, hub_valkey_restart
 from tests.soak.crashes import sigkill
 from tests.soak.cuts import cuts, short_cuts
 from tests.soak.failover import hub_failover
 from tests.soak.gaps import history_dropped
 from tests.soak.handlers import poison
+from tests.soak.hub_engine import hub_leases, hub_stream
 from tests.soak.hub_handlers import hub_stale
+from tests.soak.hub_publishing import hub_publish
 from tests.soak.hubs import hub_embedded
 from tests.soak.inspecting import hub_inspector, inspector
 from tests.soak.liveness import busy_loop, half_open, paused
@@ -45,7 +38,7 @@ from tests.soak.token_refreshes import token_race, token_sigkill
 
 SOME_WAYS: list[Way] = [(4, True, "websocket"), (4, True, "long_polling")]
 _STALE: dict[str, Any] = {"away_s": 3.5, "portals": 6, "rate": 10.0, "lease_s": 1.5}
-_FEW: dict[str, Any] = {"portals": 20, "rate": 10.0, "lease_s": 1.5}
+_FEW: dict[str, Any] = {"portals": 12, "rate": 60.0, "lease_s": 1.5}
 
 SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (cuts, {"seeds": 2, "messages": 1_000, "cuts": 40}),
@@ -116,6 +109,7 @@ SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (hub_failover, {"times": 1, **_FEW}),
     (hub_clocks, {"seconds": 2.0, "late_s": 10.0, **_FEW}),
     (hub_rolling, {"times": 1, "workers": 3, "late_s": 10.0, **_FEW}),
+    (hub_publish, {"times": 1, **_FEW}),
     (hub_leases, {"seconds": 3.0, "leases": 200, "workers": 2}),
     (hub_stream, {"events": 4_000, "at_least": 100.0}),
     (growth, {"messages": 500, "reconnects": 10, "warm_up": 5}),
