@@ -190,6 +190,18 @@ async def test_a_worker_that_comes_back_under_its_name_at_once_gets_its_portals_
             assert set(again.leases) == before
 
 
+async def test_who_has_left_in_order_is_given_portals_as_soon_as_ever(valkey_url: str, name: str) -> None:
+    async with worker(cluster(valkey_url, name, settle_s=1.0), "a") as one:
+        await until(lambda: shared_out(one))
+        for _ in range(4):
+            async with cluster(valkey_url, name).join("b"):
+                await until(lambda: one.membership.workers == 2)
+            await until(lambda: one.membership.workers == 1)
+        async with worker(cluster(valkey_url, name), "b") as other:
+            # Had it fallen silent so often, it would have to wait for 16 s.
+            await until(lambda: other.leases, 8)
+
+
 async def test_portals_that_are_not_wanted_any_more_are_given_up_and_new_ones_are_claimed(
     valkey_url: str, name: str
 ) -> None:

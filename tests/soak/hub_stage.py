@@ -232,12 +232,14 @@ class Stage:
             await asyncio.sleep(0.2)
 
     async def settled(self, within_s: float = 120.0) -> dict[str, set[int]]:
-        """Wait until every portal has an owner and keeps it; return the epochs seen since the call."""
+        """Wait until all workers are there, and every portal has an owner and keeps it; return all epochs."""
         seen = defaultdict[str, set[int]](set)
         calm_at, deadline = time.monotonic(), time.monotonic() + within_s
         while time.monotonic() < min(calm_at + self.lease_s, deadline):
             status = await self.status()
-            if len(status.owners) < self.portals:
+            if len(status.owners) < self.portals or {each.name for each in status.workers} != set(
+                self.workers
+            ):
                 calm_at = time.monotonic()
             for key, epoch in status.epochs.items():
                 if epoch not in seen[key]:

@@ -7,7 +7,7 @@
 -- ARGV session, milliseconds that it lasts, what to tell of it, its health,
 --      "join" or "", a session of this worker's that is over or ""
 -- Returns {0} if the session is over; else
---   {1, version of its leases, order or "", then session and what it tells for each that lives}
+--   {1, version of its leases, order or "", then of each that lives: session, what it tells, milliseconds that it lasts}
 local workers, leases, versions, about, health, orders = unpack(KEYS)
 local session, lasts, told, doing, join, over = unpack(ARGV)
 local time = redis.call('TIME')
@@ -52,8 +52,10 @@ if doing ~= '' then
 end
 
 local answer = {1, tonumber(redis.call('HGET', versions, session)) or 0, redis.call('HGET', orders, session) or ''}
-for _, alive in ipairs(redis.call('ZRANGE', workers, 0, -1)) do
-    answer[#answer + 1] = alive
-    answer[#answer + 1] = redis.call('HGET', about, alive) or ''
+local alive = redis.call('ZRANGE', workers, 0, -1, 'WITHSCORES')
+for i = 1, #alive, 2 do
+    answer[#answer + 1] = alive[i]
+    answer[#answer + 1] = redis.call('HGET', about, alive[i]) or ''
+    answer[#answer + 1] = tonumber(alive[i + 1]) - now
 end
 return answer

@@ -12,12 +12,15 @@ _log: Final = get_logger("hub")
 
 _MORE_PATIENCE_MAX = 4
 _FORGIVEN_AFTER_S = 300.0
+_SURELY = 0.75
+"""In which part of the time that a worker lasts nobody can take it for dead, however slow the ways are."""
 
 
 @dataclass(slots=True)
 class _Peer:
     name: str
     leaving: bool
+    lives_until: float
     since: float
     settled_after_s: float
 
@@ -43,24 +46,26 @@ class Peers:
     def __len__(self) -> int:
         return len(self._peers)
 
-    def meet(self, present: Iterable[tuple[str, Any]], own: str, now: float) -> bool:
+    def meet(self, present: Iterable[tuple[str, Any, float]], own: str, now: float) -> bool:
         """Take note of who is there; tell whether that is new.
 
         Args:
-            present: Sessions, and what each tells of itself.
+            present: Sessions, what each tells of itself, and for how many seconds each is taken to
+                live unless it says something.
             own: The session of this worker.
             now: Seconds by any clock, the same one each time.
         """
         peers = dict[str, _Peer]()
-        for session, told in present:
+        for session, told, lasts_s in present:
             about = read_object(told)
             name, leaving = str(about.get("name", session)), bool(about.get("leaving"))
             known = self._peers.get(session)
             if known is None:
-                known = _Peer(name, leaving, now, self._patience_s(name, now))
-            peers[session] = _Peer(name, leaving, known.since, known.settled_after_s)
+                known = _Peer(name, leaving, 0.0, now, self._patience_s(name, now))
+            peers[session] = _Peer(name, leaving, now + _SURELY * lasts_s, known.since, known.settled_after_s)
         for session, peer in self._peers.items():
-            if session not in peers and not peer.leaving and session != own:
+            # Who is gone before that has left in order.
+            if session not in peers and now > peer.lives_until and session != own:
                 self._vanished.setdefault(peer.name, []).append(now)
         names = [peer.name for peer in peers.values() if not peer.leaving]
         if names.count(self._name) > 1 and peers.keys() != self._peers.keys():

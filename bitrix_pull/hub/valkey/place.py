@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -217,7 +217,7 @@ class Place:
             if answer[1] != self._version:
                 await self._compare()
         settling = self._peers.settling(asked, self._lease_s)
-        news = self._peers.meet(pairs(answer[3:]), self.worker, asked)
+        news = self._peers.meet(_present(answer[3:]), self.worker, asked)
         if news or settling or self._taken or self._term.disturbed:
             self._taken.clear()
             self._term.disturbed = False
@@ -377,3 +377,9 @@ class Place:
 
     def _session_keys(self) -> list[str]:
         return [self._keys(name) for name in ("workers", "leases", "versions", "about", "health", "orders")]
+
+
+def _present(told: Sequence[Any]) -> Iterator[tuple[str, Any, float]]:
+    """Return who lives, as a beat is told: session, what it tells of itself, and for how long it lasts."""
+    for session, about, lasts_ms in zip(*[iter(told)] * 3, strict=True):
+        yield text(session), about, lasts_ms / 1000
