@@ -3,7 +3,8 @@
 import asyncio
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine, Hashable, Iterable
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -84,7 +85,10 @@ class Attempt(Generic[E]):
 
 
 class ConcurrentWorker(Worker[E]):
-    """Several tasks over one queue: run it as often as the handler may be called at once.
+    """Several tasks over one queue: one that is run always, and others where there is more to do.
+
+    A hub has thousands of portals, most of which are idle: what may be done a hundred times at
+    once takes one task until then.
 
     Events are begun in order. One that has failed is put aside until its next attempt, and
     the task goes on with the next. With ``key=`` an event holds its key until it is finished,
@@ -99,10 +103,13 @@ class ConcurrentWorker(Worker[E]):
         blocking: BlockingWatch,
         spawn: Spawn,
     ) -> None:
-        """Create a worker; its tasks must be started by its owner."""
+        """Create a worker; ``run`` must be started by its owner."""
         super().__init__(bound, inbox, announce, blocking)
         self._policy = bound.handler.policy
         self._spawn = spawn
+        # Whoever gives events has a context of its own.
+        self._context = copy_context()
+        self._helpers = 0
         # Begun, and to be attempted before what is in the queue.
         self._ready: deque[Delivery[E]] = deque()
         # By key that is held: the deliveries that wait for it; all of them again in order of arrival.
@@ -133,18 +140,51 @@ class ConcurrentWorker(Worker[E]):
         """Return when events that were put aside are attempted again."""
         return [timer.when() for timer in self._timers.values()]
 
+    def put(self, events: Sequence[E]) -> None:
+        """Queue events."""
+        more = len(events) - len(self._sleepers)
+        super().put(events)
+        self._get_help(more)
+
     async def run(self) -> None:
-        """Handle events in one task until cancelled."""
+        """Handle events until cancelled."""
+        self._report_cut_short()
+        while not self.retired:
+            await self._handle()
+            await self._turn()
+
+    async def _handle(self) -> None:
+        """Handle what there is."""
+        turn = 0
+        while (delivery := self._next()) is not None:
+            await self._attempt(delivery)
+            turn += 1
+            if turn % TURN == 0:
+                await asyncio.sleep(0)
+
+    def _get_help(self, count: int) -> None:
+        """Start tasks for what nobody has time for, as many as there may be."""
+        for _ in range(min(count, self._policy.concurrency - 1 - self._helpers)):
+            self._helpers += 1
+            name = f"bitrix_pull handler {self.handler.name}"
+            task = self._context.run(self._spawn, self._handle(), name)
+            task.add_done_callback(self._helped)
+
+    def _helped(self, task: "asyncio.Task[None]") -> None:
+        self._helpers -= 1
+        if self._closed:
+            return
+        if not task.cancelled() and (error := task.exception()) is not None:
+            if not isinstance(error, Exception):
+                return  # KeyboardInterrupt or SystemExit, which end the loop.
+            logger.critical("%s has failed", task.get_name(), exc_info=error)
+        # If it was not the owner who cancelled it, it was the handler.
+        self._report_cut_short()
+        self._get_help(min(len(self._ready) + len(self._queue), 1))
+
+    def _report_cut_short(self) -> None:
         while self._cut_short:
             self._failed(self._cut_short.pop(), cancelled_itself())
-        turn = 0
-        while not self.retired:
-            while (delivery := self._next()) is not None:
-                await self._attempt(delivery)
-                turn += 1
-                if turn % TURN == 0:
-                    await asyncio.sleep(0)
-            await self._turn()
 
     def retire(self) -> None:
         """Take no more events, and finish with those that the handler has not in hand."""
@@ -232,6 +272,8 @@ class ConcurrentWorker(Worker[E]):
         self._ready.append(delivery)
         if self._sleepers:
             self._wake()
+        elif not self._closed:
+            self._get_help(1)
 
     # -- an attempt and its outcome -----------------------------------------------
 

@@ -349,8 +349,7 @@ class Dispatcher(Generic[E]):
                 worker.bound = bound
                 continue
             worker = self._workers[handler] = self._worker(bound, self._tasks)
-            for _ in range(handler.policy.concurrency):
-                self._run(worker, self._tasks)
+            self._run(worker, self._tasks)
         self._forget_routes()
 
     def _worker(self, bound: Bound[E], tasks: TaskSet) -> Worker[E]:

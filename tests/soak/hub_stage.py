@@ -250,7 +250,7 @@ class Stage:
 
     async def begin(self) -> None:
         """Let the portals send, once each was connected to and its resume point has been written down."""
-        async with redis.asyncio.Redis.from_url(self.server.url) as client, asyncio.timeout(120):
+        async with redis.asyncio.Redis.from_url(self.server.url) as client, asyncio.timeout(600):
             engine: Any = client  # Its commands have no types.
             for key in await engine.hkeys(f"{{{NAME}:portals}}:records"):
                 while not await engine.hget(f"{{{NAME}:0}}:at:{key.decode()}", "mid"):
