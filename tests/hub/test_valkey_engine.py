@@ -1,16 +1,30 @@
 """Engines that cannot be used: each says why, nothing spins, no password is shown."""
 
 import asyncio
+import json
 import logging
+from typing import Any
 
 import pytest
 import redis.asyncio
 
 from bitrix_pull import EngineUnavailable, InvalidArgument
-from bitrix_pull.hub.valkey import Engine, ValkeyCluster, ValkeyResumeStore, ValkeyStream, ValkeyTokenStore
-from tests.hub.engine import free_port, running
+from bitrix_pull.hub.valkey import (
+    Engine,
+    PublishAnswer,
+    ValkeyCluster,
+    ValkeyPublisher,
+    ValkeyResumeStore,
+    ValkeyStream,
+    ValkeyTokenStore,
+)
+from tests.hub.engine import free_port, running, running_cluster
 
 PASSWORD = "the-password-of-a-test"
+
+
+def _plain(url: str) -> Any:
+    return redis.asyncio.Redis.from_url(url)
 
 
 @pytest.mark.parametrize(
@@ -142,3 +156,36 @@ def test_names_that_would_break_keys_are_refused(name: str) -> None:
     for make in (ValkeyCluster, ValkeyStream):
         with pytest.raises(InvalidArgument, match="name"):
             make("redis://localhost", name=name)
+
+
+async def test_who_is_cancelled_while_it_connects_to_a_cluster_ends() -> None:
+    """The redis package swallows that, at some of its steps: a hub would live on."""
+    with running_cluster() as url:
+        for step in range(40):
+            engine = Engine(url)
+            opening = asyncio.create_task(engine.open())
+            await asyncio.sleep(step * 0.0005)
+            if opening.done():
+                await engine.close()
+                break
+            opening.cancel()
+            await asyncio.wait({opening})
+            assert opening.cancelled(), step
+
+
+async def test_a_failover_amid_a_wait_for_an_answer_is_an_outage_that_passes(name: str) -> None:
+    """Whoever waits is told "UNBLOCKED" by a server that becomes a replica."""
+    with running() as server:
+        async with ValkeyPublisher(server.url, name=name) as publisher, _plain(server.url) as plain:
+            asking = asyncio.create_task(publisher.publish("acme", "order_paid"))
+            async with asyncio.timeout(30):
+                while "cmd=xread" not in str(await plain.execute_command("CLIENT", "LIST")):
+                    await asyncio.sleep(0.01)
+                await plain.execute_command("REPLICAOF", "127.0.0.1", "9")
+                await asyncio.sleep(0.2)
+                await plain.execute_command("REPLICAOF", "NO", "ONE")
+                [(_, fields)] = await plain.xrange(f"{{{name}:0}}:publish")
+                request_id = json.loads(fields[b"request"])["id"]
+                told = PublishAnswer(request_id, "acme", "accepted").write()
+                await plain.xadd(f"{{{name}:0}}:answer:{request_id}", {"answer": told})
+                assert (await asking).outcome == "accepted"

@@ -50,6 +50,7 @@ _PASSES = (
     "TRYAGAIN",
     "NOREPLICAS",
     "MISCONF",
+    "UNBLOCKED",
 )
 """What stands in answers that another attempt may not get. Some are errors of their own, too."""
 
@@ -223,7 +224,8 @@ class Engine:
             if "cluster" in (about.get("server_mode"), about.get("redis_mode")):  # Valkey, Redis
                 await client.aclose()
                 client = self._make(RedisCluster, self._timeout_s)
-                await client.initialize()
+                with cancellable():
+                    await client.initialize()
         except BaseException as error:
             await client.aclose()
             if isinstance(error, RedisError | RedisClusterException | OSError):
