@@ -110,6 +110,17 @@ async def test_an_engine_that_may_throw_fences_away_is_refused() -> None:
         await engine.close()
 
 
+async def test_hundreds_of_calls_at_once_wait_for_their_turn(valkey_url: str, name: str) -> None:
+    engine = Engine(valkey_url)
+    await engine.open()
+    try:
+        counted = await asyncio.gather(*(engine.call("INCR", name) for _ in range(500)))
+    finally:
+        await engine.call("DEL", name)
+        await engine.close()
+    assert sorted(counted) == list(range(1, 501))
+
+
 async def test_what_somebody_else_keeps_under_the_clusters_keys_needs_a_person(
     valkey_url: str, name: str
 ) -> None:

@@ -359,6 +359,33 @@ async def test_many_are_published_in_their_order(valkey_url: str, name: str) -> 
         assert press.published == list(range(600))
 
 
+async def test_many_who_wait_for_an_answer_take_one_connection_and_hold_up_nobody(
+    valkey_url: str, name: str
+) -> None:
+    log, press = ValkeyStream(valkey_url, name=name), Press()
+    async with (
+        engine_of(valkey_url) as engine,
+        opened(log),
+        owner(log, lease(1), press.publish),
+        ValkeyPublisher(valkey_url, name=name) as publisher,
+        asyncio.TaskGroup() as asking,
+    ):
+        waiting = [
+            asking.create_task(publisher.publish("nobody", "order", expires_in_s=600)) for _ in range(150)
+        ]
+        while await engine.xlen(f"{{{name}:0}}:publish") < 150:
+            await asyncio.sleep(0.02)
+        served = [publisher.publish("acme", "order", {"n": number}) for number in range(200)]
+        async with asyncio.timeout(60):
+            assert {told.outcome for told in await asyncio.gather(*served)} == {"accepted"}
+        assert sorted(press.published) == list(range(200))
+        # Each worker's desk has one, and so has the publisher.
+        reading = [each for each in await engine.client_list() if each["cmd"].startswith("xread")]
+        assert len(reading) <= 4
+        for task in waiting:
+            task.cancel()
+
+
 async def test_of_too_many_the_oldest_are_refused(valkey_url: str, name: str) -> None:
     log, press = ValkeyStream(valkey_url, name=name), Press()
     async with engine_of(valkey_url) as engine, opened(log):

@@ -66,6 +66,9 @@ _PASSING = (
     RedisClusterException,
     TryAgainError,
 )
+_CALLS_AT_ONCE: Final = 50
+"""Each takes a connection, and the redis package refuses to have more than a hundred."""
+
 _REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError)
 
 
@@ -114,6 +117,7 @@ class Engine:
         self._client: Redis | RedisCluster | None = None
         self._opened = 0
         self._opening = asyncio.Lock()
+        self._turns = asyncio.Semaphore(_CALLS_AT_ONCE)
 
     async def open(self) -> None:
         """Connect, and look whether it can be used.
@@ -164,8 +168,16 @@ class Engine:
             return await self.call("EVAL", script.text, len(keys), *keys, *values)
 
     async def call(self, *command: str | bytes | float, by: "Redis | RedisCluster | None" = None) -> Any:
-        """Run a command, by another client if one is given; see ``run``."""
-        client: Any = by or self.client  # Its commands have no types.
+        """Run a command, by another client if one is given; see ``run``.
+
+        Of those that are given no client, a few dozen are under way at once; the others wait.
+        """
+        if by is not None:
+            return await self._call(by, command)
+        async with self._turns:
+            return await self._call(self.client, command)
+
+    async def _call(self, client: Any, command: Sequence[str | bytes | float]) -> Any:
         with cancellable():
             try:
                 return await client.execute_command(*command)

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from bitrix_pull.errors import EngineUnavailable, InvalidArgument, OutcomeUnknown, PullError
+from bitrix_pull.hub.valkey.answers import Answers
 from bitrix_pull.hub.valkey.desk import FORGOTTEN_MS, PUBLISH_S
 from bitrix_pull.hub.valkey.engine import Engine, as_engine, text
 from bitrix_pull.hub.valkey.requests import (
@@ -25,7 +26,6 @@ from bitrix_pull.publish.publisher import Route, checked
 from bitrix_pull.wire.channel_ids import PublicChannel
 from bitrix_pull.wire.json_text import encode_json
 
-_WAIT_S = 5.0
 _PAUSE_S = 0.5
 _SLACK_S = 1.0
 _LATEST_S = PUBLISH_S + FORGOTTEN_MS / 1000 + 30.0
@@ -61,7 +61,9 @@ class ValkeyPublisher:
         self._engine = as_engine(engine, timeout_s=timeout_s)
         self._name = name
         self._shards = shards
-        self._waiting: Any = None
+        self._own = secrets.token_hex(16)
+        # By shard, as they are needed; None while it is not open.
+        self._answers: dict[int, Answers] | None = None
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -71,7 +73,7 @@ class ValkeyPublisher:
             EngineUnavailable: It does not answer.
         """
         await self._engine.open()
-        self._waiting = self._engine.blocking_client(_WAIT_S)
+        self._answers = {}
         return self
 
     async def __aexit__(
@@ -81,8 +83,9 @@ class ValkeyPublisher:
         traceback: TracebackType | None,
     ) -> None:
         """Let go."""
-        waiting, self._waiting = self._waiting, None
-        await waiting.aclose()
+        answers, self._answers = self._answers or {}, None
+        for each in answers.values():
+            await each.close()
         await self._engine.close()
 
     async def publish(
@@ -122,10 +125,9 @@ class ValkeyPublisher:
         checked([message], route, "never", None)
         if not 0 < expires_in_s <= LASTS_MAX_S:
             raise InvalidArgument(f"expires_in_s must be more than 0, and {LASTS_MAX_S:.0f} at most")
-        if self._waiting is None:
-            raise EngineUnavailable("this publisher is not open", advice="async with ValkeyPublisher(…).")
         request_id = secrets.token_hex(16)
-        request: dict[str, Any] = {"v": VERSION, "portal": portal, "id": request_id, "command": command}
+        request: dict[str, Any] = {"v": VERSION, "portal": portal, "command": command}
+        request |= {"id": request_id, "reply_to": self._own}
         request |= {"params": message.params, "module": module, "route": route, "expires_in_s": expires_in_s}
         if message.users:
             request["users"] = message.users
@@ -134,41 +136,47 @@ class ValkeyPublisher:
         return await self._ask(portal, request_id, encode_json(request, "the request"), expires_in_s)
 
     async def _ask(self, portal: str, request_id: str, request: bytes, lasts_s: float) -> PublishAnswer:
-        prefix = prefix_of(self._name, shard_of(portal, self._shards))
-        requests, answers = f"{prefix}:publish", f"{prefix}:answer:{request_id}"
+        shard = shard_of(portal, self._shards)
+        requests = f"{prefix_of(self._name, shard)}:publish"
         loop = asyncio.get_running_loop()
         expires_at = loop.time() + lasts_s
         unknown = PublishAnswer(request_id, portal, "unknown", OutcomeUnknown.__name__, "no answer came")
-        bound = ("MAXLEN", "~", REQUESTS_MAX)
-        try:
-            async with asyncio.timeout_at(expires_at):
-                # Under its name it may be sent again.
-                entry = text(await self._told("XADD", requests, *bound, "*", "request", request))
-        except TimeoutError:
-            return unknown
-        answer = await self._answer(answers, expires_at + _SLACK_S)
-        if answer is not None:
-            return answer
-        with contextlib.suppress(PullError):
-            if await self._engine.call("XDEL", requests, entry):
-                told = f"nobody came to publish it within {lasts_s:g} s"
-                return PublishAnswer(request_id, portal, "refused", EXPIRED, told, retryable=True)
-        return await self._answer(answers, loop.time() + _LATEST_S) or unknown
+        with self._answers_of(shard).expected(request_id) as answer:
+            try:
+                async with asyncio.timeout_at(expires_at):
+                    entry = await self._added(requests, request)
+            except TimeoutError:
+                return unknown
+            if (told := await _within(expires_at - loop.time() + _SLACK_S, answer)) is not None:
+                return told
+            with contextlib.suppress(PullError):
+                if await self._engine.call("XDEL", requests, entry):
+                    nobody = f"nobody came to publish it within {lasts_s:g} s"
+                    return PublishAnswer(request_id, portal, "refused", EXPIRED, nobody, retryable=True)
+            return await _within(_LATEST_S, answer) or unknown
 
-    async def _answer(self, answers: str, until: float) -> PublishAnswer | None:
-        """Wait for an answer."""
-        command = ("XREAD", "COUNT", 1, "BLOCK", round(_WAIT_S * 1000), "STREAMS", answers, "0")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(until):
-                while True:
-                    for _, entries in await self._told(*command, by=self._waiting) or ():
-                        return PublishAnswer.read(entries[0][1][b"answer"])
-        return None
+    def _answers_of(self, shard: int) -> Answers:
+        if self._answers is None:
+            raise EngineUnavailable("this publisher is not open", advice="async with ValkeyPublisher(…).")
+        answers = self._answers.get(shard)
+        if answers is None:
+            key = f"{prefix_of(self._name, shard)}:answer:{self._own}"
+            answers = self._answers[shard] = Answers(self._engine, key)
+        return answers
 
-    async def _told(self, *command: str | bytes | float, by: Any = None) -> Any:
-        """Run a command until it is answered."""
+    async def _added(self, requests: str, request: bytes) -> str:
+        """Put a request into the stream, and return its entry's id. It may be there twice: it has a name."""
         while True:
             try:
-                return await self._engine.call(*command, by=by)
+                return text(
+                    await self._engine.call(
+                        "XADD", requests, "MAXLEN", "~", REQUESTS_MAX, "*", "request", request
+                    )
+                )
             except EngineUnavailable:
                 await asyncio.sleep(_PAUSE_S)
+
+
+async def _within(timeout_s: float, answer: "asyncio.Future[PublishAnswer]") -> PublishAnswer | None:
+    await asyncio.wait({answer}, timeout=max(timeout_s, 0.0))
+    return answer.result() if answer.done() else None
