@@ -1,6 +1,7 @@
 import asyncio
+import gc
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -37,6 +38,17 @@ def _keep_bytecode(config: pytest.Config) -> None:
     if os.environ.get("PYTHONDONTWRITEBYTECODE") and (cache := getattr(config, "cache", None)) is not None:
         os.environ["PYTHONPYCACHEPREFIX"] = str(cache.mkdir("bytecode"))
         del os.environ["PYTHONDONTWRITEBYTECODE"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep thousands of tests, which live to the end, out of what is looked through for garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_xdist_auto_num_workers() -> int:
