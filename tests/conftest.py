@@ -8,15 +8,14 @@ from hypothesis import HealthCheck, settings
 
 from tests import browsers
 from tests.event_loops import LOOPS, LoopFactory
+from tests.laws import examples
 
 # What is true must be found true beside a busy core as well: how fast examples are made up and gone
 # through is no property of what is tested. Each run makes up others; CI runs the laws on several Pythons.
-# HYPOTHESIS_PROFILE=thorough looks at twenty times as many.
 settings.register_profile(
-    "suite", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "suite", max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("thorough", settings.get_profile("suite"), max_examples=1_000)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+settings.load_profile("suite")
 
 # pytest-asyncio looks for a current event loop before its first test; Python before 3.14
 # then makes one that nobody closes, which is a ResourceWarning in some later test.

@@ -13,6 +13,7 @@ from bitrix_pull.connection.resume_point import Beginning, ResumePoint
 from bitrix_pull.connection.stamps import stamp_of
 from bitrix_pull.events import BACKEND_SENDER, PullEvent
 from bitrix_pull.wire.urls import START_OF_HISTORY
+from tests.laws import examples
 
 BEGAN_UNIX = 1_800_000_000.0
 EPOCH = 1_795_313_001
@@ -253,5 +254,5 @@ class Machine(RuleBasedStateMachine):
             assert held <= self.handled | set(self.in_hand)
 
 
-Machine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Machine.TestCase.settings = settings(max_examples=examples(60), stateful_step_count=40, deadline=None)
 test_the_cursors = Machine.TestCase

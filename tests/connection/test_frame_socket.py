@@ -22,6 +22,7 @@ from bitrix_pull.connection.frame_reader import Part
 from bitrix_pull.connection.frame_socket import FrameSocket
 from tests import virtual_time
 from tests.internet.stand import CERTIFICATE, proving
+from tests.laws import examples
 
 WHOLE_BYTES = 70_000
 LIBRARY_BYTES = 1_000
@@ -147,7 +148,7 @@ MESSAGES = st.tuples(SIZES, st.booleans(), st.integers(1, 3))
 PINGS = st.sampled_from([Opcode.PING, Opcode.PONG])
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(50))
 @given(
     items=st.lists(MESSAGES | PINGS, max_size=12),
     cuts=st.lists(st.integers(0, 400_000) | st.integers(0, 300), max_size=20),

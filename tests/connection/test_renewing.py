@@ -1,7 +1,6 @@
 """Channels that never run out: days on end, crooked clocks, stubborn portals (protocol §3)."""
 
 import asyncio
-import os
 import random
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,8 +15,9 @@ from bitrix_pull.emulator.channels import CHANNEL_LIFE_S, Owner
 from bitrix_pull.errors import ChannelsEnded
 from tests import virtual_time
 from tests.connection.listening import Listener, emulator, running
+from tests.laws import THOROUGH
 
-DAYS = 50 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 10
+DAYS = 50 if THOROUGH else 10
 """How long they are renewed for; each is renewed every twelve hours."""
 
 QUIET_S = 6 * 3600.0

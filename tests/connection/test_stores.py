@@ -19,6 +19,7 @@ from bitrix_pull import FileStore, GrowingStore, MemoryStore, ResumePoint, Resum
 from bitrix_pull.connection.resume_point import Beginning, Kept
 from bitrix_pull.connection.stores import as_store
 from bitrix_pull.errors import InvalidArgument, ResumeStoreFailed
+from tests.laws import examples
 
 MakeStore = Callable[[], ResumeStore]
 DiskStores = type[FileStore] | type[SqliteStore]
@@ -84,7 +85,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["save", "advance", "restart"]), st.s
 
 
 @both
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(10))
 @given(steps=STEPS)
 async def test_what_advanced_adds_to_what_was_saved(
     kind: DiskStores, tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, ResumePoint]]

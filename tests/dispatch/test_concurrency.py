@@ -15,6 +15,7 @@ from bitrix_pull.dispatch.router import Router
 from bitrix_pull.events import PullEvent
 from tests import virtual_time
 from tests.dispatch.rig import event, mids, running
+from tests.laws import examples
 
 
 class Order(BaseModel):
@@ -86,7 +87,7 @@ async def test_lanes_let_others_run() -> None:
     assert lead <= 200
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(20))
 @given(data=st.data(), concurrency=st.integers(1, 4), retries=st.integers(0, 2))
 def test_order_is_kept_per_key_whatever_fails(data: st.DataObject, concurrency: int, retries: int) -> None:
     keys = data.draw(st.lists(st.integers(0, 2), max_size=12))

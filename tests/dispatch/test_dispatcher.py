@@ -15,6 +15,7 @@ from bitrix_pull.dispatch.router import Router
 from bitrix_pull.dispatch.subscription import Subscription
 from bitrix_pull.events import PullEvent
 from tests.dispatch.rig import Running, event, run, running
+from tests.laws import examples
 
 
 class Order(BaseModel):
@@ -440,7 +441,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(25))
 @given(steps=STEPS)
 async def test_whatever_happens_every_event_is_settled_in_the_end(
     steps: list[Callable[[Play], Awaitable[None]]],

@@ -11,6 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.events import PullEvent
 from tests.dispatch.rig import event
+from tests.laws import examples
 
 MAX_EVENTS = 4
 MAX_BYTES = 50
@@ -115,7 +116,7 @@ class Accounts(RuleBasedStateMachine):
 
 
 TestAccounts = Accounts.TestCase
-TestAccounts.settings = settings(max_examples=60, stateful_step_count=25)
+TestAccounts.settings = settings(max_examples=examples(25), stateful_step_count=25)
 
 
 async def waits(inbox: Inbox[PullEvent[Any]]) -> bool:

@@ -13,6 +13,7 @@ from bitrix_pull.dispatch.router import Router
 from bitrix_pull.events import PullEvent
 from tests import virtual_time
 from tests.dispatch.rig import Running, event, mids, running
+from tests.laws import examples
 
 
 class Strange(BaseException):
@@ -134,7 +135,7 @@ def check_accounts(rig: Running, put: int) -> None:
     assert {*counts, *rig.unsettled} == set(mids(*range(put))), "neither"
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(50))
 @given(
     drawn=st.lists(handlers(), min_size=1, max_size=3),
     count=st.integers(0, 12),

@@ -12,6 +12,7 @@ from bitrix_pull.dispatch.router import Router
 from bitrix_pull.events import EventsDropped, PullEvent
 from bitrix_pull.options import Overflow
 from tests.dispatch.rig import Running, event, mids, running
+from tests.laws import examples
 
 DROPPING: list[Overflow] = ["drop_oldest", "drop_newest"]
 
@@ -172,7 +173,7 @@ async def test_what_nobody_wants_is_not_dropped(overflow: Overflow) -> None:
         assert rig.settled == mids(3)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(25))
 @given(data=st.data(), overflow=st.sampled_from(DROPPING))
 async def test_the_limits_hold_and_every_event_is_seen_or_counted(
     data: st.DataObject, overflow: Overflow

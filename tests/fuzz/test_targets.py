@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.targets import TARGETS
+from tests.laws import examples
 
 _FORMATS = ["protobuf", "text", "json", "jsonrpc"]
 _TOKENS = [b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"\n", b"\x00", b"\xff", b"\x0a", b"\x12"]
@@ -44,7 +45,7 @@ def test_honest_examples_lead_somewhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=60)
+@settings(max_examples=examples(25))
 @given(data=st.data())
 def test_only_documented_errors(name: str, data: st.DataObject) -> None:
     target = TARGETS[name]

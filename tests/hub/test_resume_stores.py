@@ -14,6 +14,7 @@ from bitrix_pull.hub.postgres import PostgresStore
 from bitrix_pull.hub.valkey import ValkeyResumeStore
 from bitrix_pull.testing import check_resume_store
 from tests.connection.test_stores import KEY, STEPS, _told
+from tests.laws import examples
 
 Make = Callable[[str], Any]
 LEASE = Lease("acme", "a", 7)
@@ -49,7 +50,7 @@ async def test_it_keeps_what_a_resume_store_promises(make: Make, name: str) -> N
 @pytest.mark.parametrize("kind", KINDS)
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    max_examples=15,
+    max_examples=examples(8),
     deadline=None,
 )
 @given(steps=STEPS)

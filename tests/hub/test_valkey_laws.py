@@ -21,6 +21,7 @@ from bitrix_pull import LeaseLost, ResumePoint
 from bitrix_pull.hub.cluster import Lease
 from bitrix_pull.hub.valkey import ValkeyStream
 from tests.hub.events import message, mid
+from tests.laws import examples
 
 MESSAGES = 12
 POINT = ResumePoint(mid(0))
@@ -165,7 +166,7 @@ class LogMachine(RuleBasedStateMachine):
 
 def test_whatever_happens_in_whatever_order_log_and_resume_point_agree(valkey_url: str) -> None:
     machine = type("Machine", (LogMachine,), {"url": valkey_url})
-    run_state_machine_as_test(machine, settings=settings(max_examples=25, stateful_step_count=30))
+    run_state_machine_as_test(machine, settings=settings(max_examples=examples(10), stateful_step_count=30))
 
 
 @pytest.fixture(autouse=True)

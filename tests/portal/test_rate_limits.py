@@ -27,6 +27,7 @@ from bitrix_pull.portal.config import ConfigFetcher
 from bitrix_pull.portal.rate_limits import PAUSE_MAX_S, LeakyBucket, bucket_for
 from bitrix_pull.portal.rest import RestClient
 from tests import virtual_time
+from tests.laws import examples
 from tests.virtual_time import unix_time
 
 METHOD = "server.time"
@@ -204,7 +205,7 @@ ARRIVALS: st.SearchStrategy[list[Arrival]] = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(20))
 @given(arrivals=ARRIVALS, limit=st.builds(RateLimit, st.integers(1, 5), st.sampled_from([0.5, 2.0, 7.0])))
 def test_the_bucket_never_overflows_keeps_the_order_and_wastes_no_time(
     arrivals: list[Arrival], limit: RateLimit

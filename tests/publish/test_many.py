@@ -17,6 +17,7 @@ from bitrix_pull.publish.order import AHEAD_MAX, in_order
 from bitrix_pull.publish.packing import Part, Request, Target
 from bitrix_pull.publish.publisher import Route
 from tests import virtual_time
+from tests.laws import examples
 from tests.publish.conftest import channel_of, client, next_numbers
 
 
@@ -101,7 +102,7 @@ async def test_nothing_is_nothing(emu: Emulator) -> None:
 # -- order -------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(20))
 @given(
     receivers=st.lists(st.sets(st.integers(1, 4), min_size=1), max_size=12),
     at_once=st.integers(1, 4),

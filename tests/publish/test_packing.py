@@ -21,6 +21,7 @@ from bitrix_pull.publish.packing import (
 )
 from bitrix_pull.wire import push_pb2
 from bitrix_pull.wire.protobuf import Publication, encode_publications, request_size
+from tests.laws import examples
 
 
 def targets(count: int, *, signature_bytes: int = 20) -> list[Target]:
@@ -44,7 +45,7 @@ def messages_of(request: Request) -> list[push_pb2.IncomingMessage]:
 SIZES = st.sampled_from([0, 1, 100, 10_000, 262_144, 524_288, 1_000_000])
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(25))
 @given(sizes=st.lists(SIZES, max_size=12), repeat=st.sampled_from([1, 1, 1, 150]))
 def test_requests_keep_order_and_limits_and_are_few(sizes: list[int], repeat: int) -> None:
     sizes = [size for size in sizes if size <= 100 or repeat == 1] * repeat
@@ -67,7 +68,7 @@ def test_requests_keep_order_and_limits_and_are_few(sizes: list[int], repeat: in
     signature_bytes=st.sampled_from([0, 20, 64, 128]),
     expiry_s=st.sampled_from([0, 1, 127, 128, 86_400]),
 )
-@settings(max_examples=50)
+@settings(max_examples=examples(25))
 def test_the_size_is_known_to_the_byte(
     bodies: list[int], receivers: int, signature_bytes: int, expiry_s: int
 ) -> None:
@@ -78,7 +79,7 @@ def test_the_size_is_known_to_the_byte(
 
 
 @given(receivers=st.integers(0, 350))
-@settings(max_examples=30)
+@settings(max_examples=examples(20))
 def test_a_long_list_of_receivers_is_split(receivers: int) -> None:
     wanted = targets(receivers)
     parts = split(part(1, wanted))

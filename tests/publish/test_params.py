@@ -15,6 +15,7 @@ from bitrix_pull import AccessToken, PullClient, Subscription
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.emulator.php import as_php_writes
 from bitrix_pull.publish.publisher import Route
+from tests.laws import examples
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=10)
 INTEGERS = st.integers() | st.sampled_from([2**53 + 1, 2**63 - 1, 2**63, 2**64, -(2**63) - 1, 10**40 + 1])
@@ -65,7 +66,7 @@ def line(request: pytest.FixtureRequest) -> Iterator[Line]:
         runner.run(stack.aclose())
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(params=PARAMS)
 @example(params={})
 @example(params={"map": {}, "list": [], "null": None, "nested": {"a": [{"b": [[], {}]}]}})

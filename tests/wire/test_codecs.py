@@ -16,6 +16,7 @@ from bitrix_pull.wire import push_pb2
 from bitrix_pull.wire.formats import READERS, WireFormat
 from bitrix_pull.wire.messages import Control, Incoming, Malformed
 from bitrix_pull.wire.text import CLOSING, OPENING
+from tests.laws import examples
 
 FORMATS = list(WireFormat)
 SEPARATORS = (",", ":")
@@ -131,7 +132,7 @@ SPOILT = TRICKY_TEXT.map(lambda text: f"!{text}")
 
 
 @pytest.mark.parametrize("wire_format", FORMATS)
-@settings(max_examples=40)
+@settings(max_examples=examples(20))
 @given(params=st.lists(st.dictionaries(TRICKY_TEXT, JSON_VALUES, max_size=4), max_size=5))
 def test_any_params_arrive_as_they_were_sent(wire_format: WireFormat, params: list[dict[str, Any]]) -> None:
     sent = [Written(mid(number), body(item)) for number, item in enumerate(params)]
@@ -143,7 +144,7 @@ def test_any_params_arrive_as_they_were_sent(wire_format: WireFormat, params: li
 
 
 @pytest.mark.parametrize("wire_format", FORMATS)
-@settings(max_examples=60)
+@settings(max_examples=examples(25))
 @given(bodies=st.lists(JSON_VALUES.map(body) | SPOILT, max_size=8))
 @example(bodies=['!"', body({}), '!"', body({})])
 @example(bodies=['!{"a', body("#!NGINXNME!##!NGINXNMS!#"), '!"\\'])

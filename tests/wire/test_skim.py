@@ -17,6 +17,7 @@ from bitrix_pull.wire import protobuf, push_pb2
 from bitrix_pull.wire.messages import ChannelStatus, Control, Incoming, Malformed, Unread, read_message
 from bitrix_pull.wire.protobuf_parts import ProtobufParts
 from bitrix_pull.wire.skim import Topic, skim
+from tests.laws import examples
 from tests.wire.test_codecs import mid
 
 EXTRA = (
@@ -133,7 +134,7 @@ UNREADABLE = (
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(120))
 @given(mutated())
 @example(portal_body(more=',"command":"x"').encode())
 @example(portal_body(more=',"module_id":"crm"').encode())
@@ -170,7 +171,7 @@ def values_of(message: Incoming) -> Any:
     return message
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(60))
 @given(st.lists(mutated(), min_size=1, max_size=5), st.sampled_from([0, 1, 2]), st.booleans())
 def test_a_frame_is_the_same_but_for_what_is_left_unread(
     bodies: list[bytes], sender: int, in_parts: bool
