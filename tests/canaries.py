@@ -39,6 +39,7 @@ from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.portal.oauth import OAuth
 from bitrix_pull.portal.tokens import Tokens
 from bitrix_pull.wire.channel_ids import PublicChannel
+from tests.forked import Output
 
 SHORTEST = 8
 """Shorter texts are words rather than secrets; real ones have 16 characters and more."""
@@ -227,7 +228,7 @@ class CanaryNet:
 
     def _watch_texts(self) -> None:
         see, watch = self.see, self._watch
-        post, read = NoticeBoard.post, ReadSubprocessPipeProto.data_received
+        post = NoticeBoard.post
         append = Tape.append
 
         def appended(tape: Tape, entry: bytes) -> None:
@@ -238,26 +239,14 @@ class CanaryNet:
             see("a notice", repr(notice))
             post(board, notice)
 
-        def data_received(pipe: Any, data: bytes) -> None:
-            if pipe not in self._pipes:
-                self._pipes[pipe] = (pipe.proc._proc.args, pipe.fd, bytearray())
-            self._pipes[pipe][2].extend(data)
-            read(pipe, data)
-
         def going(error: PullError) -> None:
             if id(error) in self._seen_alive:
                 self._seen_alive.remove(id(error))
             else:
                 self._see_error(error)
 
-        def communicated(process: subprocess.Popen[Any], told: tuple[Any, Any]) -> None:
-            for fd, text in enumerate(told, 1):
-                self._see_process(process.args, fd, str(text or ""))
-
         self._patch.setattr(NoticeBoard, "post", posted)
         self._patch.setattr(Tape, "append", appended)
-        self._patch.setattr(ReadSubprocessPipeProto, "data_received", data_received)
-        watch(subprocess.Popen, "communicate", communicated)
         watch(pytest.CaptureFixture, "readouterr", lambda _, texts: [see("output", text) for text in texts])
         watch(warnings.WarningMessage, "__init__", lambda warning, _: see("a warning", str(warning)))
         watch(PullClient, "health", lambda _, health: see("health()", repr(health)))
@@ -267,11 +256,35 @@ class CanaryNet:
         # Most errors are gone before the test ends. When they go, their chain is still whole.
         self._patch.setattr(PullError, "__del__", going, raising=False)
 
+    def _watch_processes(self) -> None:
+        read, feed = ReadSubprocessPipeProto.data_received, Output.feed_data
+
+        def data_received(pipe: Any, data: bytes) -> None:
+            if pipe not in self._pipes:
+                self._pipes[pipe] = (pipe.proc._proc.args, pipe.fd, bytearray())
+            self._pipes[pipe][2].extend(data)
+            read(pipe, data)
+
+        def fed(output: Output, data: bytes) -> None:
+            if output not in self._pipes:
+                self._pipes[output] = (output.command, output.descriptor, bytearray())
+            self._pipes[output][2].extend(data)
+            feed(output, data)
+
+        def communicated(process: subprocess.Popen[Any], told: tuple[Any, Any]) -> None:
+            for fd, text in enumerate(told, 1):
+                self._see_process(process.args, fd, str(text or ""))
+
+        self._patch.setattr(ReadSubprocessPipeProto, "data_received", data_received)
+        self._patch.setattr(Output, "feed_data", fed)
+        self._watch(subprocess.Popen, "communicate", communicated)
+
     # -- when -----------------------------------------------------------------------
 
     def pytest_configure(self) -> None:
         self._watch_secrets()
         self._watch_texts()
+        self._watch_processes()
         root = logging.getLogger()
         root.addHandler(self._records)
         root.setLevel(logging.DEBUG)

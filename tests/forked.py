@@ -1,16 +1,19 @@
 """Fresh processes in milliseconds: each is forked from one that has imported everything."""
 
 import asyncio
+import gc
 import io
 import multiprocessing
 import os
 import runpy
 import signal
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 context = multiprocessing.get_context("forkserver")
 # multiprocessing imports the main module too.
@@ -30,9 +33,33 @@ Pipe = Literal["stdin", "stdout", "stderr"]
 COMMAND = "bitrix_pull"
 """The module that is ``bitrix-pull``."""
 
+CODE = "-c"
+"""Stands in a module's place where a program's text follows."""
+
+DEVELOPMENT = {"PYTHONASYNCIODEBUG": "1", "PYTHONWARNINGS": "default"}
+"""What the option ``-X dev`` of an interpreter asks for, as far as a program can be told afterwards."""
+
+
+class Output(asyncio.StreamReader):
+    """What a process writes.
+
+    Attributes:
+        command: What an interpreter would have been started with.
+        descriptor: 1 or 2.
+    """
+
+    def __init__(self, command: Sequence[str], descriptor: int, limit: int) -> None:
+        super().__init__(limit=limit)
+        self.command = command
+        self.descriptor = descriptor
+
+    def feed_data(self, data: Any) -> None:
+        """Take what it has written: this is where it can be looked at."""
+        super().feed_data(data)
+
 
 class Process:
-    """``python -m MODULE`` in a process of its own; offers what a process of asyncio does."""
+    """What ``python`` runs in a process of its own; offers what a process of asyncio does."""
 
     def __init__(
         self,
@@ -61,8 +88,8 @@ class Process:
         """Start it.
 
         Args:
-            module: What is run.
-            arguments: What follows its name.
+            module: What is run: a module's name, the path of a ``.py`` file, or ``CODE``.
+            arguments: What follows it.
             env: All that is in its environment; None for what is in this one's.
             pipes: Which of the three lead here; the others are those of this process.
             limit: The longest line that can be read from it.
@@ -78,11 +105,13 @@ class Process:
         process.start()
         for end in ends:
             end.close()
+        is_module = module != CODE and not module.endswith(".py")
+        command = (sys.executable, *(("-m",) if is_module else ()), module, *arguments)
         return cls(
             process,
             None if our_in is None else await _writer(our_in),
-            None if our_out is None else await _reader(our_out, limit),
-            None if our_err is None else await _reader(our_err, limit),
+            None if our_out is None else await _reader(our_out, Output(command, 1, limit)),
+            None if our_err is None else await _reader(our_err, Output(command, 2, limit)),
         )
 
     @property
@@ -140,14 +169,22 @@ def _be(module: str, arguments: Sequence[str], env: Mapping[str, str], ends: Seq
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    if (asked := env.get("PYTHONWARNINGS")) is not None:
+        warnings.simplefilter(asked)  # type: ignore[arg-type]
+    sys.argv = ["bitrix-pull" if module == COMMAND else module, *arguments]
     if module == COMMAND:
-        sys.argv = ["bitrix-pull", *arguments]
         from bitrix_pull.cli import main
 
         main()
+    elif module == CODE:
+        exec(compile(arguments[0], "<string>", "exec"), {"__name__": "__main__"})
+    elif module.endswith(".py"):
+        sys.path.insert(0, str(Path(module).parent))
+        runpy.run_path(module, run_name="__main__")
     else:
-        sys.argv = [module, *arguments]
         runpy.run_module(module, run_name="__main__")
+    # What a program has left open is told as an interpreter tells it at its end.
+    gc.collect()
 
 
 async def _writer(end: Connection) -> asyncio.StreamWriter:
@@ -158,9 +195,8 @@ async def _writer(end: Connection) -> asyncio.StreamWriter:
     return asyncio.StreamWriter(transport, protocol, None, loop)
 
 
-async def _reader(end: Connection, limit: int) -> asyncio.StreamReader:
+async def _reader(end: Connection, reader: Output) -> asyncio.StreamReader:
     loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=limit)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), _file(end, "rb"))
     return reader
 

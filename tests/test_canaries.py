@@ -16,6 +16,7 @@ from bitrix_pull.emulator import Emulator
 from bitrix_pull.errors import PullError
 from bitrix_pull.portal.models import read_config
 from bitrix_pull.portal.tokens import Tokens
+from tests.forked import Process
 
 TOKEN = "canary-of-this-test"
 
@@ -106,6 +107,12 @@ async def test_child_process(tmp_path):
     program = tmp_path / "examples.py"
     program.write_text(f"import sys; sys.stderr.write('{TOKEN}')")
     process = await asyncio.create_subprocess_exec(sys.executable, program, stderr=asyncio.subprocess.PIPE)
+    await process.communicate()
+
+async def test_forked_process(tmp_path):
+    program = tmp_path / "examples.py"
+    program.write_text(f"print('{TOKEN}')")
+    process = await Process.start(str(program), pipes=("stdout",))
     await process.communicate()
 
 def test_child_process_that_is_waited_for(tmp_path):

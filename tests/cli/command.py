@@ -90,14 +90,21 @@ class Running:
 
 
 async def start(
-    *args: str, env: Mapping[str, str] | None = None, program: Sequence[str] | None = None
+    *args: str, env: Mapping[str, str] | None = None, program: Sequence[str] = (COMMAND,), fresh: bool = False
 ) -> Running:
-    """Start ``bitrix-pull ARGS``, or another program; of the environment, only ``env`` has credentials."""
+    """Start ``bitrix-pull ARGS``, or another program.
+
+    Args:
+        args: What follows the program.
+        env: What its environment has beside this one's, of which it gets no credentials.
+        program: A module, ``FILE.py``, or ``-c CODE``.
+        fresh: True for an interpreter of its own, to which ``program`` is passed as it is.
+    """
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BITRIX_PULL_")}
     environment = {**clean, **(env or {})}
-    if program is None:
+    if not fresh:
         pipes: tuple[Pipe, ...] = ("stdin", "stdout", "stderr")
-        return Running(await Process.start(COMMAND, *args, env=environment, pipes=pipes, limit=LINE_BYTES))
+        return Running(await Process.start(*program, *args, env=environment, pipes=pipes, limit=LINE_BYTES))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *program, *args),
         stdin=asyncio.subprocess.PIPE,

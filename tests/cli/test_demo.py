@@ -44,7 +44,7 @@ async def test_a_signal_ends_it_cleanly(stop: signal.Signals) -> None:
 
 @pytest.mark.parametrize("options", [["--json"], []])
 async def test_a_reader_that_has_seen_enough_ends_it_quietly(options: list[str]) -> None:
-    demo = await start("demo", *options, program=BITRIX_PULL)
+    demo = await start("demo", *options, program=BITRIX_PULL, fresh=True)
     await demo.line()
     demo.close_stdout()
     outcome = await demo.end()

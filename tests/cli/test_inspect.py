@@ -92,7 +92,7 @@ def test_what_does_not_go_together_is_refused(run_here: RunHere, given: tuple[st
 
 async def test_without_the_redis_package_it_says_what_to_install() -> None:
     program = "import sys; sys.modules['redis'] = None; from bitrix_pull.cli import main; main()"
-    inspect = await start("inspect", "--valkey", "redis://127.0.0.1:1", program=("-c", program))
+    inspect = await start("inspect", "--valkey", "redis://127.0.0.1:1", program=("-c", program), fresh=True)
     outcome = await inspect.end()
     assert outcome.code == 2
     assert "bitrix-pull[hub]" in outcome.err

@@ -84,7 +84,9 @@ main()
 
 
 async def test_the_traceback_of_a_bug_shows_no_values() -> None:
-    process = await start("listen", "--webhook", WEBHOOK, "--token", TOKEN, program=("-c", BROKEN))
+    process = await start(
+        "listen", "--webhook", WEBHOOK, "--token", TOKEN, program=("-c", BROKEN), fresh=True
+    )
     outcome = await process.end()
 
     assert outcome.code == 1

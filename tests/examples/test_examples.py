@@ -1,12 +1,11 @@
 """These examples run against an emulator when no credentials are set, say so, and end by themselves."""
 
-import asyncio
-import os
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.cli.command import start
+from tests.forked import DEVELOPMENT
 from tests.hub.engine import running
 from tests.postgres import postgres
 
@@ -28,20 +27,11 @@ CONSUMERS = ["stream_consumer.py", "faststream_consumer.py"]
 """They need a Valkey or Redis."""
 
 
-async def run(example: str, **more: str) -> tuple[int | None, str, str]:
-    environment = more | {
-        name: value for name, value in os.environ.items() if not name.startswith("BITRIX_PULL_")
-    }
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-X", "dev", str(EXAMPLES / example)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment | more,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
+async def run(example: str, **more: str) -> tuple[int, str, str]:
+    outcome = await (await start(program=[str(EXAMPLES / example)], env={**DEVELOPMENT, **more})).end()
     # The development mode also tells what took long, as anything may beside a busy core.
-    told = [line for line in err.decode().splitlines() if not line.startswith("Executing <")]
-    return process.returncode, out.decode(), "\n".join(told)
+    told = [line for line in outcome.err.splitlines() if not line.startswith("Executing <")]
+    return outcome.code, outcome.out, "\n".join(told)
 
 
 @pytest.mark.parametrize("example", PROGRAMS)
