@@ -374,6 +374,11 @@ class Dispatcher(Generic[E]):
     # -- subscriptions ------------------------------------------------------------
 
     @property
+    def running(self) -> bool:
+        """True between ``begin`` and ``end``."""
+        return self._tasks is not None
+
+    @property
     def barred(self) -> bool:
         """True if iterators are to be handed nothing any more."""
         return self.bar is not None and self.bar()

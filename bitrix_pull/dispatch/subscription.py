@@ -1,15 +1,23 @@
 """Events as an async iterator: ``async for event in events``."""
 
+import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
 
 from bitrix_pull.dispatch.inbox import Inbox
 from bitrix_pull.dispatch.patterns import Pattern
 from bitrix_pull.errors import NotRunning
 from bitrix_pull.events import Event, PullEvent, adapter_of
 from bitrix_pull.flag import Flag
+from bitrix_pull.redaction import get_logger
+
+logger: Final = get_logger("dispatch")
+
+_STARTED_WITHIN_S = 5.0
+"""How long an iterator waits for its client to be started before it says so."""
 
 E = TypeVar("E", bound=Event)
 P = TypeVar("P")
@@ -26,6 +34,11 @@ class Source(Protocol[E]):
     @property
     def barred(self) -> bool:
         """True if nothing may be handed on any more."""
+        ...
+
+    @property
+    def running(self) -> bool:
+        """True while anything can come."""
         ...
 
     def attach(self, subscription: "EventIterator[E]", /) -> None:
@@ -65,6 +78,7 @@ class EventIterator(Generic[E]):
         self._open = False
         self._finished = False
         self._error: Exception | None = None
+        self._warned = False
 
     async def __aenter__(self) -> Self:
         """Begin to take events.
@@ -127,11 +141,25 @@ class EventIterator(Generic[E]):
             if self._finished:
                 raise StopAsyncIteration
             self._arrived.clear()
-            await self._arrived.wait()
+            await self._arrival()
         event = self._current = self._queue.popleft()
         if self._model is None:
             return event
         return event.with_model(self._model)
+
+    async def _arrival(self) -> None:
+        """Wait, and say so if that may be for good."""
+        if not (self._source.running or self._warned):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STARTED_WITHIN_S):
+                    await self._arrived.wait()
+            if not (self._source.running or self._arrived.is_set()):
+                self._warned = True
+                logger.warning(
+                    "%s waits, and its client is not running: use `async with pull:` or start `pull.run()`",
+                    self.name,
+                )
+        await self._arrived.wait()
 
     def put(self, events: Sequence[E]) -> None:
         """Queue events."""

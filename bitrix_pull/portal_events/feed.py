@@ -78,6 +78,11 @@ class Feed:
         """True if iterators are to be handed nothing any more."""
         return self.dispatcher.barred
 
+    @property
+    def running(self) -> bool:
+        """True while the client runs."""
+        return self.dispatcher.running
+
     def wanted(self) -> frozenset[str]:
         """Return the names that handlers and subscriptions want at present."""
         handlers = (handler.pattern for handler in self._registry.handlers())

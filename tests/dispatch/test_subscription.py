@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from bitrix_pull import AccessToken, PullClient
 from bitrix_pull.dispatch.subscription import Subscription
 from bitrix_pull.errors import NotRunning, Unreachable
 from tests import virtual_time
@@ -244,3 +245,33 @@ async def test_a_new_run_begins_without_what_another_has_left() -> None:
     assert rig.unsettled == []
     again.cancel()
     await asyncio.wait({again})
+
+
+def test_who_waits_for_a_client_that_is_not_started_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """It may be started yet, so it is no error; but else nothing would ever say why nothing comes."""
+
+    async def main() -> None:
+        pull = PullClient(AccessToken("acme.bitrix24.com", "token"))
+        async with pull.subscribe("order_update") as events, pull.portal_events("ONTASKADD") as tasks:
+            for iterator in (events, tasks, events):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(60):
+                        await anext(iterator)
+
+    virtual_time.run(main)
+    texts = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(texts) == 2
+    assert all("is not running" in text and "pull.run()" in text for text in texts)
+    assert "order_update" in texts[0]
+    assert "ONTASKADD" in texts[1]
+
+
+def test_nobody_is_told_who_waits_for_a_client_that_runs(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with running() as rig, subscription(rig) as events:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(60):
+                    await anext(events)
+
+    virtual_time.run(main)
+    assert caplog.records == []
