@@ -154,6 +154,18 @@ class FaultProxy:
         host, port = self._server.sockets[0].getsockname()
         return f"{host}:{port}"
 
+    def cut_off(self) -> None:
+        """Let nothing pass any more, either way, on the connections that there are and those to come."""
+        self.forecast = Weather.black_hole
+        for line in list(self.lines):
+            line.cut("silence")
+
+    def heal(self) -> None:
+        """Let all pass that connects from now on; what was cut off is reset."""
+        self.forecast = Weather
+        for line in list(self.lines):
+            line.cut("reset")
+
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, *self._at, ssl=self._tls)
         return self

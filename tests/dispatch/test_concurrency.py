@@ -65,6 +65,51 @@ async def test_events_that_come_at_once_are_handled_at_once() -> None:
         await rig.idle()
 
 
+async def test_an_idle_handler_has_one_task_and_a_busy_one_as_many_as_it_needs() -> None:
+    router = Router()
+    gate = asyncio.Event()
+
+    @router.on("x", concurrency=100)
+    async def handle(item: PullEvent) -> None:
+        await gate.wait()
+
+    def tasks() -> int:
+        return sum("handle" in task.get_name() for task in asyncio.all_tasks())
+
+    async with running(router) as rig:
+        assert tasks() == 1
+        rig.put(*(event(number) for number in range(3)))
+        await asyncio.sleep(0.001)
+        assert tasks() == 3
+        rig.put(*(event(number) for number in range(3, 200)))
+        await asyncio.sleep(0.001)
+        assert tasks() == 100
+        gate.set()
+        await rig.idle()
+        await asyncio.sleep(0.001)
+        assert tasks() == 1
+    assert sorted(rig.settled) == mids(*range(200))
+
+
+async def test_what_a_handler_cancels_among_others_fails_alone() -> None:
+    router = Router()
+
+    @router.on("x", concurrency=3)
+    async def handle(item: PullEvent) -> None:
+        await asyncio.sleep(0)
+        if item.params["n"] % 2:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(1)
+
+    async with running(router) as rig:
+        rig.put(*(event(number) for number in range(20)))
+        await rig.idle()
+    assert sorted(rig.settled) == mids(*range(20))
+    assert sorted(failed.event.reference for failed in rig.failures) == mids(*range(1, 20, 2))
+
+
 async def test_lanes_let_others_run() -> None:
     router = Router()
     counts = {"busy": 0, "other": 0}

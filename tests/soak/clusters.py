@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, get_args
 
-from tests.fault_proxy import FaultProxy, Weather
+from tests.fault_proxy import FaultProxy
 from tests.soak.hub_stage import judged, p99, staged, way_to_cloud
 from tests.soak.outcome import Outcome
 
@@ -110,14 +110,10 @@ def hub_cut(
             made = list[tuple[str, float]]()
             for kind in [kind for _ in range(times) for kind in deaf]:
                 for proxy in ways[kind]:
-                    proxy.forecast = Weather.black_hole
-                    for line in list(proxy.lines):
-                        line.cut("silence")
+                    proxy.cut_off()
                 await asyncio.sleep(rng.uniform(cut_s / 30, cut_s))
                 for proxy in ways[kind]:
-                    proxy.forecast = Weather
-                    for line in list(proxy.lines):
-                        line.cut("reset")
+                    proxy.heal()
                 made.append((kind, time.time()))
                 await asyncio.sleep(2 * lease_s)
                 outcome.promise("every portal finds an owner again", await stage.shared_out())

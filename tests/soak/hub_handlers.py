@@ -19,7 +19,7 @@ import redis.asyncio
 
 from bitrix_pull import Tokens
 from bitrix_pull.emulator import EmulatedCloud
-from tests.fault_proxy import FaultProxy, Weather
+from tests.fault_proxy import FaultProxy
 from tests.forked import Process
 from tests.hub.engine import Server, free_port
 from tests.postgres import postgres
@@ -57,13 +57,9 @@ class Worker:
             await asyncio.sleep(seconds)
             self.process.send_signal(signal.SIGCONT)
             return
-        self.proxy.forecast = Weather.black_hole
-        for line in list(self.proxy.lines):
-            line.cut("silence")
+        self.proxy.cut_off()
         await asyncio.sleep(seconds)
-        self.proxy.forecast = Weather
-        for line in list(self.proxy.lines):
-            line.cut("reset")
+        self.proxy.heal()
 
 
 @dataclass(slots=True)
