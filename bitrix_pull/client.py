@@ -30,7 +30,7 @@ from bitrix_pull.health import Health
 from bitrix_pull.options import PullOptions, check_number
 from bitrix_pull.portal.auth import Caller, Credentials, Mode
 from bitrix_pull.portal.batches import call_batch, pages
-from bitrix_pull.portal.rest import RestClient
+from bitrix_pull.portal.rest import RestClient, check_params
 from bitrix_pull.portal.user_ids import check_user_ids
 from bitrix_pull.portal_events.binding import Bindings
 from bitrix_pull.portal_events.feed import PortalEvents
@@ -620,7 +620,8 @@ class PullClient(Router):
 
     def _through_connector(self, params: Mapping[str, Any] | None) -> Mapping[str, Any]:
         connector = self._runs.options.connector
-        return {"auth_connector": connector, **(params or {})} if connector else params or {}
+        given = check_params(params)
+        return {"auth_connector": connector, **given} if connector else given
 
     # -- presence -------------------------------------------------------------
 

@@ -78,6 +78,27 @@ async def test_a_batch_that_cannot_be_sent(emu: Emulator, pull: PullClient, call
     assert not emu.portal.calls
 
 
+@pytest.mark.parametrize("connector", [None, "sync"])
+@pytest.mark.parametrize("params", ["id=7", 7, [("id", 7)], {1, 2}])
+async def test_params_that_are_no_map_are_refused(emu: Emulator, params: Any, connector: str | None) -> None:
+    options = PullOptions(connector=connector) if connector else None
+    pull = PullClient(AccessToken(emu.portal_url, emu.token), options=options)
+    with pytest.raises(InvalidArgument, match="params must be a mapping"):
+        await pull.call("crm.deal.get", params)
+    with pytest.raises(InvalidArgument, match="params must be a mapping"):
+        await anext(pull.fetch_all("crm.deal.list", params))
+    with pytest.raises(InvalidArgument, match="params must be a mapping"):
+        await pull.batch_call([("crm.deal.get", params)])
+    assert not emu.portal.calls
+    await pull.close()
+
+
+@pytest.mark.parametrize("calls", [["crm.deal.get"], [("crm.deal.get",)], [7], "crm.deal.get"])
+async def test_a_batch_is_one_of_pairs(pull: PullClient, calls: Any) -> None:
+    with pytest.raises(InvalidArgument, match="pairs of method and params"):
+        await pull.batch_call(calls)
+
+
 async def test_fetch_all(emu: Emulator, pull: PullClient) -> None:
     for number in range(120):
         emu.portal.deals.add({"TITLE": f"Deal {number}"})

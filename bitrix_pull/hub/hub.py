@@ -109,6 +109,8 @@ class Hub(Router):
             InvalidArgument: An argument cannot work; the text says why.
         """
         super().__init__()
+        if isinstance(portals, Portal):
+            raise InvalidArgument("a hub takes several portals: Hub([portal]) for one")
         if options is not None and not isinstance(options, PullOptions):
             raise InvalidArgument(f"options must be PullOptions, not {type(options).__name__}")
         if isinstance(cluster, str) or not isinstance(cluster, Cluster | None):

@@ -7,7 +7,7 @@ from urllib.parse import quote_plus
 
 from bitrix_pull.errors import InvalidArgument, NotAPortal, PortalError
 from bitrix_pull.portal.answers import refusal
-from bitrix_pull.portal.rest import RestClient, check_method
+from bitrix_pull.portal.rest import RestClient, check_method, check_params
 from bitrix_pull.wire.json_text import encode_json
 from bitrix_pull.wire.messages import is_object
 
@@ -43,7 +43,7 @@ async def call_batch(
         InvalidArgument: They are too many, or one of them cannot be sent; nothing was.
         PullError: The batch as a whole failed, as any call may.
     """
-    commands = {str(index): _command(method, params) for index, (method, params) in enumerate(calls)}
+    commands = {str(index): _command(*_pair(each)) for index, each in enumerate(calls)}
     if len(commands) > BATCH_MAX:
         raise InvalidArgument(f"a batch holds {BATCH_MAX} calls at most, not {len(commands)}")
     if not commands:
@@ -77,6 +77,12 @@ def _by_key(value: Any) -> Mapping[str, Any]:
     if isinstance(value, list):
         return {str(index): item for index, item in enumerate(cast("list[object]", value))}
     return value if is_object(value) else {}
+
+
+def _pair(each: object) -> Call:
+    if not isinstance(each, tuple | list) or len(pair := cast("Sequence[Any]", each)) != 2:
+        raise InvalidArgument('calls must be pairs of method and params, as in [("crm.deal.get", {"id": 7})]')
+    return pair[0], check_params(pair[1])
 
 
 def _command(method: str, params: Mapping[str, Any]) -> str:

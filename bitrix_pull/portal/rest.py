@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -280,7 +280,7 @@ class RestClient:
         self, method: str, params: Mapping[str, Any] | None, timeout_s: float | None, *, first: bool
     ) -> RestAnswer:
         check_method(method)
-        params = dict(params or {})
+        params = dict(check_params(params))
         encode_json(params)  # Refuses what cannot be sent before anything is.
         timeout_s = self._options.rest_timeout_s if timeout_s is None else timeout_s
         check_number("timeout_s", timeout_s)
@@ -389,6 +389,19 @@ def check_method(method: object) -> None:
     """
     if not isinstance(method, str) or _METHOD.fullmatch(method) is None:
         raise InvalidArgument("a REST method is named by letters, digits, dots and underscores")
+
+
+def check_params(params: Any) -> Mapping[str, Any]:
+    """Return a method's parameters, of which there may be none.
+
+    Raises:
+        InvalidArgument: They are no mapping.
+    """
+    if params is None:
+        return {}
+    if not isinstance(params, Mapping):
+        raise InvalidArgument(f"params must be a mapping of names to values, not {type(params).__name__}")
+    return cast("Mapping[str, Any]", params)
 
 
 def _destinations(auth: Credentials | Caller, options: PullOptions) -> Destinations:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
-from bitrix_pull import AccessToken, InvalidArgument, OAuth, PullOptions, Webhook
+from bitrix_pull import AccessToken, Hub, InvalidArgument, OAuth, PullOptions, Webhook
 from bitrix_pull.connection.resume_point import ResumePoint
 from bitrix_pull.hub.portals import (
     Portal,
@@ -289,3 +289,8 @@ def test_what_is_no_portal_is_refused(arguments: Any, text: str) -> None:
         Portal(*arguments)
     with pytest.raises(InvalidArgument, match="two portals have the key"):
         PortalList([ACME, ACME])
+
+
+def test_a_single_portal_is_no_source() -> None:
+    with pytest.raises(InvalidArgument, match=r"Hub\(\[portal\]\)"):
+        Hub(ACME)  # type: ignore[arg-type]
