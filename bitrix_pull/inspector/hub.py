@@ -1,6 +1,5 @@
 """``HubInspector``: the web page beside hubs, by the engine that they meet at."""
 
-import contextlib
 from types import TracebackType
 from typing import Self
 
@@ -43,8 +42,7 @@ class HubInspector:
         self._watcher = watcher = HubWatcher(self._engine, name, shards)
         about = {"hub": name, "engine": self._engine.name, "events_max": EVENTS_MAX}
         desk = HubDesk(self._engine, name, shards, watcher)
-        self._server = PageServer(port, "hub.html", watcher.tapes, desk, about)
-        self._stack = contextlib.AsyncExitStack()
+        self._server = PageServer(port, "hub.html", watcher.tapes, watcher.watching, desk, about)
 
     @property
     def url(self) -> str:
@@ -63,11 +61,7 @@ class HubInspector:
             OSError: The port is taken.
             InvalidArgument: The engine cannot be used.
         """
-        async with self._stack as stack:
-            await stack.enter_async_context(self._server)
-            # Left first: its end is the news that ends all streams.
-            await stack.enter_async_context(self._watcher.watching())
-            self._stack = stack.pop_all()
+        await self._server.__aenter__()
         return self
 
     async def __aexit__(
@@ -76,4 +70,4 @@ class HubInspector:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._stack.aclose()
+        await self._server.__aexit__(exc_type, exc, traceback)

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from importlib.resources import files
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
@@ -34,16 +35,24 @@ class PageServer:
         port: Where to serve; 0 takes a free one.
         index: The file that is the page.
         tapes: What its stream brings.
+        watching: Fills the tapes, within a context.
         desk: What its buttons reach.
         about: What the page asks for first.
     """
 
     def __init__(
-        self, port: int, index: str, tapes: Tapes, desk: HasRoutes, about: Mapping[str, Any]
+        self,
+        port: int,
+        index: str,
+        tapes: Tapes,
+        watching: Callable[[], AbstractAsyncContextManager[None]],
+        desk: HasRoutes,
+        about: Mapping[str, Any],
     ) -> None:
         self._port = port
         self._index = index
         self._tapes = tapes
+        self._watching = watching
         self._streams = Streams(tapes)
         self._desk = desk
         self._about = orjson.dumps(about)
@@ -56,10 +65,11 @@ class PageServer:
         return f"http://127.0.0.1:{self._port}/?{urlencode({KEY: self._guard.key})}"
 
     async def __aenter__(self) -> Self:
-        """Serve.
+        """Serve, and watch.
 
         Raises:
             OSError: The port is taken.
+            PullError: What is to be watched cannot be.
         """
         async with self._stack as stack:
             runner = web.AppRunner(
@@ -71,8 +81,9 @@ class PageServer:
             await site.start()
             self._port = runner.addresses[0][1]
             self._guard.begin(self._port)
-            tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            tasks.create_task(self._streams.spread_news(), name="bitrix_pull inspector news")
+            news = asyncio.create_task(self._streams.spread_news(), name="bitrix_pull inspector news")
+            stack.push_async_callback(self._end_streams, news)
+            await stack.enter_async_context(self._watching())
             self._stack = stack.pop_all()
         return self
 
@@ -82,9 +93,11 @@ class PageServer:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop; the tapes are over by then."""
-        self._tapes.end()
         await self._stack.aclose()
+
+    async def _end_streams(self, news: "asyncio.Task[None]") -> None:
+        self._tapes.end()
+        await news
 
     def _application(self) -> web.Application:
         app = web.Application(middlewares=[self._guard.middleware], client_max_size=_BODY_MAX_BYTES)

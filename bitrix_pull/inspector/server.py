@@ -1,6 +1,5 @@
 """``Inspector``: the web page of one client."""
 
-import contextlib
 from types import TracebackType
 from typing import Self
 
@@ -29,10 +28,10 @@ class Inspector:
     """
 
     def __init__(self, pull: PullClient, *, port: int = 0) -> None:
-        self._watcher = watcher = Watcher(pull)
+        watcher = Watcher(pull)
         about = {"portal": pull.portal, "events_max": EVENTS_MAX}
-        self._server = PageServer(port, "index.html", watcher.tapes, Desk(pull, watcher.tapes), about)
-        self._stack = contextlib.AsyncExitStack()
+        desk = Desk(pull, watcher.tapes)
+        self._server = PageServer(port, "index.html", watcher.tapes, watcher.watching, desk, about)
 
     @property
     def url(self) -> str:
@@ -45,11 +44,7 @@ class Inspector:
         Raises:
             OSError: The port is taken.
         """
-        async with self._stack as stack:
-            await stack.enter_async_context(self._server)
-            # Left first: its end is the news that ends all streams.
-            await stack.enter_async_context(self._watcher.watching())
-            self._stack = stack.pop_all()
+        await self._server.__aenter__()
         return self
 
     async def __aexit__(
@@ -58,4 +53,4 @@ class Inspector:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._stack.aclose()
+        await self._server.__aexit__(exc_type, exc, traceback)
