@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from bitrix_pull.errors import InvalidArgument
-from bitrix_pull.portal.token_files import read_tokens, write_tokens
-from bitrix_pull.portal.tokens import Tokens
 
 
 @runtime_checkable
@@ -48,33 +46,6 @@ def read_secret(kept: bytes, cipher: Cipher | None) -> bytes:
         ValueError: See ``Cipher.decrypt``.
     """
     return kept if cipher is None or kept.lstrip().startswith(b"{") else cipher.decrypt(kept)
-
-
-def write_kept_tokens(tokens: Tokens, cipher: Cipher | None) -> bytes:
-    """Return what is kept of tokens.
-
-    Raises:
-        InvalidArgument: Their fields are none.
-    """
-    return write_secret(write_tokens(tokens), cipher)
-
-
-def read_kept_tokens(kept: bytes, cipher: Cipher | None, name: str) -> Tokens:
-    """Return the tokens that are kept.
-
-    Args:
-        kept: As ``write_kept_tokens`` returned it.
-        cipher: What it was kept with.
-        name: What store it is of, for texts.
-
-    Raises:
-        InvalidArgument: They cannot be decrypted, or are none.
-    """
-    try:
-        content = read_secret(kept, cipher)
-    except ValueError as error:
-        raise InvalidArgument(f"the tokens of {name} cannot be decrypted: {error}") from None
-    return read_tokens(content, name)
 
 
 class FernetCipher:

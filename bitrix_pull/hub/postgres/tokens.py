@@ -1,18 +1,17 @@
 """OAuth tokens in PostgreSQL: refreshed once, whichever processes share them."""
 
 import asyncio
-import contextlib
 import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from bitrix_pull.errors import EngineUnavailable, InvalidArgument, TokenStoreFailed
-from bitrix_pull.hub.ciphers import Cipher, read_kept_tokens, write_kept_tokens
-from bitrix_pull.hub.cluster import Lease, checked_keys
+from bitrix_pull.errors import EngineUnavailable
+from bitrix_pull.hub.ciphers import Cipher
 from bitrix_pull.hub.postgres.database import Database, Locked, Row
-from bitrix_pull.portal.token_stores import AUTHORISE, TokenStore
+from bitrix_pull.hub.shared_tokens import SharedTokenStore
+from bitrix_pull.portal.token_stores import TokenStore
 from bitrix_pull.portal.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class _Held:
     """What is kept, of this version."""
 
 
-class PostgresTokenStore:
+class PostgresTokenStore(SharedTokenStore):
     """Keeps the tokens of one application on one portal in PostgreSQL; see ``PostgresStore.tokens``.
 
     One process at a time refreshes: it holds an advisory lock, which the server frees when the
@@ -73,17 +72,10 @@ class PostgresTokenStore:
     """
 
     def __init__(self, database: Database, key: str, *, cipher: Cipher | None, hold_s: float) -> None:
-        checked_keys([key])
+        super().__init__(database, key, cipher)
         self._database = database
-        self._key = key
-        self._cipher = cipher
         self._hold_s = hold_s
-        self._lease: Lease | None = None
         self._held: _Held | None = None
-
-    def fence(self, lease: Lease) -> None:
-        """From now on, act for this owner of the portal: once a later one has refreshed, it may not."""
-        self._lease = lease
 
     async def load(self) -> Tokens:
         """Return the tokens that were saved last.
@@ -94,9 +86,7 @@ class PostgresTokenStore:
         """
         async with self._opened():
             row = await self._run(_LOAD)
-        if row is None or row[0] is None:
-            raise InvalidArgument(f"{self!r} holds no tokens", advice=AUTHORISE)
-        return self._read(row[0])
+        return self._read(None if row is None else row[0])
 
     async def save(self, tokens: Tokens, /) -> None:
         """Keep tokens.
@@ -109,7 +99,7 @@ class PostgresTokenStore:
             TokenStoreFailed: The database does not answer; or, within ``lock``, somebody else has the
                 right to refresh by now, or may have the portal.
         """
-        held, content = self._held, write_kept_tokens(tokens, self._cipher)
+        held, content = self._held, self._write(tokens)
         async with self._opened():
             if held is None:
                 await self._run(_SAVE, content=content)
@@ -122,7 +112,7 @@ class PostgresTokenStore:
                 # What was spent for them is gone: they are kept also where the lock is lost.
                 row = await self._replaced(content, held.version)
         if row is None:
-            raise TokenStoreFailed(f"another worker is refreshing the tokens of {self._key!r:.60}")
+            raise self._not_the_holder()
         held.version, held.tokens = row[0], tokens
 
     async def delete(self) -> None:
@@ -145,14 +135,11 @@ class PostgresTokenStore:
             self._database.locked(self._number, timeout_s=timeout_s, hold_s=self._hold_s) as locked,
         ):
             self._require()
-            row = await self._run(_BEGIN, epoch=0 if self._lease is None else self._lease.epoch)
+            row = await self._run(_BEGIN, epoch=self._epoch)
             if row is None:
-                raise TokenStoreFailed(f"another worker has the portal {self._key!r:.60} by now")
+                raise self._not_the_owner()
             version, content = row
-            present: Tokens | None = None
-            with contextlib.suppress(InvalidArgument):  # Whoever authorises anew replaces it.
-                present = None if content is None else self._read(content)
-            self._held = _Held(locked, version, present)
+            self._held = _Held(locked, version, self._readable(content))
             try:
                 yield self
             finally:
@@ -177,29 +164,11 @@ class PostgresTokenStore:
             cursor = await connection.execute(self._database.sql(query), {"key": self._key, **values})
             return await cursor.fetchone() if cursor.description else None
 
-    def _require(self) -> None:
-        if self._lease is not None and not self._lease.valid():
-            raise TokenStoreFailed(f"this worker does not have the portal {self._key!r:.60} any more")
-
-    def _read(self, content: bytes) -> Tokens:
-        return read_kept_tokens(content, self._cipher, repr(self))
-
     @property
     def _number(self) -> int:
         """What the advisory lock is called."""
         digest = hashlib.sha256(f"{self._database.schema}\0{self._key}".encode("utf-8", "replace")).digest()
         return int.from_bytes(digest[:8], signed=True)
-
-    @asynccontextmanager
-    async def _opened(self) -> AsyncGenerator[None]:
-        try:
-            await self._database.open()
-            try:
-                yield
-            finally:
-                await self._database.close()
-        except EngineUnavailable as error:
-            raise TokenStoreFailed(str(error)) from None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PostgresTokenStore):

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from bitrix_pull.errors import EngineUnavailable, InvalidArgument, PullError, TokenStoreFailed
-from bitrix_pull.hub.ciphers import Cipher, checked_cipher, read_kept_tokens, write_kept_tokens
-from bitrix_pull.hub.cluster import Lease, checked_keys
+from bitrix_pull.errors import EngineUnavailable, PullError, TokenStoreFailed
+from bitrix_pull.hub.ciphers import Cipher, checked_cipher
+from bitrix_pull.hub.shared_tokens import SharedTokenStore
 from bitrix_pull.hub.valkey.engine import Engine, Script, as_engine
-from bitrix_pull.portal.token_stores import AUTHORISE, TokenStore
+from bitrix_pull.portal.token_stores import TokenStore
 from bitrix_pull.portal.tokens import Tokens
 
 _LOCK, _UNLOCK, _KEEP = Script("lock"), Script("unlock"), Script("keep")
@@ -30,7 +30,7 @@ class _Held:
     """What is kept, of this version."""
 
 
-class ValkeyTokenStore:
+class ValkeyTokenStore(SharedTokenStore):
     """Keeps the tokens of one application on one portal in Valkey or Redis (6.2 or newer).
 
     One worker at a time refreshes: it holds a right that ends by the engine's clock, proves it
@@ -64,18 +64,11 @@ class ValkeyTokenStore:
         hold_s: float = 30.0,
         timeout_s: float = 5.0,
     ) -> None:
-        checked_keys([key])
         self._engine = as_engine(engine, timeout_s=timeout_s)
-        self._key = key
+        super().__init__(self._engine, key, checked_cipher(cipher))
         self._at = f"{name}:tokens:{key}"
-        self._cipher = checked_cipher(cipher)
         self._hold_ms = round(hold_s * 1000)
-        self._lease: Lease | None = None
         self._held: _Held | None = None
-
-    def fence(self, lease: Lease) -> None:
-        """From now on, act for this owner of the portal: once a later one has refreshed, it may not."""
-        self._lease = lease
 
     async def load(self) -> Tokens:
         """Return the tokens that were saved last.
@@ -85,10 +78,11 @@ class ValkeyTokenStore:
             TokenStoreFailed: The engine does not answer.
         """
         async with self._opened():
-            content = await self._engine.call("HGET", self._at, "content")
-        if content is None:
-            raise InvalidArgument(f"{self!r} holds no tokens", advice=AUTHORISE)
-        return self._read(content)
+            return self._read(await self._content())
+
+    async def _content(self) -> bytes | None:
+        content: bytes | None = await self._engine.call("HGET", self._at, "content")
+        return content
 
     async def save(self, tokens: Tokens, /) -> None:
         """Keep tokens.
@@ -101,7 +95,7 @@ class ValkeyTokenStore:
             TokenStoreFailed: The engine does not answer; or, within ``lock``, somebody else has the
                 right to refresh by now, or may have the portal.
         """
-        kept = write_kept_tokens(tokens, self._cipher)
+        kept = self._write(tokens)
         async with self._opened():
             if self._held is None:
                 await self._run_keep(kept)
@@ -124,7 +118,7 @@ class ValkeyTokenStore:
                     raise
             await asyncio.sleep(next(pauses, _ASK_EVERY_S[-1]))
         if version < 0:
-            raise TokenStoreFailed(f"another worker is refreshing the tokens of {self._key!r:.60}")
+            raise self._not_the_holder()
         held.version, held.tokens = version, tokens
 
     async def _run_keep(self, kept: bytes, held: _Held | None = None, same: str = "") -> int:
@@ -152,55 +146,30 @@ class ValkeyTokenStore:
         async with self._opened():
             version = await self._taken(holder, timeout_s)
             try:
-                self._held = _Held(holder, version, await self._readable())
+                self._held = _Held(holder, version, self._readable(await self._content()))
                 yield self
             finally:
                 self._held = None
                 with contextlib.suppress(PullError):  # Then it ends by itself.
                     await self._engine.run(_UNLOCK, [self._at], holder)
 
-    async def _readable(self) -> Tokens | None:
-        content = await self._engine.call("HGET", self._at, "content")
-        with contextlib.suppress(InvalidArgument):  # Whoever authorises anew replaces it.
-            return None if content is None else self._read(content)
-        return None
-
     async def _taken(self, holder: str, timeout_s: float) -> int:
         pauses = iter(_ASK_EVERY_S)
         deadline = asyncio.get_running_loop().time() + timeout_s
         while True:
             self._require()
-            epoch = 0 if self._lease is None else self._lease.epoch
-            told, *version = await self._engine.run(_LOCK, [self._at], epoch, holder, self._hold_ms)
+            told, *version = await self._engine.run(_LOCK, [self._at], self._epoch, holder, self._hold_ms)
             if told == 1:
                 taken: int = version[0]
                 return taken
             if told < 0:
-                raise TokenStoreFailed(f"another worker has the portal {self._key!r:.60} by now")
+                raise self._not_the_owner()
             pause_s = next(pauses, _ASK_EVERY_S[-1])
             if asyncio.get_running_loop().time() + pause_s > deadline:
                 raise TokenStoreFailed(
                     f"the tokens of {self._key!r:.60} have been in refresh elsewhere for {timeout_s:g} s"
                 )
             await asyncio.sleep(pause_s)
-
-    def _require(self) -> None:
-        if self._lease is not None and not self._lease.valid():
-            raise TokenStoreFailed(f"this worker does not have the portal {self._key!r:.60} any more")
-
-    def _read(self, content: bytes) -> Tokens:
-        return read_kept_tokens(content, self._cipher, repr(self))
-
-    @asynccontextmanager
-    async def _opened(self) -> AsyncGenerator[None]:
-        try:
-            await self._engine.open()
-            try:
-                yield
-            finally:
-                await self._engine.close()
-        except EngineUnavailable as error:
-            raise TokenStoreFailed(str(error)) from None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ValkeyTokenStore):
