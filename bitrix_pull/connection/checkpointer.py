@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
 from bitrix_pull.connection.cursors import Cursors
@@ -29,6 +30,9 @@ Advance = Callable[[str, ResumePoint], Awaitable[None]]
 
 RETRY_S = 1.0
 """How long to wait after a save that failed."""
+
+ANSWER_WITHIN_S = 20.0
+"""How long a store may take for anything. One that never answers would keep a client from ending."""
 
 PAUSE_S = 0.02
 """How long to wait at least after any other."""
@@ -107,7 +111,7 @@ class Checkpointer:
             InvalidArgument: It cannot be used.
             ResumeStoreFailed: It raised an error of its own.
         """
-        await self._told("open", self._store.open())
+        await self._told("open", self._store.open)
 
     async def load(self, config: PullConfig) -> Cursors:
         """Return the cursors to start with; the configuration may say whose stream it is.
@@ -122,7 +126,7 @@ class Checkpointer:
         key = keys[0]
         if self._start == "resume":
             for key in keys:
-                point = await self._told("load", self._store.load(key))
+                point = await self._told("load", partial(self._store.load, key))
                 if point is not None:
                     break
         if point is not None and not isinstance(point, ResumePoint):
@@ -183,7 +187,7 @@ class Checkpointer:
         """Save for the last time, and close the store."""
         await self._save(durable_only=False)
         try:
-            await self._told("close", self._store.close())
+            await self._told("close", self._store.close)
         except PullError as error:
             logger.error("the resume store could not be closed: %s", error)
 
@@ -222,22 +226,22 @@ class Checkpointer:
         ):
             beyond = cursors.settled_beyond(point.mid)
             whole = replace(point, settled=tuple(beyond), stamps=tuple(beyond.values()))
-            await self._saved_by("save", self._store.save(self._key, whole))
+            await self._saved_by("save", partial(self._store.save, self._key, whole))
             self._added, self._whole_after = 0, max(_WHOLE_AGAIN, 2 * len(beyond))
         else:
             new = cursors.news(settled, point.mid)
             if new or point != saved[0]:
                 news = replace(point, settled=tuple(new), stamps=tuple(new.values()), began=None, server="")
-                await self._saved_by("advance", advance(self._key, news))
+                await self._saved_by("advance", partial(advance, self._key, news))
                 self._added += len(new) + _ADVANCE_COST
         self._saved = point, numbering
 
-    async def _saved_by(self, method: str, doing: Awaitable[None]) -> None:
+    async def _saved_by(self, method: str, call: Callable[[], Awaitable[None]]) -> None:
         """Let the store save something, and count it."""
         began_at = time.monotonic()
         saves, failures = 1, 0
         try:
-            await self._told(method, doing)
+            await self._told(method, call)
         except PullError:
             saves, failures = 0, 1
             raise
@@ -266,19 +270,24 @@ class Checkpointer:
             )
         self.health = replace(self.health, saved_at=datetime.now(UTC), error="", comes_again=comes_again)
 
-    async def _told(self, method: str, doing: Awaitable[T]) -> T:
+    async def _told(self, method: str, call: Callable[[], Awaitable[T]]) -> T:
         """Let the store do something, and say in one kind of error what it raises.
 
         Raises:
-            PullError: It raised something.
+            PullError: It raised something, or does not answer.
         """
+        deadline = asyncio.timeout(ANSWER_WITHIN_S)
         try:
-            return await doing
+            async with deadline:
+                return await call()
         except PullError:
             raise
         except BaseException as error:
             if not is_failure(error):
                 raise
+            if deadline.expired():
+                told = f"{method}() of {type(self._store).__name__} has not returned"
+                raise ResumeStoreFailed(f"{told} within {ANSWER_WITHIN_S:g} s") from None
             # The text of a foreign error may hold a secret.
             of_disk = isinstance(error, OSError) or type(error).__module__ == "sqlite3"
             ours = of_disk and type(self._store).__module__.startswith("bitrix_pull.")

@@ -206,6 +206,40 @@ def test_a_save_that_fails_is_told_once_and_made_up_for(
     assert caplog.text.count("is saved again") == 1
 
 
+def test_a_plain_function_in_the_place_of_an_async_one_is_told_as_well() -> None:
+    class Plain(Whole):
+        def save(self, key: str, point: ResumePoint) -> Any:
+            raise KeyError("hunter2")
+
+    async def main() -> None:
+        async with emulator() as emu, running(Listener(emu, resume=Plain())) as listener:
+            await listener.reached(State.LIVE)
+            emu.portal.send("x", {"n": 0})
+            await listener.received(1)
+            await asyncio.sleep(10)
+            assert "save() of Plain raised KeyError" in listener.health().store.error
+
+    virtual_time.run(main)
+
+
+def test_a_store_that_does_not_return_is_told_and_keeps_nobody_from_closing() -> None:
+    class Hanging(Whole):
+        async def save(self, key: str, point: ResumePoint) -> None:
+            await asyncio.Event().wait()
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        async with emulator() as emu:
+            async with running(Listener(emu, resume=Hanging())) as listener:
+                await listener.reached(State.LIVE)
+                await asyncio.sleep(60)
+                assert "save() of Hanging has not returned" in listener.health().store.error
+                began = loop.time()
+            return loop.time() - began
+
+    assert virtual_time.run(main) < 60
+
+
 def test_a_store_that_cannot_be_opened_is_an_error_before_anything_else(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
