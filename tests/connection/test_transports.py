@@ -1,14 +1,21 @@
 """WebSocket where it works, long polling where it is blocked, and back (protocol §8)."""
 
 import asyncio
+import contextlib
 from itertools import pairwise
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
-from bitrix_pull import State
+from bitrix_pull import AccessToken, PullOptions, State
+from bitrix_pull.connection.disconnects import Ended
+from bitrix_pull.connection.transports import Transports
 from bitrix_pull.emulator import Owner
 from bitrix_pull.errors import InvalidConfig
+from bitrix_pull.portal.config import ConfigFetcher
+from bitrix_pull.portal.rest import RestClient
+from bitrix_pull.wire.close_codes import ClientClose
 from tests import virtual_time
 from tests.connection.listening import Listener, emulator, running
 from tests.connection.stand_ins import (
@@ -112,6 +119,33 @@ def test_channels_are_renewed_though_the_websocket_is_blocked() -> None:
                     await asyncio.sleep(400)
                 assert listener.numbers == list(range(12))
                 assert listener.states.count(State.BACKOFF) == 1
+
+    virtual_time.run(main)
+
+
+@pytest.mark.parametrize("left_s", [1.0, 1e-3, 1e-6, 1e-7, 1e-9])
+def test_what_is_left_until_the_next_try_is_nothing_or_long_enough_to_be_waited_for(left_s: float) -> None:
+    """By unix time, of whose floats the next one is 0.2 us away: less would be waited for again and again."""
+
+    async def main() -> None:
+        async with emulator() as emu:
+            emu.push.faults.websocket_refusal = 502
+            rest = RestClient(AccessToken(emu.portal_url, emu.token), options=PullOptions())
+            transports = Transports(rest.http, PullOptions())
+            config = await ConfigFetcher(rest, "application").fetch()
+            while transports.current != "long_polling":
+                with contextlib.suppress(Ended):
+                    await (await transports.open(config, None)).close(ClientClose.NORMAL)
+            wait_s = transports.websocket_again_s()
+            assert wait_s is not None
+            assert wait_s > 500
+            nearly = now() + wait_s - left_s
+            with patch.object(asyncio.get_running_loop(), "time", lambda: nearly):
+                left = transports.websocket_again_s()
+            assert left is not None
+            assert left == 0 or virtual_time.BEGINNING + left > virtual_time.BEGINNING
+            assert left == pytest.approx(left_s, abs=1e-3)
+            await rest.close()
 
     virtual_time.run(main)
 
