@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -26,20 +27,24 @@ MIB = 1024 * 1024
 SETTLE_S = 3.0
 
 
-def inspector(*, seconds: float = 60.0, rate: int = 1_000, without_page: bool = False) -> Outcome:
+def inspector(
+    *, seconds: float = 60.0, rate: int = 1_000, text_bytes: int = 200, without_page: bool = False
+) -> Outcome:
     """1,000 events/s into an inspector and its page: once both are full, neither grows by 8 MiB.
 
     The page is one in Chromium. Another one is open that reads nothing.
     """
     outcome = Outcome()
-    asyncio.run(_inspect(outcome, _client, seconds, rate, without_page))
+    asyncio.run(_inspect(outcome, partial(_client, text_bytes), seconds, rate, without_page))
     return outcome
 
 
-def hub_inspector(*, seconds: float = 60.0, rate: int = 1_000, without_page: bool = False) -> Outcome:
+def hub_inspector(
+    *, seconds: float = 60.0, rate: int = 1_000, text_bytes: int = 200, without_page: bool = False
+) -> Outcome:
     """The same for the page beside hubs: 1,000 events/s of 100 portals into the log that it reads."""
     outcome = Outcome()
-    asyncio.run(_inspect(outcome, _log, seconds, rate, without_page))
+    asyncio.run(_inspect(outcome, partial(_log, text_bytes), seconds, rate, without_page))
     return outcome
 
 
@@ -100,23 +105,24 @@ class _Client:
     url: str
     pull: PullClient
     server: FloodServer
+    text_bytes: int
 
     def received(self) -> int:
         return self.pull.health().received
 
     async def flood(self, rate: int, count: int) -> None:
-        await self.server.flood(rate, count, 200)
+        await self.server.flood(rate, count, self.text_bytes)
 
 
 @asynccontextmanager
-async def _client() -> AsyncGenerator[_Client]:
+async def _client(text_bytes: int) -> AsyncGenerator[_Client]:
     async with AsyncExitStack() as stack:
         server = await FloodServer.start()
         stack.push_async_callback(server.stop)
         pull = PullClient(AccessToken(server.portal_url, server.token))
         page = await stack.enter_async_context(Inspector(pull))
         await stack.enter_async_context(pull)
-        yield _Client(page.url, pull, server)
+        yield _Client(page.url, pull, server, text_bytes)
 
 
 @dataclass
@@ -124,6 +130,7 @@ class _Log:
     url: str
     page: HubInspector
     engine: redis.asyncio.Redis
+    text_bytes: int
 
     def received(self) -> int:
         return self.page.received
@@ -135,7 +142,7 @@ class _Log:
             due = min(count - sent, int((time.monotonic() - began) * rate) - sent, _AT_ONCE)
             async with self.engine.pipeline(transaction=False) as pipe:
                 for number in range(sent, sent + due):
-                    pipe.xadd(_STREAM, {"event": _entry(number)}, maxlen=20_000)
+                    pipe.xadd(_STREAM, {"event": _entry(number, self.text_bytes)}, maxlen=20_000)
                 await pipe.execute()
             sent += due
             await asyncio.sleep(0.0 if due == _AT_ONCE else 0.02)
@@ -145,12 +152,12 @@ _STREAM = "{bitrix-pull:0}:events"
 _AT_ONCE = 200
 
 
-def _entry(number: int) -> bytes:
+def _entry(number: int, text_bytes: int) -> bytes:
     event = PullEvent(
         f"1700000000{number:016}",
         "application",
         "flood",
-        {"n": number, "text": "x" * 200},
+        {"n": number, "text": "x" * text_bytes},
         {},
         BACKEND_SENDER,
         "server",
@@ -160,7 +167,7 @@ def _entry(number: int) -> bytes:
 
 
 @asynccontextmanager
-async def _log() -> AsyncGenerator[_Log]:
+async def _log(text_bytes: int) -> AsyncGenerator[_Log]:
     with running() as server:
         async with (
             redis.asyncio.Redis.from_url(server.url) as engine,
@@ -169,7 +176,7 @@ async def _log() -> AsyncGenerator[_Log]:
             # It begins with what is there: from the first new entry on, all are counted.
             await engine.xadd(_STREAM, {"other": b""})
             await asyncio.sleep(1.0)
-            yield _Log(page.url, page, engine)
+            yield _Log(page.url, page, engine, text_bytes)
 
 
 def _resident() -> int:

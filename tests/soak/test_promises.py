@@ -37,6 +37,8 @@ from tests.soak.stores import damaged_stores, store_key, stuck_event
 from tests.soak.token_refreshes import token_race, token_sigkill
 
 SOME_WAYS: list[Way] = [(4, True, "websocket"), (4, True, "long_polling")]
+# So large that a tape without bound would grow by more than is promised.
+_LARGE: dict[str, Any] = {"text_bytes": 2_000, "without_page": True}
 _STALE: dict[str, Any] = {"away_s": 3.5, "portals": 6, "rate": 10.0, "lease_s": 1.5}
 _FEW: dict[str, Any] = {"portals": 12, "rate": 60.0, "lease_s": 1.5}
 
@@ -58,8 +60,8 @@ SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (live_again, {"cuts": 5, "live_s": 0.2}),
     (poison, {"messages": 500}),
     (sigkill, {"kills": 1}),
-    (inspector, {"seconds": 3.0, "rate": 4_000, "without_page": True}),
-    (hub_inspector, {"seconds": 3.0, "rate": 4_000, "without_page": True}),
+    (inspector, {"seconds": 3.0, "rate": 4_000, **_LARGE}),
+    (hub_inspector, {"seconds": 3.0, "rate": 4_000, **_LARGE}),
     (history_dropped, {"times": 25}),
     (counter_goes_back, {"times": 4}),
     (counter_goes_back, {"times": 4, "silent": True}),
