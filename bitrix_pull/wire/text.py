@@ -29,6 +29,8 @@ from bitrix_pull.wire.messages import (
 OPENING = b"#!NGINXNMS!#"
 CLOSING = b"#!NGINXNME!#"
 
+_BETWEEN_MARKS = CLOSING + OPENING
+
 _KEEP_ALIVES = (b"", b'""')
 """Frames of a server of version 2 that say nothing but that it is there (protocol §4.1)."""
 
@@ -97,22 +99,35 @@ def _read_array(frame: bytes) -> Iterator[Incoming]:
 
 def _envelopes(frame: bytes, start: int) -> Iterator[tuple[object, int]]:
     """Yield each message's parsed envelope, or a ``Malformed``, with its size; the first is at ``start``."""
+    if start < 0:
+        return
     parse: Parse | None = None
+    if frame.endswith(CLOSING):
+        pieces = frame[start + len(OPENING) : -len(CLOSING)].split(_BETWEEN_MARKS)
+        parse = _parser(frame, len(pieces[0]))
+        for piece in pieces:
+            try:
+                # No proper prefix of a JSON object is JSON, so if this parses, it is a whole message.
+                envelope = parse(piece)
+            except ValueError:
+                break
+            yield envelope, len(piece)
+            start += len(piece) + len(_BETWEEN_MARKS)
+        else:
+            return
+    yield from _doubtful_envelopes(frame, start, parse or _parser(frame, len(frame)))
+
+
+def _doubtful_envelopes(frame: bytes, start: int, parse: Parse) -> Iterator[tuple[object, int]]:
+    """Yield the same of what has marks inside its strings, or is spoilt, or is not closed."""
     while start >= 0:
         start += len(OPENING)
-        # One character is found several times faster than the whole mark, and mostly is its first.
-        end = frame.find(b"#", start)
-        if not frame.startswith(CLOSING, end):
-            end = frame.find(CLOSING, start)
-            if end < 0:
-                end = len(frame)
-        if parse is None:
-            parse = _parser(frame, end - start)
+        end = frame.find(CLOSING, start)
+        if end < 0:
+            end = len(frame)
         try:
-            # No proper prefix of a JSON object is JSON, so if this parses, `end` is right.
             envelope = parse(frame[start:end])
         except ValueError:
-            # The mark stood inside a string, or the message is spoilt.
             match = _TO_CLOSING.match(frame, start)
             try:
                 if match is None:
@@ -124,9 +139,7 @@ def _envelopes(frame: bytes, start: int) -> Iterator[tuple[object, int]]:
                 start = _next_message(frame, start)
                 continue
         yield envelope, end - start
-        start = end + len(CLOSING)
-        if not frame.startswith(OPENING, start):
-            start = frame.find(OPENING, end)
+        start = frame.find(OPENING, end)
 
 
 def _parser(frame: bytes, message_bytes: int) -> Parse:
