@@ -26,6 +26,8 @@ UNKNOWN = 0.0
 _DIGESTED_MAX_BYTES = 4096
 """The length of a body from which on it tells enough by itself."""
 
+_NUMBERS = {float, int}
+
 _GOLDEN = 0.6180339887498949
 """Lengths that differ by little are far from each other by it."""
 
@@ -34,7 +36,7 @@ def stamps_of(events: Sequence[PullEvent[Any] | Unread]) -> list[float]:
     """Return the stamp of each event."""
     if events and events[0].created_unix is None:
         # It is a matter of the format: none of them tells the server's time.
-        return [stamp_of(event) for event in events]
+        return _stamps_by_portal(events) or [stamp_of(event) for event in events]
     try:
         # Nearly everything comes from the portal, by a server of version 4.
         return [event.created_unix + event.extra["server_time_unix"] % 1 for event in cast("Any", events)]
@@ -48,6 +50,20 @@ def stamps_of(events: Sequence[PullEvent[Any] | Unread]) -> list[float]:
         ]
     except (KeyError, TypeError):
         return [stamp_of(event) for event in events]
+
+
+def _stamps_by_portal(events: Sequence[PullEvent[Any] | Unread]) -> list[float] | None:
+    """Return the stamp of each event if it is the portal's time of all of them, as ``stamp_of`` would."""
+    try:
+        sent = [
+            event.extra["server_time_unix"] for event in cast("Any", events) if event.created_unix is None
+        ]
+    except (AttributeError, KeyError, TypeError):
+        return None
+    if not _NUMBERS.issuperset(map(type, sent)):
+        return None
+    stamps = [-each for each in sent if 1 <= each < math.inf]
+    return stamps if len(stamps) == len(events) else None
 
 
 def stamp_of(message: PullEvent[Any] | Unread | Control | Malformed) -> float:

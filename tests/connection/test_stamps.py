@@ -100,3 +100,17 @@ def test_a_message_has_the_same_stamp_in_any_company(
 @pytest.mark.parametrize("sent", [None, "soon", 0, -5, float("inf"), float("nan"), [1]])
 def test_what_is_no_time_is_none(sent: Any) -> None:
     assert sent_unix(event(extra={"server_time_unix": sent})) is None
+
+
+@given(
+    st.lists(
+        st.builds(
+            event,
+            created=st.sampled_from([None, None, None, 1_800_000_000]),
+            sent=st.sampled_from([1_800_000_000.25, 1_800_000_000, 1, 0.5, True, "1", None, -3.0]),
+            extra=st.sampled_from([None, None, None, {"server_name": "portal"}]),
+        )
+    )
+)
+def test_many_are_stamped_as_each_is_alone(events: list[PullEvent[Any]]) -> None:
+    assert stamps_of(events) == [stamp_of(event) for event in events]
