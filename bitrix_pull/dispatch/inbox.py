@@ -113,7 +113,9 @@ class Inbox(Generic[E]):
             taken_at: When that was, by the event loop's clock.
         """
         if receivers:
-            self._unsettled.update(dict.fromkeys(events, (receivers, taken_at)))
+            unsettled, entry = self._unsettled, (receivers, taken_at)
+            for event in events:
+                unsettled[event] = entry
             self._hold(sum(map(_size, events)))
         elif self.settled is not None:
             self._count()
