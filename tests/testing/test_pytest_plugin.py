@@ -87,13 +87,23 @@ def test_a_mark_says_what_portal_is_wanted(pytester: pytest.Pytester) -> None:
     run(pytester, tests, "--asyncio-mode=auto", "--strict-markers", passed=7)
 
 
-def test_options_say_it_where_no_mark_does(pytester: pytest.Pytester) -> None:
+def test_options_say_it_where_no_mark_does_and_each_test_has_a_portal_of_its_own(
+    pytester: pytest.Pytester,
+) -> None:
     tests = {
         "unmarked": wants("", "bitrix_portal.push.version == 3"),
         "marked": wants("version=4", "bitrix_portal.push.version == 4"),
+        "its_own": """
+            import pytest
+
+            @pytest.mark.parametrize("n", range(3))
+            async def test_it(bitrix_portal, n):
+                assert not bitrix_portal.portal.calls
+                bitrix_portal.portal.calls["x"] = 1
+        """,
     }
-    options = ("--asyncio-mode=auto", "--strict-markers", "--bitrix-version=3")
-    run(pytester, tests, *options, passed=2)
+    # In a process of pytest-xdist, to which options are passed on.
+    run(pytester, tests, "--asyncio-mode=auto", "--strict-markers", "--bitrix-version=3", "-n", "1", passed=5)
 
 
 def test_without_a_plugin_for_asynchronous_tests_it_says_what_to_do(pytester: pytest.Pytester) -> None:
@@ -137,18 +147,6 @@ def test_bad_use_says_what_to_do(pytester: pytest.Pytester, monkeypatch: pytest.
     told += run(pytester, trio, "--asyncio-mode=strict", "test_trio.py", errors=1).stdout.str()
     for name, (_, says) in BAD_USE.items():
         assert re.search(rf"^ERROR test_{name}\.py::test_it - .*{re.escape(says)}", told, re.MULTILINE), told
-
-
-def test_each_test_has_a_portal_of_its_own(pytester: pytest.Pytester) -> None:
-    test = """
-        import pytest
-
-        @pytest.mark.parametrize("n", range(3))
-        async def test_it(bitrix_portal, n):
-            assert not bitrix_portal.portal.calls
-            bitrix_portal.portal.calls["x"] = 1
-    """
-    run(pytester, {"n": test}, "--asyncio-mode=auto", "-n", "2", passed=3)
 
 
 def test_a_run_that_does_not_use_it_imports_nothing_for_it(pytester: pytest.Pytester) -> None:
