@@ -134,7 +134,7 @@ class CanaryNet:
 
     def _secrets_in(self, text: str) -> Iterator[str]:
         for secret, (kind, written) in self._known.items():
-            if any(form in text for form in written):
+            if any(map(text.__contains__, written)):
                 yield f"{kind} {secret!r}"
         for kind, shape in SHAPES.items():
             if match := re.search(shape, text):

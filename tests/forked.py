@@ -15,6 +15,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
 
+_COMMANDS = ("app", "config", "demo", "doctor", "emulator", "events", "hub", "inspect", "listen", "publish")
+
 context = multiprocessing.get_context("forkserver")
 # multiprocessing imports the main module too.
 context.set_forkserver_preload(
@@ -24,7 +26,8 @@ context.set_forkserver_preload(
         "tests.forked",
         "bitrix_pull.emulator",
         "bitrix_pull.hub.valkey",
-        *(f"bitrix_pull.cli.{name}" for name in ("app", "config", "doctor", "emulator", "listen", "publish")),
+        "tests.warm",
+        *(f"bitrix_pull.cli.{name}" for name in _COMMANDS),
     ]
 )
 
