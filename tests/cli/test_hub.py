@@ -183,7 +183,9 @@ async def test_hubs_that_meet_at_an_engine_alone_are_seen_and_drained_from_anywh
                     at,
                     # Workers say every 5 s how they are.
                     lambda told: (
-                        len(told["workers"]) == 2 and told["log"][0]["behind"] == 2 and told["failed"]
+                        len(told["workers"]) == 2
+                        and [each["behind"] for each in told["log"]] == [2]
+                        and told["failed"]
                     ),
                 )
                 assert (told["portals"], told["paused"], told["unserved"]) == (4, 1, 0)
