@@ -96,9 +96,6 @@ def ask_for_db(event: PullEvent, db: object) -> None: ...
 def ask_for_client(event: PullEvent, client: PullClient) -> None: ...
 
 
-def ask_for_context(event: PullEvent, context: object) -> None: ...
-
-
 @pytest.mark.parametrize(
     ("callback", "supply", "complaint"),
     [

@@ -41,7 +41,6 @@ PRIVATE = REFERENCE["channels"]["private"]["id"]
 SHARED = REFERENCE["channels"]["shared"]["id"]
 OTHER_PRIVATE = REFERENCE["channels"]["private_other_user"]["id"]
 PUBLIC = PublicChannel.parse(REFERENCE["channels"]["private"]["public_id"])
-OTHER_PUBLIC = PublicChannel.parse(REFERENCE["channels"]["private_other_user"]["public_id"])
 BADLY_SIGNED = PRIVATE[:-1] + ("0" if PRIVATE[-1] != "0" else "1")
 
 # What an HTTP server sets as it likes.

@@ -139,7 +139,6 @@ def nested(depth: int) -> bytes:
     return content
 
 
-MESSAGE = field(1, bytes(13)) + field(2, b'{"module_id":"m","command":"evil"}')
 MANY = 500_000
 
 FRAMES: dict[str, bytes] = {

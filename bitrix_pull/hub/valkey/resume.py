@@ -17,7 +17,6 @@ _log: Final = get_logger("hub")
 _LOAD, _SAVE = Script("load"), Script("save")
 
 FENCED: Final = -1
-GONE_BACK: Final = -2
 
 
 class FencedPoints:
