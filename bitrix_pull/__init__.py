@@ -1,6 +1,34 @@
 """Asyncio realtime client for Bitrix24 Push & Pull.
 
 ``PullClient`` is the way in; see the README for a first program.
+
+An event walks through the house from the bottom of this list upwards; imports go downward only.
+
+    cli/            the command line
+    inspector/      web pages over what a client tells, or the hubs at an engine
+    testing/        TestClient and its clock, recording and replaying, the pytest plugin
+    otel/           metrics and traces by OpenTelemetry
+    hub/            many portals: Hub; in valkey/ and postgres/ what several machines share
+    program.py      bitrix_pull.run: a log, signals, an exit code
+    sync.py         publishing from code that does not await
+    client.py       PullClient: what users call
+    emulator/       a portal and a push server; knows wire/ and nothing of the client
+    runs.py         what a client consists of, and its runs one after another
+    doctor/         why a client gets no events: pull.diagnose()
+    running.py      a run: all that one use of a client is made of
+    reception.py    where events arrive: inboxes and dispatchers; knows no network
+    shared.py       what the clients of many portals have together
+    portal_events/  the portal's own events: bound, taken from its queue, confirmed
+    connection/     one live stream: channels, transports, cursor, backoff, the supervisor
+    dispatch/       routing, the bounded inbox, the workers of the handlers
+    presence/       who is online; watches that are kept alive
+    publish/        what is checked, how it is packed, and the ways it can go
+    portal/         REST: credentials, calls, the configuration
+    wire/           bytes to values and back; no I/O, no clock
+    catalogue/      models of what portals send
+    options.py  health.py  events.py  errors.py
+    telemetry.py    the names of what is told: metrics, and the fields of log records
+    redaction.py    what may be shown of secrets, and of what servers write
 """
 
 import importlib

@@ -445,7 +445,21 @@ class PortalEvent(Event, Generic[P]):
 
 
 class State(StrEnum):
-    """Where the connection is in its life. ``connection/states.py`` lists the legal moves."""
+    """Where the connection is in its life. ``connection/states.py`` lists the legal moves.
+
+    Attributes:
+        IDLE: Not started.
+        CONFIGURING: Asking the portal for addresses and channels.
+        CONNECTING: Opening the stream.
+        CATCHING_UP: Taking what was missed: ``event.replayed``.
+        LIVE: The stream is open.
+        PAUSED: Handlers are behind: nothing more is read until the inbox has room. ``InboxFull`` names them.
+        RENEWING: The stream is open, and its channels are being replaced.
+        BACKOFF: Waiting before the next attempt, or for channels that are good.
+        CLOSING: Ending the connection.
+        CLOSED: Ended; it can be started again.
+        FAILED: Only a person can help.
+    """
 
     IDLE = "idle"
     CONFIGURING = "configuring"

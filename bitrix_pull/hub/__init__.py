@@ -1,4 +1,15 @@
-"""Many portals: in one process, or on any number of machines."""
+"""Many portals: in one process, or on any number of machines.
+
+                      one process: Hub
+    portals.db --> +---------------------------------------------------+
+    keys, tokens,  | acme   client -> inbox -> +                       |--> acme.bitrix24.com
+    resume points  | beta   client -> inbox -> + your handlers         |--> beta.bitrix24.com
+    ^              | gamma  client -> inbox -> + event.portal, .client |--> ...
+    |              | one HTTP session, names, room for events, pace    |--> the push server they share
+    hub add, pause +---------------------------------------------------+
+
+``bitrix_pull.hub.valkey`` is for several machines.
+"""
 
 from bitrix_pull.hub.health import HubHealth, PortalStatus
 from bitrix_pull.hub.hub import Hub
