@@ -5,12 +5,15 @@ import contextlib
 from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis.asyncio
 
+from bitrix_pull import EngineUnavailable
 from bitrix_pull.hub.cluster import Acquired, Cluster, Lease, Lost, Membership, Recalled
-from bitrix_pull.hub.valkey import ValkeyCluster
+from bitrix_pull.hub.valkey import Engine, ValkeyCluster
+from bitrix_pull.hub.valkey.engine import Script
 from tests.fault_proxy import FaultProxy, Weather
 from tests.hub.engine import FaultyEngine, running, running_cluster, until
 
@@ -244,3 +247,30 @@ async def test_after_a_fault_of_our_own_leases_are_renewed_all_the_same(
         assert one.lost == []
     (told,) = (record for record in caplog.records if record.levelname == "CRITICAL")
     assert told.exc_info
+
+
+async def test_an_engine_that_is_silent_is_not_asked_once_for_each_portal_that_is_given_up(
+    valkey_url: str, name: str
+) -> None:
+    """The leases end by themselves meanwhile; else to close a hub would take seconds a portal."""
+
+    class Silent(Engine):
+        is_silent = False
+        releases = 0
+
+        async def run(self, script: Script, *rest: Any) -> Any:
+            if self.is_silent:
+                self.releases += script.name == "release"
+                await asyncio.sleep(0.2)
+                raise EngineUnavailable("it does not answer in time")
+            return await super().run(script, *rest)
+
+    engine = Silent(valkey_url)
+    async with worker(ValkeyCluster(engine, name=name, lease_s=1.0), "one") as one:
+        await until(lambda: len(one.leases) == len(PORTALS))
+        engine.is_silent = True
+        leases = list(one.leases.values())
+        one.leases.clear()
+        await asyncio.gather(*map(one.membership.release, leases))
+        assert engine.releases < 10
+        engine.is_silent = False

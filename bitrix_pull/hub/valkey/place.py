@@ -329,13 +329,20 @@ class Place:
             return lease
 
     async def _give_up(self, lease: Lease, heir: str) -> None:
-        if lease.owner != self.worker or not self._term.valid():
-            return  # It ends, or has ended, with its session.
+        if self._is_over(lease):
+            return
         async with self._asking:
+            # It may have been waited for so long that there is nothing left to give up.
+            if self._is_over(lease):
+                return
             try:
                 self._version = await self._released(lease.key, lease.epoch, heir)
             except PullError:
                 self._version = _UNKNOWN
+
+    def _is_over(self, lease: Lease) -> bool:
+        """Tell whether a lease ends, or has ended, with its session."""
+        return lease.owner != self.worker or not self._term.valid()
 
     async def _released(self, key: str, epoch: int, heir: str) -> int:
         version: int = await self._engine.run(
