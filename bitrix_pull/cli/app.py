@@ -69,7 +69,8 @@ def run_command_line() -> int:
         # Without a command: help, and no complaint.
         outcome = app(sys.argv[1:] or ["--help"], prog_name="bitrix-pull", standalone_mode=False)
     except _UsageError as error:
-        streams.complain(f"{_complaint(error, sys.argv[1:])}. See bitrix-pull --help.")
+        told = _complaint(error, sys.argv[1:])
+        streams.complain(f"{told}{'' if told.endswith('?') else '.'} See bitrix-pull --help.")
         return Exit.USAGE
     except (KeyboardInterrupt, typer.Abort):
         return Exit.INTERRUPTED
@@ -103,6 +104,8 @@ def _given_twice(typed: Sequence[str]) -> str | None:
 def _complaint(error: Exception, typed: Sequence[str]) -> str:
     """Say what is wrong with the arguments. What was typed is repeated only where it is a plain word."""
     told = str(cast("typer.BadParameter", error).format_message()).rstrip(".")
+    # What typer's own validation of values puts before each of its sentences.
+    told = told.replace(": Value error, ", ": ")
     for argument in sorted({*typed, *(item.partition("=")[2] for item in typed)}, key=len, reverse=True):
         # Anything else may be a secret whose option was forgotten, mistyped or glued to it.
         if len(argument) > _SHORT and _PLAIN_WORD.fullmatch(argument) is None:

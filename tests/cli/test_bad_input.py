@@ -250,3 +250,17 @@ async def test_an_emulator_cannot_listen_at_an_address_of_its_own_making() -> No
     outcome = await run("emulator", "--host", "no.such.host.invalid")
     assert outcome.code == 1
     assert "cannot listen on no.such.host.invalid" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["listn"], "No such command 'listn'"),
+        (["listen", "--transport", "x"], "Invalid value for '--transport': 'x' is not one of 'auto'"),
+    ],
+)
+def test_a_complaint_is_a_sentence(arguments: list[str], told: str, run_here: RunHere) -> None:
+    outcome = run_here(*arguments)
+
+    assert_one_clear_line(outcome, 2, f"bitrix-pull: {told}")
+    assert "?." not in outcome.err
