@@ -86,6 +86,21 @@ async def test_one_at_a_time_holds_it_and_others_wait_but_not_for_ever(make: Mak
 
 
 @pytest.mark.usefixtures("portal")
+async def test_who_is_cancelled_while_it_takes_its_turn_holds_nobody_up(make: Make) -> None:
+    async def hold() -> None:
+        async with make().lock(5):
+            await asyncio.Event().wait()
+
+    for step in range(25):
+        holding = asyncio.create_task(hold())
+        await asyncio.sleep(step * 0.0004)
+        holding.cancel()
+        await asyncio.wait({holding})
+        assert holding.cancelled()
+        async with make().lock(5):
+            pass
+
+
 async def test_clients_refresh_once_between_them(make: Make, grant: Grant, client: Clients) -> None:  # noqa: F811
     await make().save(Tokens.read(stale()))
     rests = [client(make()) for _ in range(4)]

@@ -144,13 +144,16 @@ class ValkeyTokenStore(SharedTokenStore):
         """
         holder = secrets.token_hex(8)
         async with self._opened():
-            version = await self._taken(holder, timeout_s)
             try:
+                version = await self._taken(holder, timeout_s)
                 self._held = _Held(holder, version, self._readable(await self._content()))
-                yield self
+                try:
+                    yield self
+                finally:
+                    self._held = None
             finally:
-                self._held = None
-                with contextlib.suppress(PullError):  # Then it ends by itself.
+                # Also where the answer that it is taken was not waited for, or lost. Else it ends by itself.
+                with contextlib.suppress(PullError):
                     await self._engine.run(_UNLOCK, [self._at], holder)
 
     async def _taken(self, holder: str, timeout_s: float) -> int:
