@@ -1,4 +1,4 @@
-"""The delays between attempts (protocol §8): one ladder for what was answered, one for what was not."""
+"""The delays between attempts (protocol §8): a ladder for what was answered, for what was not, for stores."""
 
 import random
 
@@ -8,6 +8,10 @@ after further ones as after the last."""
 
 UNANSWERED_S = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 25.0)
 """The same where nothing answered or an open stream was cut: nobody can be annoyed by that."""
+
+STORES_S = (0.5, 1.0, 2.0, 4.0)
+"""The same where what this side keeps could not be read or written: the servers have no part in it, and
+whoever is deaf for want of a store is to hear soon after that is back."""
 
 JITTER = 0.2
 """Largest part of a delay that is added at random, so that many clients spread out."""
@@ -27,10 +31,9 @@ class Backoff:
     """
 
     def __init__(self, random_source: random.Random | None = None) -> None:
-        """Start at the foot of both ladders."""
+        """Start at the foot of all ladders."""
         self._random = random_source or CHANCE
-        self._answered = 0
-        self._unanswered = 0
+        self._answered = self._unanswered = self._stores = 0
 
     def next_delay_s(self, *, answered: bool) -> float:
         """Count one failure and return the seconds to wait.
@@ -45,7 +48,16 @@ class Backoff:
         else:
             delay = _rung_s(UNANSWERED_S, self._unanswered)
             self._unanswered += 1
-        return delay * (1 + self._random.uniform(0, JITTER))
+        return self._spread(delay)
+
+    def store_delay_s(self) -> float:
+        """Count one failure of a store and return the seconds to wait."""
+        delay = _rung_s(STORES_S, self._stores)
+        self._stores += 1
+        return self._spread(delay)
+
+    def _spread(self, delay_s: float) -> float:
+        return delay_s * (1 + self._random.uniform(0, JITTER))
 
     def opened(self, *, brought: bool) -> None:
         """Take note that an attempt succeeded: what the server answers next is its first failure.
@@ -54,13 +66,13 @@ class Backoff:
             brought: True if anything new came by the stream: then it was worth it, and a cut
                 of it is the first one too.
         """
-        self._answered = 0
+        self._answered = self._stores = 0
         if brought:
             self._unanswered = 0
 
     def reset(self) -> None:
-        """Start anew at the foot of both ladders."""
-        self._answered = self._unanswered = 0
+        """Start anew at the foot of all ladders."""
+        self._answered = self._unanswered = self._stores = 0
 
 
 def _rung_s(ladder: tuple[float, ...], failures: int) -> float:

@@ -57,6 +57,8 @@ class Wait(Enum):
     """The ladder for what the server answered."""
     LADDER_UNANSWERED = auto()
     """The ladder for what nobody answered."""
+    LADDER_STORES = auto()
+    """The ladder for what this side's own stores did not do."""
     LONG = auto()
     """60 s or more."""
     SPREAD = auto()

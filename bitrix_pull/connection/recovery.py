@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from bitrix_pull.connection.backoff import SOUND_AFTER_S, Backoff
 from bitrix_pull.connection.disconnects import TABLE, Action, Ended, Sign, Wait
 from bitrix_pull.errors import (
+    EngineUnavailable,
     InvalidConfig,
     NotAPortal,
     NotConfigured,
@@ -13,6 +14,8 @@ from bitrix_pull.errors import (
     PortalDeleted,
     PortalError,
     PullError,
+    ResumeStoreFailed,
+    TokenStoreFailed,
     Unreachable,
 )
 
@@ -38,6 +41,8 @@ def passing_wait(failure: PullError) -> Wait | None:
     match failure:
         case Unreachable():
             return Wait.LADDER_UNANSWERED
+        case EngineUnavailable() | ResumeStoreFailed() | TokenStoreFailed():
+            return Wait.LADDER_STORES
         case PortalDeleted() | PaymentRequired() | NotConfigured():
             return Wait.MAINTENANCE
         case PortalError(code=code) if code.lower() == "server_error":
@@ -129,6 +134,8 @@ class Recovery:
                 return self._backoff.next_delay_s(answered=True)
             case Wait.LADDER_UNANSWERED:
                 return self._backoff.next_delay_s(answered=False)
+            case Wait.LADDER_STORES:
+                return self._backoff.store_delay_s()
             case Wait.LONG:
                 return random.uniform(*EVICTED_WAIT_S)
             case Wait.SPREAD:

@@ -1,12 +1,13 @@
 """Each row of protocol §8, end to end: what ends a connection, and what the client does about it."""
 
 import asyncio
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from bitrix_pull import AccessToken, State, StateChanged, Webhook
+from bitrix_pull import AccessToken, MemoryStore, ResumePoint, State, StateChanged, Webhook
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.errors import PullError
 from tests import virtual_time
@@ -532,5 +533,35 @@ def test_an_unreachable_portal_does_no_harm_to_a_live_connection() -> None:
             await pull.received(30)
             assert sorted(pull.numbers) == list(range(30))
             assert State.BACKOFF not in pull.states
+
+    virtual_time.run(main)
+
+
+class _Unreachable(MemoryStore):
+    """A store that cannot be read at first."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__()
+        self.asked: list[float] = []
+        self._failures = failures
+
+    async def load(self, key: str) -> ResumePoint | None:
+        self.asked.append(now())
+        if len(self.asked) <= self._failures:
+            raise ConnectionRefusedError
+        return await super().load(key)
+
+
+def test_a_store_that_is_back_is_asked_soon_however_long_it_was_away() -> None:
+    async def main() -> None:
+        store = _Unreachable(failures=20)
+        async with emulator() as emu:
+            listener = Listener(emu, resume=store)
+            async with running(listener):
+                await listener.reached(State.LIVE)
+        waits = [later - before for before, later in itertools.pairwise(store.asked)]
+        for waited, least in zip(waits[:20], [0.5, 1.0, 2.0, *[4.0] * 17], strict=True):
+            low, high = rung(least)
+            assert low <= waited <= high + 0.5
 
     virtual_time.run(main)

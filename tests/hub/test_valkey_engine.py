@@ -1,6 +1,7 @@
 """Engines that cannot be used: each says why, nothing spins, no password is shown."""
 
 import asyncio
+import contextlib
 import json
 import logging
 from typing import Any
@@ -18,6 +19,7 @@ from bitrix_pull.hub.valkey import (
     ValkeyStream,
     ValkeyTokenStore,
 )
+from tests.fault_proxy import FaultProxy
 from tests.hub.engine import free_port, running, running_cluster
 
 PASSWORD = "the-password-of-a-test"
@@ -50,6 +52,22 @@ async def test_nobody_at_the_address_is_an_error_that_may_pass() -> None:
             await opening
         assert PASSWORD not in str(told.value)
         assert told.value.retryable
+
+
+async def test_after_a_cut_one_command_fails_and_not_one_for_each_connection(valkey_url: str) -> None:
+    async with FaultProxy.before(valkey_url.removeprefix("redis://")) as proxy:
+        engine = Engine(f"redis://{proxy.address}", timeout_s=5.0)
+        await engine.open()
+        await asyncio.gather(*(engine.call("PING") for _ in range(10)))
+        assert len(proxy.lines) > 5
+        proxy.cut_off()
+        await asyncio.sleep(0.05)
+        proxy.heal()
+        await asyncio.sleep(0.05)
+        with contextlib.suppress(EngineUnavailable):
+            await engine.call("PING")
+        await asyncio.gather(*(engine.call("PING") for _ in range(10)))
+        await engine.close()
 
 
 async def test_a_wrong_password_and_missing_rights_need_a_person() -> None:

@@ -183,7 +183,14 @@ class Engine:
                 return await client.execute_command(*command)
             except NoScriptError:
                 raise _NotLoadedError from None
-            except (RedisError, RedisClusterException, OSError) as error:
+            except (NotConnected, NotInTime, OSError) as error:
+                if isinstance(client, Redis):
+                    # What was cut off, or reset, has cut off those that lie idle too: each would fail once.
+                    # Not every version of the package finds that out by itself.
+                    with contextlib.suppress(RedisError, OSError):
+                        await client.connection_pool.disconnect(inuse_connections=False)
+                raise self.meaning(error) from None
+            except (RedisError, RedisClusterException) as error:
                 raise self.meaning(error) from None
             except AttributeError:
                 # It reads a cluster's map anew, and takes the connections of commands under way for that.
