@@ -204,7 +204,7 @@ class Run:
             else:
                 # Whoever is in more of a hurry decides.
                 self._drain_s = min(self._drain_s, drain_s)
-                if self._draining is not None:
+                if self._draining is not None and not self._draining.expired():
                     ends_at = asyncio.get_running_loop().time() + drain_s
                     self._draining.reschedule(min(ends_at, self._draining.when() or ends_at))
             await asyncio.wait({serving})

@@ -920,3 +920,29 @@ async def test_closing_a_client_that_has_just_failed_lets_go_of_its_store(steps:
 
         async with PullClient(AccessToken(emu.portal_url, emu.portal.issue_token()), resume=store) as other:
             assert state_of(other) is State.LIVE
+
+
+def test_who_is_in_more_of_a_hurry_may_come_when_the_time_is_just_over() -> None:
+    async def main() -> None:
+        async with emulator() as emu:
+            pull = PullClient(AccessToken(emu.portal_url, emu.token))
+
+            @pull.on("x")
+            async def stuck(event: PullEvent) -> None:
+                await asyncio.Event().wait()
+
+            async def close_later() -> None:
+                await asyncio.sleep(5)
+                await pull.close(1)
+
+            async with pull.serving():
+                await pull.wait_live()
+                emu.portal.send("x")
+                await asyncio.sleep(2)
+                later = asyncio.create_task(close_later())
+                await asyncio.sleep(0)
+                await pull.close(5)
+                await later
+            assert pull.state is State.CLOSED
+
+    virtual_time.run(main)
