@@ -32,7 +32,10 @@ RETRY_S = 1.0
 """How long to wait after a save that failed."""
 
 ANSWER_WITHIN_S = 20.0
-"""How long a store may take for anything. One that never answers would keep a client from ending."""
+"""How long a store may take for anything."""
+
+LAST_ANSWER_WITHIN_S = 5.0
+"""How long it may once the client is closing, which one that never answers must not keep from ending."""
 
 PAUSE_S = 0.02
 """How long to wait at least after any other."""
@@ -96,6 +99,8 @@ class Checkpointer:
         self._dirty = Flag()
         self._gather_until = -math.inf
         self._stopping = False
+        # That of what the store is doing.
+        self._deadline: asyncio.Timeout | None = None
         self.health: StoreHealth = StoreHealth()
         """How the store is doing."""
 
@@ -179,9 +184,12 @@ class Checkpointer:
         return not self._stopping and len(self._settled) < _GATHER and now < self._gather_until
 
     def stop(self) -> None:
-        """End ``run`` after the save that is under way."""
+        """End ``run`` after the save that is under way, for which there is less time from now on."""
         self._stopping = True
         self._dirty.set()
+        if self._deadline is not None and not self._deadline.expired():
+            ends_at = asyncio.get_running_loop().time() + LAST_ANSWER_WITHIN_S
+            self._deadline.reschedule(min(ends_at, self._deadline.when() or ends_at))
 
     async def close(self) -> None:
         """Save for the last time, and close the store."""
@@ -276,18 +284,23 @@ class Checkpointer:
         Raises:
             PullError: It raised something, or does not answer.
         """
-        deadline = asyncio.timeout(ANSWER_WITHIN_S)
+        deadline = asyncio.timeout(LAST_ANSWER_WITHIN_S if self._stopping else ANSWER_WITHIN_S)
         try:
             async with deadline:
-                return await call()
+                self._deadline = deadline
+                try:
+                    return await call()
+                finally:
+                    self._deadline = None
         except PullError:
             raise
         except BaseException as error:
             if not is_failure(error):
                 raise
             if deadline.expired():
-                told = f"{method}() of {type(self._store).__name__} has not returned"
-                raise ResumeStoreFailed(f"{told} within {ANSWER_WITHIN_S:g} s") from None
+                raise ResumeStoreFailed(
+                    f"{method}() of {type(self._store).__name__} has not returned in time"
+                ) from None
             # The text of a foreign error may hold a secret.
             of_disk = isinstance(error, OSError) or type(error).__module__ == "sqlite3"
             ours = of_disk and type(self._store).__module__.startswith("bitrix_pull.")

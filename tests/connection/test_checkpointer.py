@@ -237,7 +237,7 @@ def test_a_store_that_does_not_return_is_told_and_keeps_nobody_from_closing() ->
                 began = loop.time()
             return loop.time() - began
 
-    assert virtual_time.run(main) < 60
+    assert virtual_time.run(main) < 15
 
 
 def test_a_store_that_cannot_be_opened_is_an_error_before_anything_else(
