@@ -363,7 +363,9 @@ class Hub(Router):
         return self.source
 
     def client(self, key: str) -> PullClient:
-        """Return the client of a portal that this worker serves: to publish, to call.
+        """Return the client of a portal that this worker serves: to publish, to call, to iterate.
+
+        Its iterators hand nothing on once another worker may have the portal, and then end.
 
         Raises:
             InvalidArgument: There is no portal of this key.
