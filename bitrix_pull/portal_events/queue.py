@@ -173,7 +173,9 @@ class OfflineQueue:
 
     async def _page(self, wanted: Mapping[str, Any], after_id: int) -> Portion:
         params = {"filter": {**wanted, ">ID": after_id}, "order": {"ID": "ASC"}}
-        return _portion(await self._rest.ask("event.offline.list", {**params, **self._common}))
+        portion = _portion(await self._rest.ask("event.offline.list", {**params, **self._common}))
+        # What does not heed the filter would be asked for the same page for ever.
+        return replace(portion, full=portion.full and portion.last_id > after_id)
 
 
 class TakenOut:

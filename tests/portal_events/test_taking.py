@@ -1,12 +1,14 @@
 """From a change on the portal to a handler, by both ways of taking."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
+import aiohttp
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from bitrix_pull import AccessToken, HandlerFailed, PortalEvent, PullClient
+from bitrix_pull import AccessToken, HandlerFailed, PortalEvent, PullClient, PullOptions
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.errors import EventNotFound
 from tests import virtual_time
@@ -392,5 +394,50 @@ def test_calls_of_a_quiet_day_are_few() -> None:
             await asyncio.sleep(3600)
             # Every five minutes: what waits, and what others have left behind.
             assert rest_calls(emu) <= 2 * (12 + 2) + 1
+
+    virtual_time.run(main)
+
+
+def test_a_portal_that_does_not_heed_the_filter_is_not_asked_for_ever() -> None:
+    """Each page would be the first one again."""
+
+    class Own:
+        """A REST client of the user's own, of which one method answers the same always."""
+
+        def __init__(self, emu: Emulator) -> None:
+            self.emu = emu
+            self.lists = 0
+
+        async def call(self, method: str, params: Mapping[str, Any]) -> Any:
+            if method == "event.offline.list":
+                self.lists += 1
+                await asyncio.sleep(0.01)
+                return [
+                    {
+                        "ID": str(number),
+                        "EVENT_NAME": UPDATE,
+                        "MESSAGE_ID": f"{number:032}",
+                        "PROCESS_ID": "p",
+                    }
+                    for number in range(1, 51)
+                ]
+            url = f"{self.emu.portal_url}/rest/{method}.json"
+            async with (
+                aiohttp.ClientSession() as session,
+                session.post(url, json={**params, "auth": self.emu.token}) as answer,
+            ):
+                return (await answer.json())["result"]
+
+    async def main() -> None:
+        async with emulator() as emu:
+            own = Own(emu)
+            pull = PullClient(own, mode="application", options=PullOptions(allow_http_hosts={"127.0.0.1"}))
+
+            @pull.on_portal_event(UPDATE)
+            async def handle(event: PortalEvent) -> None: ...
+
+            async with pull:
+                await asyncio.sleep(10)
+            assert 1 <= own.lists <= 30
 
     virtual_time.run(main)
