@@ -1,6 +1,7 @@
 """Writes down how far everything is settled, and then acknowledges it to the server."""
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -43,7 +44,7 @@ PAUSE_S = 0.02
 _GATHER = 64
 _GATHER_S = 0.1
 """How many messages to gather for a save, and for how long after the one before: a save costs the
-disk the same for one of them and for many."""
+disk the same for one of them and for many. A store may have a longer time of its own: ``gather_s``."""
 
 _WHOLE_AGAIN = 5_000
 """What may be added to a whole point, in mids, before a whole one takes its place."""
@@ -97,8 +98,9 @@ class Checkpointer:
         self._added = 0
         self._whole_after = 0
         self._dirty = Flag()
+        self._gather_s: float = getattr(store, "gather_s", _GATHER_S)
         self._gather_until = -math.inf
-        self._stopping = False
+        self._stopping = Flag()
         # That of what the store is doing.
         self._deadline: asyncio.Timeout | None = None
         self.health: StoreHealth = StoreHealth()
@@ -167,25 +169,28 @@ class Checkpointer:
     async def run(self) -> None:
         """Save and acknowledge until ``stop``."""
         loop = asyncio.get_running_loop()
-        while not self._stopping:
+        while not self._stopping.is_set():
             await self._dirty.wait()
-            while self._may_gather(loop.time()):  # noqa: ASYNC110 - nothing tells of each message
-                await asyncio.sleep(PAUSE_S)
+            while self._may_gather(loop.time()):
+                # Nothing tells of each message.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._gather_s / 5):
+                        await self._stopping.wait()
             self._dirty.clear()
             began = loop.time()
             if await self._save(durable_only=True):
-                self._gather_until = loop.time() + _GATHER_S
+                self._gather_until = loop.time() + self._gather_s
                 await asyncio.sleep(max(PAUSE_S, loop.time() - began))
             else:
                 await asyncio.sleep(RETRY_S)
                 self._dirty.set()
 
     def _may_gather(self, now: float) -> bool:
-        return not self._stopping and len(self._settled) < _GATHER and now < self._gather_until
+        return not self._stopping.is_set() and len(self._settled) < _GATHER and now < self._gather_until
 
     def stop(self) -> None:
         """End ``run`` after the save that is under way, for which there is less time from now on."""
-        self._stopping = True
+        self._stopping.set()
         self._dirty.set()
         if self._deadline is not None and not self._deadline.expired():
             ends_at = asyncio.get_running_loop().time() + LAST_ANSWER_WITHIN_S
@@ -284,7 +289,7 @@ class Checkpointer:
         Raises:
             PullError: It raised something, or does not answer.
         """
-        deadline = asyncio.timeout(LAST_ANSWER_WITHIN_S if self._stopping else ANSWER_WITHIN_S)
+        deadline = asyncio.timeout(LAST_ANSWER_WITHIN_S if self._stopping.is_set() else ANSWER_WITHIN_S)
         try:
             async with deadline:
                 self._deadline = deadline

@@ -48,6 +48,7 @@ class Growing(Whole):
     def __init__(self) -> None:
         super().__init__()
         self.news: list[ResumePoint] = []
+        self.saved = 0
 
     async def save(self, key: str, point: ResumePoint) -> None:
         await super().save(key, point)
@@ -55,6 +56,7 @@ class Growing(Whole):
 
     async def advance(self, key: str, news: ResumePoint) -> None:
         self._called("advance")
+        self.saved += 1
         self.news.append(news)
         self.points[key] = self.points[key].joined([news])
 
@@ -117,6 +119,38 @@ def test_a_store_that_grows_gets_each_settled_message_once() -> None:
                 saves = len(store.calls)
                 await asyncio.sleep(100)
                 assert len(store.calls) == saves, "there is nothing new to save"
+
+    virtual_time.run(main)
+
+
+def test_a_store_says_how_long_to_gather_for_it() -> None:
+    async def saves(gather_s: float | None) -> tuple[int, float]:
+        store = Growing()
+        if gather_s is not None:
+            store.gather_s = gather_s  # type: ignore[attr-defined]
+        async with emulator() as emu:
+            listener = Listener(emu, resume=store)
+            listener.on("x")(lambda event: None)
+            async with running(listener):
+                await listener.reached(State.LIVE)
+                for number in range(20):
+                    emu.portal.send("x", {"n": number})
+                    await asyncio.sleep(0.5)
+                last = emu.portal.send("x")
+                await asyncio.sleep(0.5)
+                began = asyncio.get_running_loop().time()
+            took = asyncio.get_running_loop().time() - began
+            (point,) = store.points.values()
+            assert last in point.settled
+        return store.saved, took
+
+    async def main() -> None:
+        often, _ = await saves(None)
+        seldom, took = await saves(2.0)
+        assert often >= 20
+        assert seldom <= 8
+        # Whoever stops does not wait for more.
+        assert took < 1
 
     virtual_time.run(main)
 
