@@ -200,8 +200,8 @@ def test_no_fault_is_left_out() -> None:
 
 async def test_limits_that_the_portal_has_shown_are_told() -> None:
     async with Emulator() as emu:
-        # The last call of a diagnosis before the limits is one too many, and waits.
-        emu.portal.limits.burst, emu.portal.limits.per_s = 5, 2.0
+        # The last calls of a diagnosis before the limits are too many, and wait, also on a slow machine.
+        emu.portal.limits.burst, emu.portal.limits.per_s = 4, 0.5
         diagnosis = await diagnosis_of(AccessToken(emu.portal_url, emu.token))
     limits = finding_of(diagnosis, "limits")
     assert limits.level == "warn"
