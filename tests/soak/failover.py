@@ -6,7 +6,7 @@ import random
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ async def _entries(server: Server) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _paired(stage: Stage, workers: int) -> AsyncIterator[Pair]:
+async def _paired(stage: Stage, workers: int) -> AsyncGenerator[Pair]:
     folder = Path(tempfile.mkdtemp(prefix="bitrix_pull_replicas_"))
     try:
         async with FaultProxy("127.0.0.1", stage.server.port) as clients:

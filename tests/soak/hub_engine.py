@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def hub_leases(*, seconds: float = 60.0, leases: int = 5_000, workers: int = 4) 
 
 
 @contextlib.asynccontextmanager
-async def _holders(server: Server, workers: int, leases: int) -> AsyncIterator[list[int]]:
+async def _holders(server: Server, workers: int, leases: int) -> AsyncGenerator[list[int]]:
     """Run workers until the leases stay where they are."""
     processes = [
         await Process.start("tests.soak.lease_holder", server.url, NAME, f"worker-{number}", str(leases))

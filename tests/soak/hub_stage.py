@@ -11,7 +11,7 @@ import time
 from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,8 +160,14 @@ class Stage:
             tokens = Tokens(
                 access_token=access, refresh_token=refresh, expires=None if token_life_s is None else 1.0
             )
-            about = {"client_id": client_id, "client_secret": secret, "oauth_url": f"{url}/oauth/token/"}
-            await book.put(Portal(key, OAuth(url, tokens=tokens, **about)))
+            credentials = OAuth(
+                url,
+                client_id=client_id,
+                client_secret=secret,
+                oauth_url=f"{url}/oauth/token/",
+                tokens=tokens,
+            )
+            await book.put(Portal(key, credentials))
         await engine.close()
 
     async def ask_cloud(self, *words: object) -> dict[str, Any]:
@@ -294,7 +300,7 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def staged(*, workers: int, token_life_s: float | None = None, **options: Any) -> AsyncIterator[Stage]:
+async def staged(*, workers: int, token_life_s: float | None = None, **options: Any) -> AsyncGenerator[Stage]:
     """Run an engine, a cloud and hubs, if any, until each portal has an owner and sends."""
     folder = Path(tempfile.mkdtemp(prefix="bitrix_pull_hub_"))
     stage = Stage(folder, **options)
@@ -345,7 +351,7 @@ def p99(values: Sequence[float]) -> float:
 
 
 @contextlib.asynccontextmanager
-async def way_to_cloud(stage: Stage, address: str) -> AsyncIterator[FaultProxy]:
+async def way_to_cloud(stage: Stage, address: str) -> AsyncGenerator[FaultProxy]:
     """Pass on to the cloud, at its port of another address, what comes there."""
     async with FaultProxy(CLOUD_AT, stage.port, at=(address, stage.port)) as proxy:
         yield proxy
