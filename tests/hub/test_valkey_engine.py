@@ -214,7 +214,7 @@ async def test_a_failover_amid_a_wait_for_an_answer_is_an_outage_that_passes(nam
                 await asyncio.sleep(0.2)
                 await plain.execute_command("REPLICAOF", "NO", "ONE")
                 [(_, fields)] = await plain.xrange(f"{{{name}:0}}:publish")
-                request_id = json.loads(fields[b"request"])["id"]
-                told = PublishAnswer(request_id, "acme", "accepted").write()
-                await plain.xadd(f"{{{name}:0}}:answer:{request_id}", {"answer": told})
+                request = json.loads(fields[b"request"])
+                told = PublishAnswer(request["id"], "acme", "accepted").write()
+                await plain.xadd(f"{{{name}:0}}:answer:{request['reply_to']}", {"answer": told})
                 assert (await asking).outcome == "accepted"
