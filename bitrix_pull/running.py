@@ -91,7 +91,9 @@ class Run:
             lambda: lifecycle.state in _LIVE_STATES,
         )
         self._fetcher = fetcher = self._portal_events.fetcher
-        self._channels = ChannelManager(fetcher, rest.http.clock, notices.post)
+        self._channels = ChannelManager(
+            fetcher, rest.http.clock, notices.post, configs=getattr(store, "configs", None)
+        )
         self._checkpointer = Checkpointer(
             store,
             start,

@@ -5,12 +5,13 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from bitrix_pull.connection.backoff import CHANCE, Backoff
 from bitrix_pull.connection.disconnects import Wait
 from bitrix_pull.connection.recovery import MAINTENANCE_WAIT_S, passing_wait
+from bitrix_pull.connection.stores import ConfigStore
 from bitrix_pull.errors import ChannelsEnded, IncompleteConfig, PullError
 from bitrix_pull.events import PortalTrouble
 from bitrix_pull.portal.config import ConfigFetcher
@@ -60,6 +61,9 @@ class ChannelManager:
     Beside that its settings are looked at once an hour. All of it by the portal's clock,
     and at once where this machine has slept or its clock was set.
 
+    Where there is a store for it, the configuration is left there until the portal is to be asked
+    anyway, and whoever follows the stream next begins with it and asks when this one would have.
+
     Attributes:
         clock: The portal's clock.
         trouble: Why there is no better configuration than the present one; None if all is well.
@@ -71,12 +75,14 @@ class ChannelManager:
         clock: PortalClock,
         announce: Callable[[PortalTrouble], None],
         random_source: random.Random | None = None,
+        configs: ConfigStore | None = None,
     ) -> None:
         """Create a manager that has fetched nothing yet; ``announce`` hears of trouble."""
         self.clock = clock
         self.trouble: PullError | None = None
         self._fetcher = fetcher
         self._announce = announce
+        self._configs = configs
         self._random = random_source or CHANCE
         self._backoff = Backoff(self._random)
         self._config: PullConfig | None = None
@@ -256,6 +262,8 @@ class ChannelManager:
                 await self._ask()
 
     async def _ask(self) -> PullConfig:
+        if self._config is None and (inherited := await self._inherited()) is not None:
+            return inherited
         present = self._config
         is_overdue = present is not None and (self._refused or self.ended(present))
         try:
@@ -270,7 +278,51 @@ class ChannelManager:
             self._asked_unix = self.clock.now()
         if told.server_time is not None:
             self.clock.learn(told.server_time.timestamp())
-        return self._take(told)
+        config = self._take(told)
+        await self._leave(config)
+        return config
+
+    async def _inherited(self) -> PullConfig | None:
+        """Begin with what was left by whoever followed this stream before; None if it is not good any more.
+
+        Raises:
+            PullError: It is good, and the portal does not do what has to come before.
+        """
+        if self._configs is None:
+            return None
+        try:
+            whose = await self._fetcher.whose()
+            found = await self._configs.load(whose) if whose else None
+        except PullError as error:
+            logger.info("the portal is asked, as no configuration could be taken over: %s", error)
+            return None
+        if found is None:
+            return None
+        config, good_for_s = found
+        now = _now_of(config)
+        if now is None or good_for_s <= 0 or _end_unix(config) - now <= LEAD_S:
+            return None
+        await self._fetcher.inherit(config)
+        self.clock.learn(now)
+        self._config = config
+        self._plan()
+        self._due_unix = min(self._due_unix, self.clock.now() + good_for_s)
+        return config
+
+    async def _leave(self, config: PullConfig) -> None:
+        """Leave it for whoever follows this stream next, if it is as good as it can be."""
+        if self._configs is None or self.trouble is not None or self._hold_until_unix > self.clock.now():
+            return
+        now = self.clock.now()
+        good_for_s = min(self._due_unix, self._end() - LEAD_S) - now
+        if good_for_s <= 0:
+            return
+        try:
+            if whose := await self._fetcher.whose():
+                left = replace(config, server_time=datetime.fromtimestamp(now, UTC))
+                await self._configs.save(whose, left, good_for_s)
+        except PullError as error:
+            logger.info("the configuration is not left for whoever is next: %s", error)
 
     def _take(self, told: PullConfig) -> PullConfig:
         """Go on with what the portal has told, and plan the next question."""
@@ -363,6 +415,10 @@ def _keys(config: PullConfig) -> set[str]:
 def _end_unix(config: PullConfig) -> float:
     end = config.earliest_end
     return math.inf if end is None else end.timestamp()
+
+
+def _now_of(config: PullConfig) -> float | None:
+    return None if config.server_time is None else config.server_time.timestamp()
 
 
 def _differ(one: PullConfig, other: PullConfig, *, tokens: bool = True) -> bool:

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 from bitrix_pull.connection.file_store import FileStore
 from bitrix_pull.connection.resume_point import ResumePoint
 from bitrix_pull.errors import InvalidArgument
+from bitrix_pull.portal.models import PullConfig
 
 
 @runtime_checkable
@@ -67,6 +68,40 @@ class GrowingStore(ResumeStore, Protocol):
             key: As for ``save``.
             news: A new ``mid`` and ``kept``, and in ``settled`` and ``stamps`` what has been
                 settled since. The other fields say nothing: they are as they were saved.
+        """
+        ...
+
+
+class ConfigStore(Protocol):
+    """Where a client leaves its configuration for whoever follows the same stream after it.
+
+    It holds secrets. A resume store that has one tells it as its attribute ``configs``.
+    """
+
+    async def load(self, whose: str) -> tuple[PullConfig, float] | None:
+        """Return what was left last, and for how many seconds it is still good; None if there is nothing.
+
+        Args:
+            whose: As it was saved: what was left for another stream is not returned.
+
+        Returns:
+            The configuration; its ``server_time`` is the portal's present one.
+
+        Raises:
+            PullError: It could not be asked.
+        """
+        ...
+
+    async def save(self, whose: str, config: PullConfig, good_for_s: float) -> None:
+        """Keep this in place of what was left before.
+
+        Args:
+            whose: Names the stream.
+            config: The configuration, with the portal's present time in ``server_time``.
+            good_for_s: When to forget it.
+
+        Raises:
+            PullError: It does not take it.
         """
         ...
 

@@ -36,6 +36,32 @@ class FencedTokenStore(Protocol):
         ...
 
 
+@runtime_checkable
+class Seal(Protocol):
+    """Tokens that workers share, where it is known how a portal's secrets are to be kept."""
+
+    def seal(self, content: bytes) -> bytes:
+        """Return what is kept of a JSON object, encrypted if the tokens are."""
+        ...
+
+    def unseal(self, kept: bytes) -> bytes:
+        """Return the JSON object again.
+
+        Raises:
+            ValueError: It was changed, or encrypted with another key.
+        """
+        ...
+
+
+@runtime_checkable
+class KeepsConfigs(Protocol):
+    """A portal's store for one owner of it, which can keep the portal's configuration for the next one."""
+
+    def keep_configs(self, seal: Seal) -> None:
+        """From now on, do."""
+        ...
+
+
 def under_lease(
     lease: Lease, portal: Portal, kept: ResumeStore, writer: LogWriter | None = None
 ) -> ResumeStore:
@@ -44,16 +70,23 @@ def under_lease(
     A store that knows of no leases is left as it is. Tokens take no harm from that where the
     store has a lock: whoever has it may refresh.
 
+    The portal's configuration is a secret as its tokens are. So the next owner gets it only where
+    the workers share tokens in a store too, and encrypted by the same cipher.
+
     Args:
         lease: Of the worker that is to have the portal.
         portal: Which one.
         kept: Where the hub keeps resume points.
         writer: What writes the portal's events down; None: there is no log.
     """
+    if writer is not None:
+        store = writer.resume
+    else:
+        store = kept.under(lease) if isinstance(kept, FencedStore) else kept
     if isinstance(portal.credentials, OAuth):
         tokens = own_store(portal.credentials.store)
         if isinstance(tokens, FencedTokenStore):
             tokens.fence(lease)
-    if writer is not None:
-        return writer.resume
-    return kept.under(lease) if isinstance(kept, FencedStore) else kept
+        if isinstance(tokens, Seal) and isinstance(store, KeepsConfigs):
+            store.keep_configs(tokens)
+    return store

@@ -57,14 +57,22 @@ class SharedTokenStore:
     def _not_the_holder(self) -> TokenStoreFailed:
         return TokenStoreFailed(f"another worker is refreshing the tokens of {self._key!r:.60}")
 
+    def seal(self, content: bytes) -> bytes:
+        """Return what is kept of a JSON object that is as secret as the tokens."""
+        return write_secret(content, self._cipher)
+
+    def unseal(self, kept: bytes) -> bytes:
+        """Return the JSON object again; see ``read_secret``."""
+        return read_secret(kept, self._cipher)
+
     def _write(self, tokens: Tokens) -> bytes:
-        return write_secret(write_tokens(tokens), self._cipher)
+        return self.seal(write_tokens(tokens))
 
     def _read(self, content: bytes | None) -> Tokens:
         if content is None:
             raise InvalidArgument(f"{self!r} holds no tokens", advice=AUTHORISE)
         try:
-            written = read_secret(content, self._cipher)
+            written = self.unseal(content)
         except ValueError as error:
             raise InvalidArgument(f"the tokens of {self!r} cannot be decrypted: {error}") from None
         return read_tokens(written, repr(self))

@@ -32,6 +32,24 @@ class ConfigFetcher:
         self._rest = rest
         self._method = CONFIG_METHODS[mode]
 
+    async def whose(self) -> str:
+        """Name whose configuration it is, without asking the portal; "" where that cannot be told.
+
+        Any user of an application may ask for one, and it is that user's own (protocol §1).
+
+        Raises:
+            PullError: The credentials cannot be read.
+        """
+        owner = await self._rest.owner()
+        if owner.user_id is None:
+            return ""
+        portal = owner.member_id or owner.host
+        return " ".join(filter(None, (portal, owner.application, self.mode, "user", str(owner.user_id))))
+
+    async def inherit(self, config: PullConfig) -> None:
+        """Go on with a configuration that another one has fetched for the same stream."""
+        self.version = config.server.version
+
     async def fetch(self, *, cache: bool = True) -> PullConfig:
         """Fetch the configuration.
 

@@ -4,7 +4,7 @@ In how many ways portals write the same thing ends here; see ``php_fields``.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -211,6 +211,29 @@ def read_config(result: Any, method: str = "") -> PullConfig:
             method=method,
         )
     return config
+
+
+def write_config(config: PullConfig) -> dict[str, Any]:
+    """Return a configuration as JSON values that ``read_config`` reads. It is a secret."""
+    channels = {"private": config.channels.private, "shared": config.channels.shared}
+    return {
+        "server": asdict(config.server),
+        "channels": {place: _written(channel) for place, channel in channels.items() if channel is not None},
+        "publicChannels": {str(user): _written(info) for user, info in config.public_channels.items()},
+        "clientId": config.client_id,
+        "jwt": config.jwt,
+        "exp": _moment(config.exp),
+        "api": asdict(config.api),
+        "serverTime": _moment(config.server_time),
+    }
+
+
+def _written(channel: Channel | PublicChannelInfo) -> dict[str, Any]:
+    return {**asdict(channel), "start": _moment(channel.start), "end": _moment(channel.end)}
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
 
 
 def read_public_channels(result: Any, method: str = "") -> dict[int, PublicChannelInfo]:

@@ -168,8 +168,17 @@ class BindingFetcher(ConfigFetcher):
 
     async def fetch(self, *, cache: bool = True) -> PullConfig:
         """See ``ConfigFetcher``; the errors of ``Bindings.bind`` are added."""
-        if not self.fetched.is_set() and (wanted := self._wanted()):
-            await self._bindings.bind(wanted)
+        await self._bind()
         config = await super().fetch(cache=cache)
         self.fetched.set()
         return config
+
+    async def inherit(self, config: PullConfig) -> None:
+        """See ``ConfigFetcher``; raises as ``Bindings.bind`` does."""
+        await self._bind()
+        await super().inherit(config)
+        self.fetched.set()
+
+    async def _bind(self) -> None:
+        if not self.fetched.is_set() and (wanted := self._wanted()):
+            await self._bindings.bind(wanted)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitrix_pull.errors import InvalidConfig, NotConfigured
-from bitrix_pull.portal.models import read_config, read_public_channels
+from bitrix_pull.portal.models import read_config, read_public_channels, write_config
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 SAMPLES = {
@@ -58,6 +58,12 @@ def test_every_recorded_sample_is_read(name: str) -> None:
     assert config.client_id == sample.get("clientId", "")
     assert config.jwt == sample.get("jwt", "")
     assert config.earliest_end is not None
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_what_is_written_is_read_as_the_same(name: str) -> None:
+    config = read_config(SAMPLES[name])
+    assert read_config(orjson.loads(orjson.dumps(write_config(config)))) == config
 
 
 def test_the_live_sample_in_detail() -> None:

@@ -14,7 +14,8 @@ What is promised:
 
 - One owner a portal: another one within 10 s when that dies or is cut off, at once when it stops: a
   stopping worker drains first. Nobody's clock matters but the engine's, and each worker's own for how
-  long it waits.
+  long it waits. Where the workers share tokens too, the next owner begins with the configuration that
+  the one before has left, encrypted as the tokens are, and asks the portal for none.
 - The log has each event once, in the order of its portal, whoever was killed: that the writer is still
   the owner, that the event is new, the entry and the resume point are one step. A worker that wakes up
   late writes nothing. Handlers get each event at least once.

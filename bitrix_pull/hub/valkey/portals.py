@@ -31,7 +31,7 @@ class ValkeyPortals:
     Args:
         engine: Its address (see ``Engine``), or one that others use too.
         name: Tells these portals from others on the same engine.
-        cipher: Encrypts records and tokens, which hold secrets; None: they are kept as they are.
+        cipher: Encrypts what holds secrets: records, tokens, configurations; None: they are kept as they are.
         timeout_s: For how long to wait for the engine, where its address is given.
 
     Attributes:

@@ -7,8 +7,11 @@ import orjson
 
 from bitrix_pull.connection.resume_point import ResumePoint
 from bitrix_pull.connection.stamps import UNKNOWN
+from bitrix_pull.connection.stores import ConfigStore
 from bitrix_pull.errors import InvalidArgument, LeaseLost, ResumeStoreFailed
 from bitrix_pull.hub.cluster import Lease, checked_keys
+from bitrix_pull.hub.fences import Seal
+from bitrix_pull.hub.valkey.configs import FencedConfigs
 from bitrix_pull.hub.valkey.engine import Engine, Script, as_engine, text
 from bitrix_pull.redaction import get_logger
 
@@ -38,6 +41,13 @@ class FencedPoints:
         """How many writes the engine has confirmed: it must never know of fewer."""
         self.begun: bool = lease is None
         """True once earlier owners are shut out: an engine that does not know of it has gone back."""
+        self.configs: ConfigStore | None = None
+        """Where the portal's configuration is kept for the next owner; None: nowhere."""
+
+    def keep_configs(self, seal: Seal) -> None:
+        """From now on, keep the portal's configuration for its next owner, as secret as its tokens."""
+        if self._lease is not None:
+            self.configs = FencedConfigs(self._engine, self._keys[0], self._lease, seal)
 
     async def open(self) -> None:
         """Connect."""

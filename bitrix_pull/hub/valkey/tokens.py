@@ -46,7 +46,8 @@ class ValkeyTokenStore(SharedTokenStore):
             With several applications, name that too.
         name: Tells these tokens from others on the same engine.
         cipher: Encrypts what is kept; None: it is kept as it is. What was kept without one is
-            read all the same, and encrypted by the next refresh.
+            read all the same, and encrypted by the next refresh. A hub keeps the portal's
+            configuration for its next owner in the same way.
         hold_s: For how long one worker may be refreshing before another one tries.
         timeout_s: For how long to wait for the engine, where its address is given.
 
