@@ -39,9 +39,8 @@ def hub_kill(
     async def kill(outcome: Outcome) -> None:
         rng = random.Random(seed)
         took = list[float]()
-        async with staged(
-            workers=4, portals=portals, rate=rate, lease_s=lease_s, token_life_s=TOKEN_LIFE_S
-        ) as stage:
+        # Without refreshes: a kill between the answer to one and the write loses the grant (`token-sigkill`).
+        async with staged(workers=4, portals=portals, rate=rate, lease_s=lease_s) as stage:
             for _ in range(times):
                 await asyncio.sleep(rng.uniform(1.0, 2.0) * lease_s)
                 victim = rng.choice(list(stage.workers))
