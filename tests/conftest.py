@@ -51,8 +51,8 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Run one test more at a time than there are cores: many wait for a process or a socket."""
-    return (os.cpu_count() or 1) + 1
+    """Run more tests at a time than there are cores: half of their time they wait for processes and sockets."""
+    return 2 * (os.cpu_count() or 1) + 1
 
 
 SLOWEST = (

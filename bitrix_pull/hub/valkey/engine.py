@@ -184,19 +184,15 @@ class Engine:
             except NoScriptError:
                 raise _NotLoadedError from None
             except (NotConnected, NotInTime, OSError) as error:
-                if isinstance(client, Redis):
-                    # What was cut off, or reset, has cut off those that lie idle too: each would fail once.
-                    # Not every version of the package finds that out by itself.
-                    with contextlib.suppress(RedisError, OSError):
-                        await client.connection_pool.disconnect(inuse_connections=False)
+                await _drop_idle(client)
                 raise self.meaning(error) from None
             except (RedisError, RedisClusterException) as error:
                 raise self.meaning(error) from None
             except AttributeError:
-                # It reads a cluster's map anew, and takes the connections of commands under way for that.
-                raise EngineUnavailable(
-                    f"the engine at {self.name} was cut off by a change of its nodes"
-                ) from None
+                # A cluster's client that reads the map anew takes the connections of commands under way
+                # for that; and asyncio of Python 3.12 meets a write to a connection that was reset so.
+                await _drop_idle(client)
+                raise EngineUnavailable(f"the engine at {self.name} was cut off") from None
 
     def blocking_client(self, wait_s: float) -> "Redis | RedisCluster":
         """Return another client, for commands that the engine answers late; to be closed by the caller."""
@@ -301,6 +297,16 @@ def cancellable() -> Generator[None]:
     finally:
         if task is not None and task.cancelling() > cancelling:
             raise asyncio.CancelledError
+
+
+async def _drop_idle(client: "Redis | RedisCluster") -> None:
+    """Close the connections that lie idle after one was cut off, or reset: each would fail once.
+
+    Not every version of the package finds that out by itself.
+    """
+    if isinstance(client, Redis):
+        with contextlib.suppress(RedisError, OSError):
+            await client.connection_pool.disconnect(inuse_connections=False)
 
 
 class _NotLoadedError(Exception):
