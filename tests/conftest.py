@@ -51,7 +51,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Run more tests at a time than there are cores: half of their time they wait for processes and sockets."""
+    """Run more tests at a time than there are cores: half their time they wait for others."""
     return 2 * (os.cpu_count() or 1) + 1
 
 
