@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from bitrix_pull.errors import EngineUnavailable, InvalidArgument, PullError, TokenStoreFailed
+from bitrix_pull.hub.cancelling import cancellable
 from bitrix_pull.redaction import one_line
 
 try:
@@ -238,10 +239,11 @@ class Database:
 
     @contextmanager
     def _problems(self) -> Generator[None]:
-        try:
-            yield
-        except (psycopg.Error, OSError) as error:
-            raise self._meaning(error) from None
+        with cancellable():
+            try:
+                yield
+            except (psycopg.Error, OSError) as error:
+                raise self._meaning(error) from None
 
     def _meaning(self, error: "psycopg.Error | OSError") -> PullError:
         code = error.sqlstate or "" if isinstance(error, psycopg.Error) else ""

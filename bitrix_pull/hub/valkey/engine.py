@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any, Final, cast
 
 import orjson
 
 from bitrix_pull.errors import EngineUnavailable, InvalidArgument, PullError
+from bitrix_pull.hub.cancelling import cancellable
 from bitrix_pull.redaction import get_logger, one_line
 
 try:
@@ -282,21 +283,6 @@ def as_engine(engine: str | Engine, *, timeout_s: float) -> Engine:
     if isinstance(engine, Engine):
         return engine
     return Engine(engine, timeout_s=timeout_s)
-
-
-@contextlib.contextmanager
-def cancellable() -> Generator[None]:
-    """Raise a cancellation that was asked for within, and that the redis package has swallowed.
-
-    It does so while it connects, on Python 3.11 at least: the task would live on.
-    """
-    task = asyncio.current_task()
-    cancelling = 0 if task is None else task.cancelling()
-    try:
-        yield
-    finally:
-        if task is not None and task.cancelling() > cancelling:
-            raise asyncio.CancelledError
 
 
 async def _drop_idle(client: "Redis | RedisCluster") -> None:

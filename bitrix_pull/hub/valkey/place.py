@@ -9,8 +9,9 @@ from typing import Any, Final
 import orjson
 
 from bitrix_pull.errors import EngineUnavailable, PullError
+from bitrix_pull.hub.cancelling import cancellable
 from bitrix_pull.hub.cluster import Acquired, Change, Lease, Lost, Recalled, Term, checked_keys, lease_clock
-from bitrix_pull.hub.valkey.engine import Engine, Script, cancellable, pairs, text
+from bitrix_pull.hub.valkey.engine import Engine, Script, pairs, text
 from bitrix_pull.hub.valkey.peers import Peers
 from bitrix_pull.redaction import get_logger
 
