@@ -142,6 +142,27 @@ async def test_many_at_once_are_written_in_the_order_in_which_they_began(valkey_
         assert len({log.stream_of(writer.lease.key) for writer in writers}) > 1
 
 
+async def test_what_comes_now_and_then_is_written_at_once_and_what_comes_often_by_few_scripts(
+    valkey_url: str, name: str
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with (
+        opened(ValkeyStream(valkey_url, name=name)) as log,
+        redis.asyncio.Redis.from_url(valkey_url) as at,
+    ):
+        writer = log.writer(lease(1))
+        began = loop.time()
+        appending = list[asyncio.Task[None]]()
+        for number in range(100):
+            appending.append(asyncio.create_task(writer.append(message(number))))
+            await asyncio.sleep(0.001)
+        await asyncio.gather(*appending)
+        engine: Any = at  # Its commands have no types.
+        writes = int(await engine.hget(f"{{{name}:0}}:at:acme", "writes"))
+        assert writes <= (loop.time() - began) / 0.01 + 1
+        assert len(await entries(valkey_url, log)) == 100
+
+
 async def test_a_cut_line_neither_loses_nor_doubles(valkey_url: str, name: str) -> None:
     async with FaultProxy.before(valkey_url.removeprefix("redis://")) as proxy:
         shaky = ValkeyStream(f"redis://{proxy.address}", name=name, timeout_s=0.5)

@@ -30,6 +30,11 @@ _AT_ONCE = 500
 _AT_ONCE_BYTES = 1 << 20
 """What one script appends at most, but for a single event that is larger."""
 
+_ENOUGH = 64
+_GATHER_S = 0.01
+"""A script for each of a thousand portals' events costs a worker more than the events themselves:
+where fewer than enough are waiting, the next one is begun no sooner after the one before."""
+
 _EVENT_BYTES_MAX = 64 << 20
 _PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 _WATCH_S = 10.0
@@ -290,12 +295,12 @@ class _Points(FencedPoints):
     """A resume point that the log moves by itself: what was appended need not be told again.
 
     Attributes:
-        gather_s: It is saved only so that its owner's successor need not look back far, and not
-            after each event of each of a thousand portals.
+        gather_s: It is saved only so that its owner's successor need not look back far: what it
+            then hears again, the log knows.
     """
 
     _by = "log"
-    gather_s: float = 2.0
+    gather_s: float = 20.0
 
     def __init__(self, engine: Engine, keys: tuple[str, str], lease: Lease) -> None:
         super().__init__(engine, keys, lease)
@@ -330,6 +335,7 @@ class _Shard:
     waiting: deque[_Item] = field(default_factory=deque[_Item])
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     begun: list[_Item] = field(default_factory=list[_Item])
+    began_at: float = -inf
 
     @property
     def log(self) -> str:
@@ -349,6 +355,7 @@ class _Shard:
             if not (self.begun or self.waiting):
                 self.arrived.clear()
                 await self.arrived.wait()
+            await self._gather()
             self._begin()
             pauses = iter(_PAUSES_S)
             told = False
@@ -364,6 +371,13 @@ class _Shard:
                     break
             if told:
                 _log.info("events are written to the log again")
+
+    async def _gather(self) -> None:
+        """Wait for more, unless there is enough, or nothing was written just now."""
+        loop = asyncio.get_running_loop()
+        if len(self.waiting) < _ENOUGH and (pause_s := self.began_at + _GATHER_S - loop.time()) > 0:
+            await asyncio.sleep(pause_s)
+        self.began_at = loop.time()
 
     def _begin(self) -> None:
         size = 0
