@@ -210,6 +210,8 @@ class Run:
                     ends_at = asyncio.get_running_loop().time() + drain_s
                     self._draining.reschedule(min(ends_at, self._draining.when() or ends_at))
             await asyncio.wait({serving})
+            if not self._opened.is_set():
+                self._end()  # It was cancelled before its first step.
         await self.companions.close()
         await self._rest.close()
         self._closed = True
@@ -217,12 +219,21 @@ class Run:
     async def _serve(self) -> None:
         """Everything between start and close."""
         try:
+            await self._open()
+            await self._follow()
+        finally:
+            self._end()
+
+    async def _open(self) -> None:
+        try:
             await self._checkpointer.open()
         except PullError as error:
             self._lifecycle.move(State.FAILED, error=error)
             raise
-        finally:
-            self._opened.set()
+        self._opened.set()
+
+    async def _follow(self) -> None:
+        """Follow the stream, and then finish what was begun."""
         saving = asyncio.create_task(self._checkpointer.run(), name="bitrix_pull checkpointer")
         handling = asyncio.create_task(self._reception.run(), name="bitrix_pull reception")
         try:
@@ -247,10 +258,15 @@ class Run:
             await self._portal_events.finish(max(self._options.close_timeout_s, self._drain_s))
             await self._checkpointer.close()
             await self._rest.close()
-            # FAILED stays to be seen.
-            if self._lifecycle.state is not State.FAILED:
-                self._lifecycle.close()
-            self._reception.notices.end()
+
+    def _end(self) -> None:
+        """Let nobody wait any longer, however far it has come."""
+        self._opened.set()
+        self._reception.finish(self._lifecycle.failure)
+        # FAILED stays to be seen.
+        if self._lifecycle.state is not State.FAILED:
+            self._lifecycle.close()
+        self._reception.notices.end()
 
     async def opened(self) -> None:
         """Wait until it has what it needs of this machine.

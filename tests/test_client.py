@@ -597,6 +597,54 @@ async def test_serving_raises_what_the_store_says_before_the_block(tmp_path: Pat
                 pytest.fail("the block was entered")
 
 
+async def listening(pull: PullClient) -> tuple["asyncio.Task[list[Notice]]", "asyncio.Task[list[object]]"]:
+    """Iterate over a client's notices, and over its events."""
+
+    async def notices() -> list[Notice]:
+        return [notice async for notice in pull.notices()]
+
+    async def events() -> list[object]:
+        async with pull.subscribe() as arriving:
+            return [event async for event in arriving]
+
+    both = asyncio.create_task(notices()), asyncio.create_task(events())
+    await asyncio.sleep(0)
+    return both
+
+
+async def test_iterators_end_when_the_resume_store_cannot_be_used(tmp_path: Path) -> None:
+    async with Emulator() as emu, Listener(emu, resume=str(tmp_path / "point")):
+        second = Listener(emu, resume=str(tmp_path / "point"))
+        notices, events = await listening(second)
+        with pytest.raises(InvalidArgument, match="in use"):
+            await second.run()
+        async with asyncio.timeout(10):
+            last = (await notices)[-1]
+            with pytest.raises(InvalidArgument, match="in use"):
+                await events
+        assert isinstance(last, StateChanged)
+        assert last.state is State.FAILED
+
+
+async def test_closing_a_client_before_its_first_step_leaves_nobody_waiting() -> None:
+    async with Emulator() as emu:
+        pull = Listener(emu)
+        notices, events = await listening(pull)
+
+        async def serve() -> None:
+            async with pull.serving():
+                pass
+
+        serving = asyncio.create_task(serve())
+        await asyncio.sleep(0)
+        await pull.close()
+        async with asyncio.timeout(10):
+            await serving
+            assert await events == []
+            await notices
+        assert state_of(pull) is State.CLOSED
+
+
 def test_wait_live_waits_as_long_as_it_is_told() -> None:
     async def main() -> None:
         pull = PullClient(AccessToken("http://127.0.0.1:1", "token-of-nobody"))
