@@ -17,6 +17,9 @@ _COUNTS = ("two", "three", "four")
 RETRY_DELAY_MAX_S = 60.0
 """Longest wait before a retry."""
 
+RETRY_DELAY_S = 1.0
+"""That before the first one, where nothing else is said."""
+
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Policy:
@@ -29,7 +32,7 @@ class Policy:
     ack: Ack = "auto"
     retries: int = 0
     timeout_s: float | None = None
-    retry_delay_s: float = 1.0
+    retry_delay_s: float = RETRY_DELAY_S
     on_dead_letter: DeadLetter | None = None
     concurrency: int = 1
     key: Callable[[Any], Hashable] | None = None
@@ -57,6 +60,10 @@ class Policy:
                 )
         if self.retries and self.ack == "on_receive":
             raise InvalidArgument('retries= does not go with ack="on_receive", which means at most once')
+        if self.retry_delay_s != RETRY_DELAY_S and not self.retries:
+            raise InvalidArgument(
+                "retry_delay= has no effect without retries=", advice="Say how many: retries=5."
+            )
 
 
 def name_of(callback: object) -> str:

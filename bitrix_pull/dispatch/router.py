@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, T
 
 from bitrix_pull.dispatch.dependencies import check_names
 from bitrix_pull.dispatch.patterns import Pattern, PortalPattern, wanted
-from bitrix_pull.dispatch.policy import Ack, DeadLetter, Policy
+from bitrix_pull.dispatch.policy import RETRY_DELAY_S, Ack, DeadLetter, Policy
 from bitrix_pull.dispatch.registry import (
     AnyCallback,
     ErrorHandler,
@@ -126,7 +126,7 @@ class Router:
         where: Callable[[PullEvent[Any]], object] | None = None,
         ack: Ack = "auto",
         retries: int = 0,
-        retry_delay: float = 1.0,
+        retry_delay: float = RETRY_DELAY_S,
         timeout: float | None = None,
         on_dead_letter: DeadLetter | None = None,
         concurrency: int = 1,
@@ -239,7 +239,7 @@ class Router:
         where: Callable[[PortalEvent[Any]], object] | None = None,
         ack: Ack = "auto",
         retries: int = 0,
-        retry_delay: float = 1.0,
+        retry_delay: float = RETRY_DELAY_S,
         timeout: float | None = None,
         on_dead_letter: DeadLetter | None = None,
         concurrency: int = 1,

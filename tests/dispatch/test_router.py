@@ -405,6 +405,7 @@ def test_the_policy_is_what_on_was_told() -> None:
         ({"retry_delay": 0}, "retry_delay must be seconds greater than 0"),
         ({"retry_delay": 61}, "60 at most"),
         ({"retry_delay": None}, "retry_delay must be seconds"),
+        ({"retry_delay": 5}, "no effect without retries=.*retries=5"),
         ({"on_dead_letter": 7}, "on_dead_letter must be callable"),
         ({"on_dead_letter": handle}, "must take two positional arguments: the event, the error"),
         ({"key": "id"}, "key must be callable"),
