@@ -320,7 +320,7 @@ def inspect(
 
 
 @app.command()
-@takes(Account, without=["webhook"])
+@takes(Account)
 def events(
     account: Account,
     connector: ConnectorOption = "",

@@ -92,10 +92,18 @@ def _refreshing(account: Account, tokens: Path, portal: str | None, environment:
     return OAuth(
         portal or _portal_of(tokens),
         client_id=client_id,
-        client_secret=_read(secret_file, "the file of --client-secret-file").decode().strip(),
+        client_secret=_secret(secret_file),
         tokens=tokens,
         oauth_url=account.oauth_url,
     )
+
+
+def _secret(file: Path) -> str:
+    name = "the file of --client-secret-file"
+    try:
+        return _read(file, name).decode().strip()
+    except UnicodeDecodeError:
+        raise InvalidArgument(f"{name} holds no text in UTF-8") from None
 
 
 def _path(text: str | None) -> Path | None:

@@ -19,7 +19,7 @@ from rich.text import Text
 from bitrix_pull.cli import hub_cluster
 from bitrix_pull.cli.account import Account
 from bitrix_pull.cli.credentials import credentials_of, options_of
-from bitrix_pull.cli.output import Columns, event_as_json, people_console
+from bitrix_pull.cli.output import Columns, JsonLines, people_console
 from bitrix_pull.cli.place import Place, valkey
 from bitrix_pull.cli.streams import say, write_line
 from bitrix_pull.dispatch.router import Router
@@ -137,16 +137,17 @@ async def run_hub(
         worker=worker,
         **_sharing(place, to_log=to_log),
     )
+    unread: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     if handlers is not None:
         hub.include(_router(handlers))
     elif not to_log:
-        _print_events(hub, portal_events, as_json=as_json)
+        _print_events(hub, portal_events, unread, as_json=as_json)
     telling = asyncio.create_task(_tell(hub))
     try:
         async with hub.serving():
             where = place.portals or "Valkey"
             say(f"{hub.health().portals} portals in {where}; Ctrl-C stops, and lets handlers finish")
-            await hub.wait_closed()
+            await _until_closed(hub, unread)
             say("drained, as it was told to")
     finally:
         telling.cancel()
@@ -160,26 +161,54 @@ def _router(name: str) -> Router:
         InvalidArgument: There is none.
     """
     module_name, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
+        raise InvalidArgument(f"--handlers {name} names no router", advice="Write MODULE:ROUTER.")
     # As for `python -m`: what lies here can be named.
     sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError) as error:
         raise InvalidArgument(f"--handlers {name}: {error}") from None
     if not isinstance(found, Router):
         raise InvalidArgument(f"--handlers {name} is no Router", advice="Write MODULE:ROUTER.")
     return found
 
 
-def _print_events(hub: Hub, portal_events: Sequence[str], *, as_json: bool) -> None:
-    columns = Columns()
+async def _until_closed(hub: Hub, unread: "asyncio.Future[None]") -> None:
+    """Wait until a hub was drained.
 
-    def show(event: PullEvent[Any] | PortalEvent[Any]) -> None:
-        if as_json:
-            with contextlib.suppress(orjson.JSONEncodeError):
-                write_line(orjson.dumps({"portal": event.portal, **event_as_json(event)}))
-        else:
-            columns.show(event, mark=event.portal[:12])
+    Raises:
+        BrokenPipeError: Nobody reads what it shows any more.
+    """
+    closed = asyncio.ensure_future(hub.wait_closed())
+    try:
+        await asyncio.wait({closed, unread}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        closed.cancel()
+    if unread.done():
+        # What has come since is not settled by that.
+        await hub.close(drain=0)
+        unread.result()
+    closed.result()
+
+
+def _print_events(
+    hub: Hub, portal_events: Sequence[str], unread: "asyncio.Future[None]", *, as_json: bool
+) -> None:
+    """Show what comes; ``unread`` fails when nobody reads it any more."""
+    lines, columns = JsonLines(), Columns()
+
+    async def show(event: PullEvent[Any] | PortalEvent[Any]) -> None:
+        try:
+            if as_json:
+                lines.show(event, portal=event.portal)
+            else:
+                columns.show(event, mark=event.portal[:12])
+        except BrokenPipeError as error:
+            if not unread.done():
+                unread.set_exception(error)
+            # Until the hub is closed: nobody has seen this event.
+            await asyncio.Event().wait()
 
     hub.on()(show)
     if portal_events:
@@ -205,7 +234,7 @@ async def add(account: Account, place: Place, *, key: str | None, connector: str
         key = member_of(await credentials.store.load())
     if not key:
         raise InvalidArgument(
-            "the portal's key is missing", advice="Give --key: best its member_id, which stays the same."
+            "the portal's key is missing", advice="Give KEY: best its member_id, which stays the same."
         )
     options = options_of(account, connector=connector)
     portal = Portal(key, credentials, options=None if options == PullOptions() else options)

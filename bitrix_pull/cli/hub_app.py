@@ -89,12 +89,12 @@ def hub_status(
 @takes(Place)
 @takes(Account, without=["ca_file"])
 def hub_add(
-    place: Place,
-    *,
     key: Annotated[
         str | None,
-        typer.Option("--key", metavar="KEY", help="Tells the portal. Default: the tokens' member_id."),
+        typer.Argument(metavar="KEY", help="Tells the portal. Default: the member_id of --tokens."),
     ] = None,
+    *,
+    place: Place,
     account: Account,
     connector: ConnectorOption = "",
 ) -> int:

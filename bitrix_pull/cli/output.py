@@ -39,10 +39,10 @@ class EventPrinter(Protocol):
 class JsonLines:
     """Writes each event as one JSON object on a line of its own."""
 
-    def show(self, event: Shown) -> None:
-        """Write an event."""
+    def show(self, event: Shown, **beside: str) -> None:
+        """Write an event, after what else there is to say."""
         try:
-            line = orjson.dumps(event_as_json(event))
+            line = orjson.dumps({**beside, **event_as_json(event)})
         except orjson.JSONEncodeError:
             # Params can be nested deeper than the encoder goes; anybody may send such.
             streams.say(f"{event.label} cannot be written as JSON")

@@ -1,6 +1,6 @@
 """``bitrix-pull record``: the events of a portal, into a file."""
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 import orjson
@@ -28,22 +28,24 @@ async def record(
     pull = PullClient(credentials, options=options_of(account, transport=transport))
     recorder = Recorder(file, keep_params=keep_params)
     count = 0
-    try:
-        with recorder.follow(pull):
-            if not keep_params:
-                say("what events carry is hidden; --keep-params keeps it")
-            async with narrated(pull, portal_name(credentials)), AsyncExitStack() as subscribed:
-                arriving = await subscribed.enter_async_context(pull.subscribe())
-                async with pull:
-                    async for _ in arriving:
-                        count += 1
-                        if count == events:
-                            # It is handled, and nothing that the end of the client should wait for.
-                            return await subscribed.aclose()
-    finally:
+
+    def tell() -> None:
         if as_json:
-            told = {"file": str(file), "events": count, "dropped": recorder.dropped}
-            write_line(orjson.dumps(told))
+            write_line(orjson.dumps({"file": str(file), "events": count, "dropped": recorder.dropped}))
         else:
             dropped = f", and {recorder.dropped} were dropped" if recorder.dropped else ""
             say(f"{count} events are in {file}{dropped}")
+
+    with ExitStack() as end, recorder.follow(pull):
+        # Once all is in the file.
+        end.callback(tell)
+        if not keep_params:
+            say("what events carry is hidden; --keep-params keeps it")
+        async with narrated(pull, portal_name(credentials)), AsyncExitStack() as subscribed:
+            arriving = await subscribed.enter_async_context(pull.subscribe())
+            async with pull:
+                async for _ in arriving:
+                    count += 1
+                    if count == events:
+                        # It is handled, and nothing that the end of the client should wait for.
+                        return await subscribed.aclose()

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,6 +79,11 @@ def test_what_cannot_be_published(arguments: list[str], told: str, run_here: Run
             ["--tokens", "none.json", "--portal", "acme.bitrix24.com", "--client-id", "app"],
             {"BITRIX_PULL_CLIENT_SECRET_FILE": "none"},
             "the file of --client-secret-file cannot be read: No such file",
+        ),
+        (
+            ["--tokens", "none.json", "--client-id", "app", "--client-secret-file", sys.executable],
+            {"BITRIX_PULL_PORTAL": "acme.bitrix24.com"},
+            "the file of --client-secret-file holds no text",
         ),
         (["--token", CODE], {}, "portal's address is missing"),
         (["--webhook", WEBHOOK.replace("https", "http")], {}, "--allow-http HOST"),

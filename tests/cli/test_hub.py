@@ -14,7 +14,7 @@ import redis
 from cryptography.fernet import Fernet
 
 from bitrix_pull.emulator import CloudPortal, EmulatedCloud
-from tests.cli.command import Running, run, start
+from tests.cli.command import BITRIX_PULL, Running, run, start
 from tests.cli.conftest import RunHere
 from tests.hub.engine import running as engine
 
@@ -42,10 +42,10 @@ def file(tmp_path: Path) -> str:
 async def test_portals_are_added_served_and_paused(file: str) -> None:
     async with EmulatedCloud(2) as cloud:
         one, two = cloud.portals
-        assert (await run("hub", "add", "--portals", file, "--key", "one", *credentials(one))).code == 0
+        assert (await run("hub", "add", "--portals", file, "one", *credentials(one))).code == 0
         async with running("hub", "run", "--portals", file, "--json") as hub:
             await hub.told("1 portals")
-            added = await run("hub", "add", "--portals", file, "--key", "two", *credentials(two))
+            added = await run("hub", "add", "--portals", file, "two", *credentials(two))
             assert "added portal two" in added.err
             await _live(cloud, 2)
             for number, portal in enumerate(cloud.portals):
@@ -91,7 +91,7 @@ async def test_handlers_of_ones_own(file: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     async with EmulatedCloud(1) as cloud:
         (portal,) = cloud.portals
-        await run("hub", "add", "--portals", file, "--key", "acme", *credentials(portal))
+        await run("hub", "add", "--portals", file, "acme", *credentials(portal))
         async with running("hub", "run", "--portals", file, "--handlers", "my_handlers:router") as hub:
             await _live(cloud, 1)
             portal.send("hello", {"name": "Ann"})
@@ -121,6 +121,8 @@ async def test_handlers_that_ask_for_what_nothing_provides_end_it(
         (["add", "--portal", "acme.bitrix24.com", "--token", "token-of-acme"], "key is missing"),
         (["run", "--handlers", "nowhere:router"], "No module named"),
         (["run", "--handlers", "os:sep"], "is no Router"),
+        (["run", "--handlers", ".nowhere:router"], "Write MODULE:ROUTER"),
+        (["run", "--handlers", "os"], "Write MODULE:ROUTER"),
         (["drain", "one", "--valkey", "nonsense"], "address is none"),
         (["run", "--rate", "1", "--rate", "2"], "--rate is given twice"),
         (["run", "--handlers", "os:sep", "--json"], "--json goes without --handlers"),
@@ -137,6 +139,22 @@ def test_what_cannot_work_is_said(run_here: RunHere, file: str, arguments: list[
     assert "token-of-acme" not in outcome.err
 
 
+@pytest.mark.parametrize("options", [["--json"], []])
+async def test_a_reader_that_has_seen_enough_ends_it_and_takes_no_more(file: str, options: list[str]) -> None:
+    async with EmulatedCloud(1) as cloud:
+        (portal,) = cloud.portals
+        await run("hub", "add", "--portals", file, "acme", *credentials(portal))
+        hub = await start("hub", "run", "--portals", file, *options, program=BITRIX_PULL, fresh=True)
+        await _live(cloud, 1)
+        portal.send("order_update", {"id": 1})
+        await hub.line()
+        hub.close_stdout()
+        portal.send("order_update", {"id": 2})
+        assert (await hub.end()).code == 0
+        async with running("hub", "run", "--portals", file, "--json") as hub:
+            assert (await hub.json_line())["params"] == {"id": 2}
+
+
 async def test_help_names_the_commands() -> None:
     outcome = await run("hub", "--help")
     assert outcome.code == 0
@@ -147,7 +165,7 @@ async def test_help_names_the_commands() -> None:
 async def test_workers_that_share_portals_over_valkey(file: str) -> None:
     async with EmulatedCloud(3) as cloud:
         for number, portal in enumerate(cloud.portals):
-            await run("hub", "add", "--portals", file, "--key", f"portal{number}", *credentials(portal))
+            await run("hub", "add", "--portals", file, f"portal{number}", *credentials(portal))
         with engine() as server:
             arguments = ("hub", "run", "--portals", file, "--valkey", server.url, "--json")
             async with running(*arguments) as one, running(*arguments) as two:
@@ -168,7 +186,7 @@ async def test_hubs_that_meet_at_an_engine_alone_are_seen_and_drained_from_anywh
             for number, portal in enumerate(cloud.portals):
                 # One of them with a token that is none.
                 given = [*credentials(portal)[:-1], "nonsense"] if number == 0 else credentials(portal)
-                assert (await run("hub", "add", *at, "--key", f"portal{number}", *given)).code == 0
+                assert (await run("hub", "add", *at, f"portal{number}", *given)).code == 0
             assert (await run("hub", "pause", "portal3", *at)).code == 0
             nobody = await run("hub", "status", *at)
             assert (nobody.code, "no hub runs" in nobody.out) == (1, True)
@@ -230,7 +248,7 @@ async def test_what_the_engine_keeps_can_be_encrypted(tmp_path: Path) -> None:
         with engine() as server:
             at = ("--valkey", server.url)
             given = ("--cipher-keys", str(keys))
-            assert (await run("hub", "add", *at, *given, "--key", "acme", *credentials(portal))).code == 0
+            assert (await run("hub", "add", *at, *given, "acme", *credentials(portal))).code == 0
             with contextlib.closing(redis.Redis.from_url(server.url)) as client:
                 kept: Any = client.hgetall("{bitrix-pull:portals}:records")
             (record,) = kept.values()
@@ -263,7 +281,7 @@ async def test_a_log_takes_an_engine(file: str) -> None:
 
 
 async def test_without_a_place_for_portals_it_says_where_they_could_be() -> None:
-    for arguments in (["run"], ["status"], ["drain"], ["add", "--key", "acme"], ["remove", "acme"]):
+    for arguments in (["run"], ["status"], ["drain"], ["add", "acme"], ["remove", "acme"]):
         account = ["--portal", "acme.bitrix24.com", "--token", "none"] if arguments[0] == "add" else []
         outcome = await run("hub", *arguments, *account)
         assert (outcome.code, "--portals FILE, or --valkey URL" in outcome.err) == (2, True)

@@ -50,6 +50,12 @@ async def test_no_administrator(emulator: Emulator) -> None:
     assert outcome.code == 3
 
 
+def test_a_webhook_has_none(run_here: RunHere) -> None:
+    outcome = run_here("events", "--webhook", "https://acme.bitrix24.com/rest/1/s3cr3tc0de/")
+    assert outcome.code == 3
+    assert "Use OAuth or AccessToken of an installed application" in outcome.err
+
+
 @pytest.mark.parametrize("other", [["--command", "x"], ["--module", "crm"]])
 def test_it_is_one_or_the_other(run_here: RunHere, other: list[str]) -> None:
     env = {"BITRIX_PULL_PORTAL": "http://127.0.0.1:1", "BITRIX_PULL_TOKEN": "some-token-of-mine"}

@@ -49,6 +49,13 @@ async def test_without_params_unless_asked_for(
     assert emulator.token not in file.read_text()
 
 
+async def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "missing" / "events.jsonl"
+    outcome = await run("record", str(file), "--portal", "http://127.0.0.1:1", "--token", "some-token")
+    assert outcome.code == 2
+    assert outcome.err == f"bitrix-pull: {file} cannot be written: No such file or directory\n"
+
+
 async def test_what_is_no_recording(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("nothing")
