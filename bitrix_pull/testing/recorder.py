@@ -36,6 +36,9 @@ _AT_ONCE = 200
 WAITING_MAX_BYTES: Final = 64 * 1024 * 1024
 """What may wait for a slow disk. What comes beyond it is not recorded."""
 
+_NOTICE_BYTES: Final = 1_000
+"""What a notice takes of it, about."""
+
 _logger: Final = get_logger("recorder")
 
 
@@ -82,8 +85,10 @@ class Recorder:
         self._keep_params = keep_params
         self._rotate_bytes = rotate_bytes
         self._keep_files = keep_files
-        self._waiting: deque[tuple[float, Sequence[Event] | Notice]] = deque()
-        self._waiting_bytes = 0
+        self._waiting: deque[tuple[float, Sequence[Event] | Notice, int]] = deque()
+        # The event loop's thread counts what it takes, the writer's what it has written.
+        self._taken_bytes = 0
+        self._written_bytes = 0
         self._stop = threading.Event()
         self._is_in_trouble = False
         self.recorded: int = 0
@@ -117,15 +122,17 @@ class Recorder:
     # -- on the event loop ----------------------------------------------------------
 
     def _take(self, events: Sequence[Event]) -> None:
-        size = sum(event.size for event in events)
-        if self._waiting_bytes + size > WAITING_MAX_BYTES:
-            self.dropped += len(events)
-            return
-        self._waiting_bytes += size
-        self._waiting.append((time.time(), events))
+        self._keep(events, sum(event.size for event in events), len(events))
 
     def _take_notice(self, notice: Notice) -> None:
-        self._waiting.append((time.time(), notice))
+        self._keep(notice, _NOTICE_BYTES, 1)
+
+    def _keep(self, came: Sequence[Event] | Notice, size: int, count: int) -> None:
+        if self._taken_bytes - self._written_bytes + size > WAITING_MAX_BYTES:
+            self.dropped += count
+            return
+        self._taken_bytes += size
+        self._waiting.append((time.time(), came, size))
 
     # -- in the writer's thread -------------------------------------------------------
 
@@ -142,11 +149,11 @@ class Recorder:
             if len(lines) >= _AT_ONCE:
                 self._put(file, lines)
                 lines = []
-            at_unix, came = self._waiting.popleft()
+            at_unix, came, size = self._waiting.popleft()
+            self._written_bytes += size
             if not isinstance(came, Sequence):
                 lines.append(notice_line(came, at_unix))
                 continue
-            self._waiting_bytes -= sum(event.size for event in came)
             for event in came:
                 self._add(lines, cast("Recorded", event), at_unix)
         if lines:
@@ -189,7 +196,11 @@ class _File:
             raise InvalidArgument(f"{path} cannot be written: {error.strerror}") from None
 
     def write(self, lines: Sequence[bytes]) -> None:
-        """Hand lines to the operating system: from then on they survive this process."""
+        """Hand lines to the operating system: from then on they survive this process.
+
+        Raises:
+            OSError: It does not take them. Nothing of them is in the file.
+        """
         if self._size >= self._rotate_bytes:
             self.close()
             self._begin()
@@ -217,18 +228,28 @@ class _File:
         is_packed = self._path.suffix == ".gz"
         self._packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16) if is_packed else None
         self._size = 0
-        self._put([self._header.line()])
+        self._put([])
 
     def _put(self, lines: Sequence[bytes]) -> None:
-        data = b"".join(line + b"\n" for line in lines)
-        if self._packer is not None:
+        # A disk that was full when the file was begun took no header either.
+        head = () if self._size else (self._header.line(),)
+        data = b"".join(line + b"\n" for line in (*head, *lines))
+        packer = None if self._packer is None else self._packer.copy()
+        if packer is not None:
             # What is written so far can be unpacked without the rest.
-            data = self._packer.compress(data) + self._packer.flush(zlib.Z_SYNC_FLUSH)
+            data = packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH)
         view = memoryview(data)
-        while view:
-            written = self._file.write(view)
-            self._size += written
-            view = view[written:]
+        try:
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError:
+            # Half a line would spoil the next one, and half of what is packed all that follow.
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._size)
+                self._file.seek(self._size)
+            raise
+        self._packer = packer
+        self._size += len(data)
 
 
 def _private(path: str, flags: int) -> int:

@@ -1,11 +1,13 @@
 """What came is written down, hidden unless asked for, and read again by every later version."""
 
 import asyncio
+import contextlib
 import gzip
 import logging
 import os
+import resource
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +163,38 @@ async def test_a_cut_off_file_is_read_as_far_as_it_goes(tmp_path: Path, name: st
     assert numbers == list(range(len(numbers)))
 
 
+@pytest.mark.parametrize("name", ["events.jsonl", "events.jsonl.gz"])
+async def test_what_a_full_disk_did_not_take_spoils_nothing_else(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    recorder = Recorder(path, keep_params=True)
+    async with Emulator() as emu, PullClient(AccessToken(emu.portal_url, emu.token)) as pull:
+
+        async def send(number: int, until: Callable[[], object]) -> None:
+            # What no compression makes small.
+            emu.portal.send("x", {"n": number, "text": os.urandom(100_000).hex()})
+            async with asyncio.timeout(20):
+                while not until():
+                    await asyncio.sleep(0.01)
+
+        with recorder.follow(pull):
+            await send(1, lambda: path.stat().st_size > 100_000)
+            with full_disk(path.stat().st_size + 1_000):
+                await send(2, lambda: recorder.dropped)
+            await send(3, lambda: pull.health().received == 3)
+    assert [each.params["n"] for each in Recording(path).events() if isinstance(each, PullEvent)] == [1, 3]
+
+
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 async def test_a_disk_that_fails_is_told_and_the_client_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -294,8 +328,10 @@ async def test_its_pace_can_be_that_of_life() -> None:
     came: list[float] = []
     router = Router()
     router.on()(lambda event: came.append(loop.time()))
+    began_at = loop.time()
     await Replay(KEPT).feed(router, speed=1.0)
-    assert 0.4 <= came[1] - came[0] <= 20
+    # The first one may come late, where the machine is busy.
+    assert 0.4 <= came[1] - began_at <= 20
     began_at = loop.time()
     await Replay(KEPT).feed(router, speed=1_000.0)
     assert loop.time() - began_at < 10
