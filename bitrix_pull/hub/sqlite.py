@@ -80,7 +80,7 @@ class SqlitePortals:
         self._is_open = True
 
     async def portals(self) -> Collection[Portal]:
-        """Return all portals.
+        """Return all portals. One whose record cannot be read fails when it is served.
 
         Raises:
             InvalidArgument: The database is damaged.

@@ -1,7 +1,7 @@
 """What a hub was told of the portals in a store."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Any, Final, NoReturn
 
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.hub.portals import Portal, PortalChange, PortalPut, PortalRemoved
@@ -13,12 +13,12 @@ logger: Final = get_logger("hub")
 class Told:
     """What of each portal was told last, by the version of its record.
 
-    What has not changed is told as the same object again: a hub goes on with it.
+    What has not changed is told as the same object again: a hub goes on with it. A record that
+    cannot be read keeps no other back: the portal is told with credentials that say so, and fails.
     """
 
     def __init__(self) -> None:
-        # None in the place of a portal whose record could not be read.
-        self._told: dict[str, tuple[object, Portal | None]] = {}
+        self._told: dict[str, tuple[object, Portal]] = {}
 
     def changed(self, versions: Mapping[str, object]) -> list[str]:
         """Return the keys of those of whom another version, or none, was told."""
@@ -30,20 +30,17 @@ class Told:
 
         Args:
             versions: Of each record, by the portal's key.
-            read: Returns the portal of a key.
-
-        Raises:
-            InvalidArgument: A record cannot be read.
+            read: Returns the portal of a key; raises ``InvalidArgument`` if its record cannot be read.
         """
         told = {key: self._told[key][1] for key in versions.keys() - self.changed(versions)}
-        portals = {key: told.get(key) or read(key) for key in versions}
+        portals = {key: told.get(key) or _read(key, read) for key in versions}
         self._told = {key: (versions[key], portal) for key, portal in portals.items()}
         return tuple(portals.values())
 
     def news(
         self, versions: Mapping[str, object], changed: Iterable[str], read: Callable[[str], Portal]
     ) -> list[PortalChange]:
-        """Tell what is new. A record that cannot be read keeps nothing else back.
+        """Tell what is new. A portal whose record cannot be read any more stays what it was.
 
         Args:
             versions: As for ``all``.
@@ -53,13 +50,38 @@ class Told:
         news: list[PortalChange] = [PortalRemoved(key) for key in self._told if key not in versions]
         told = {key: self._told[key] for key in self._told if key in versions}
         for key in changed:
-            portal: Portal | None = None
-            try:
-                portal = read(key)
-            except InvalidArgument as error:
-                logger.error("a change of portal %s is not followed: %s", key, error)
+            portal, before = _read(key, read), told.get(key)
+            if before is not None and isinstance(portal.credentials, Unreadable):
+                logger.error("a change of portal %s is not followed: %s", key, portal.credentials.error)
+                portal = before[1]
             else:
                 news.append(PortalPut(portal))
             told[key] = versions[key], portal
         self._told = told
         return news
+
+
+class Unreadable:
+    """Stands in the place of credentials that cannot be read: a client with it fails for good, and says why.
+
+    Attributes:
+        error: Why.
+    """
+
+    def __init__(self, error: InvalidArgument) -> None:
+        self.error = error
+
+    async def call(self, method: str, params: Mapping[str, Any], /) -> NoReturn:
+        """Raise it.
+
+        Raises:
+            InvalidArgument: Always.
+        """
+        raise self.error.with_traceback(None)
+
+
+def _read(key: str, read: Callable[[str], Portal]) -> Portal:
+    try:
+        return read(key)
+    except InvalidArgument as error:
+        return Portal(key, Unreadable(error))

@@ -15,6 +15,7 @@ from cryptography.fernet import Fernet
 
 from bitrix_pull import AccessToken, Hub, InvalidArgument, OAuth, PullOptions, Webhook
 from bitrix_pull.connection.resume_point import ResumePoint
+from bitrix_pull.emulator import EmulatedCloud
 from bitrix_pull.hub.portals import (
     Portal,
     PortalBook,
@@ -194,6 +195,34 @@ async def test_a_record_that_cannot_be_read_keeps_no_other_change_back(
     (told,) = (record for record in caplog.records if "'beta'" in record.getMessage())
     assert told.levelname == "ERROR"
     assert "Add the portal again" in told.getMessage()
+
+
+@pytest.mark.parametrize("kept", ["sqlite", "valkey"])
+async def test_a_record_that_cannot_be_read_at_the_start_fails_its_portal_alone(
+    kept: str, tmp_path: Path, valkey_url: str, name: str
+) -> None:
+    async with EmulatedCloud(1) as cloud:
+        (portal,) = cloud.portals
+        book, damage = in_sqlite(tmp_path) if kept == "sqlite" else in_valkey(valkey_url, name)
+        await book.open()
+        good = Portal("acme", AccessToken(portal.url, portal.token))
+        for each in (good, replace(BETA, paused=False)):
+            await book.put(each)
+        await damage()
+        if kept == "sqlite":
+            await book.pause("beta", False)
+        await book.close()
+        hub = Hub(book)
+        async with hub.serving(), asyncio.timeout(20):
+            while hub.health().live < 1 or not hub.health().failed:
+                await asyncio.sleep(0.02)
+            assert hub.health().failed.keys() == {"beta"}
+            assert "Add the portal again" in hub.health().failed["beta"]
+            # As it says.
+            await hub.add(replace(good, key="beta"))
+            while hub.health().live < 2:
+                await asyncio.sleep(0.02)
+            assert hub.health().failed == {}
 
 
 async def test_everything_comes_back_from_the_database(tmp_path: Path) -> None:

@@ -79,10 +79,9 @@ class ValkeyPortals:
         await self._engine.close()
 
     async def portals(self) -> Collection[Portal]:
-        """Return all portals.
+        """Return all portals. One whose record is damaged, or encrypted with another key, fails when it is served.
 
         Raises:
-            InvalidArgument: A record is damaged, or was encrypted with another key.
             EngineUnavailable: The engine does not answer.
         """
         # The versions first: what changes in between is told once too often.
