@@ -79,7 +79,7 @@ class ValkeyPortals:
         await self._engine.close()
 
     async def portals(self) -> Collection[Portal]:
-        """Return all portals. One whose record is damaged, or encrypted with another key, fails when it is served.
+        """Return all portals. One with a damaged record, or of another cipher, fails when it is served.
 
         Raises:
             EngineUnavailable: The engine does not answer.
