@@ -529,3 +529,20 @@ async def test_after_a_fault_of_our_own_requests_are_published_and_answered_all_
         assert (await answer(engine, name, "one"))["outcome"] == "accepted"
         assert press.published == [1]
     assert any(record.levelname == "CRITICAL" for record in caplog.records)
+
+
+async def test_what_is_no_answer_keeps_nobody_from_theirs(valkey_url: str, name: str) -> None:
+    log, press = ValkeyStream(valkey_url, name=name), Press()
+    async with (
+        engine_of(valkey_url) as engine,
+        opened(log),
+        owner(log, lease(1), press.publish),
+        ValkeyPublisher(valkey_url, name=name) as publisher,
+    ):
+        assert (await publisher.publish("acme", "order", {"n": 1})).outcome == "accepted"
+        (key,) = [each async for each in engine.scan_iter(f"*{name}*:answer:*")]
+        real = json.loads(PublishAnswer("id", "acme", "accepted").write())
+        for strange in (b"{", b"[]", b"\xff", *(json.dumps({**real, "id": each}) for each in ([], None, {}))):
+            await engine.xadd(key, {"answer": strange})
+        async with asyncio.timeout(10):
+            assert (await publisher.publish("acme", "order", {"n": 2})).outcome == "accepted"

@@ -5,9 +5,12 @@ import contextlib
 from collections.abc import Generator
 from typing import Any, Final
 
-from bitrix_pull.errors import EngineUnavailable, PullError
+from bitrix_pull.errors import EngineUnavailable, OutcomeUnknown, PullError
 from bitrix_pull.hub.valkey.engine import Engine
 from bitrix_pull.hub.valkey.requests import PublishAnswer
+from bitrix_pull.redaction import get_logger
+
+_log: Final = get_logger("hub")
 
 _WAIT_S: Final = 5.0
 _PAUSE_S: Final = 0.5
@@ -59,6 +62,13 @@ class Answers:
                     await asyncio.sleep(_PAUSE_S)
         except PullError as error:
             self._fail(error)
+        except Exception as error:
+            # A fault of our own: nobody waits for what nobody reads.
+            _log.critical("the answers to requests to publish cannot be read", exc_info=True)
+            told = OutcomeUnknown.__name__, f"the answers cannot be read: {type(error).__name__}"
+            for request_id, answer in self._waiting.items():
+                if not answer.done():
+                    answer.set_result(PublishAnswer(request_id, None, "unknown", *told))
         finally:
             await client.aclose()
 

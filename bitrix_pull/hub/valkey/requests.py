@@ -300,6 +300,8 @@ class PublishAnswer:
         try:
             told: Any = orjson.loads(raw)
             error: Any = told["error"] or {}
+            if not isinstance(told["id"], str):
+                raise TypeError
             return cls(
                 told["id"],
                 told["portal"],
