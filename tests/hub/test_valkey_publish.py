@@ -238,7 +238,7 @@ async def test_a_request_that_nobody_can_serve_waits_until_it_expires(valkey_url
 
 async def test_who_asks_where_no_worker_is_takes_the_request_back(valkey_url: str, name: str) -> None:
     async with engine_of(valkey_url) as engine, ValkeyPublisher(valkey_url, name=name) as publisher:
-        refused = await publisher.publish("acme", "order", expires_in_s=0.1)
+        refused = await publisher.publish("acme", "order", expires_in_s=1.0)
         assert (refused.outcome, refused.error_type, refused.retryable) == ("refused", "Expired", True)
         assert await engine.xlen(f"{{{name}:0}}:publish") == 0
 
