@@ -542,7 +542,8 @@ async def test_what_is_no_answer_keeps_nobody_from_theirs(valkey_url: str, name:
         assert (await publisher.publish("acme", "order", {"n": 1})).outcome == "accepted"
         (key,) = [each async for each in engine.scan_iter(f"*{name}*:answer:*")]
         real = json.loads(PublishAnswer("id", "acme", "accepted").write())
-        for strange in (b"{", b"[]", b"\xff", *(json.dumps({**real, "id": each}) for each in ([], None, {}))):
+        ids: tuple[object, ...] = ([], {}, None)
+        for strange in (b"{", b"[]", b"\xff", *(json.dumps({**real, "id": each}) for each in ids)):
             await engine.xadd(key, {"answer": strange})
         async with asyncio.timeout(10):
             assert (await publisher.publish("acme", "order", {"n": 2})).outcome == "accepted"
