@@ -20,6 +20,7 @@ from typer.models import OptionInfo
 from bitrix_pull.cli import hub_app, streams
 from bitrix_pull.cli.account import ACCOUNT, HUB, Account
 from bitrix_pull.cli.completion import Command, Shell, script
+from bitrix_pull.cli.emulator_options import EmulatorOptions
 from bitrix_pull.cli.option_groups import takes
 from bitrix_pull.cli.options import (
     ChannelMode,
@@ -465,84 +466,10 @@ def _completed(command: Callable[..., Any]) -> Command:
     return Command((command.__doc__ or "").partition("\n")[0], options)
 
 
-class _PushMode(StrEnum):
-    PERSONAL = "personal"
-    SHARED = "shared"
-
-
-class _Licence(StrEnum):
-    FULL = "full"
-    BASIC = "basic"
-
-
 @app.command()
+@takes(EmulatorOptions)
 def emulator(
-    host: Annotated[
-        str, typer.Option("--host", metavar="HOST", help="Name or IPv4 address to listen at.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, metavar="N", help="0 takes a free one.")
-    ] = 0,
-    security_key: Annotated[
-        str | None,
-        typer.Option(
-            "--security-key",
-            metavar="KEY",
-            help="Token, webhook and channels follow from it. Default: a random one.",
-        ),
-    ] = None,
-    push_version: Annotated[
-        int, typer.Option("--push-version", min=2, max=5, metavar="N", help="Of the push server.")
-    ] = 4,
-    mode: Annotated[
-        _PushMode, typer.Option("--mode", help="The portal's own push server, or one shared in the cloud.")
-    ] = _PushMode.PERSONAL,
-    portals: Annotated[
-        int, typer.Option("--portals", min=1, max=1000, metavar="N", help="Each at a port of its own.")
-    ] = 1,
-    users: Annotated[
-        Path | None,
-        typer.Option("--users", metavar="FILE", help='JSON: [{"id": 2, "admin": true, "active": true}, …].'),
-    ] = None,
-    channel_life: Annotated[
-        float, typer.Option("--channel-life", min=1, metavar="S", help="Seconds until channels end.")
-    ] = 43_205.0,
-    licence: Annotated[
-        _Licence, typer.Option("--licence", help="Of the portal: basic refuses what small plans refuse.")
-    ] = _Licence.FULL,
-    faults: Annotated[
-        Path | None,
-        typer.Option("--faults", metavar="FILE", help="JSON: how it misbehaves (as PATCH /faults takes it)."),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", help="Some fault for each WebSocket, repeatable.")
-    ] = None,
-    static: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--static", metavar="METHOD=JSON", help="Result of a REST method that it does not know."
-        ),
-    ] = None,
-    gather: Annotated[
-        float, typer.Option("--gather", min=0, metavar="S", help="How long messages are gathered; 0: not.")
-    ] = 0.4,
-    latency: Annotated[
-        float,
-        typer.Option("--latency", min=0, metavar="S", help="How long all that it writes is on its way."),
-    ] = 0.0,
-    rest_limit: Annotated[
-        str | None,
-        typer.Option("--rest-limit", metavar="BURST/PER_S", help="REST calls it takes; the cloud: 50/2."),
-    ] = None,
-    tls: Annotated[
-        bool, typer.Option("--tls", help="https and wss, by a certificate authority to throw away.")
-    ] = False,
-    control: Annotated[
-        int | None,
-        typer.Option(
-            "--control", min=0, max=65535, metavar="N", help="Port of the control API; 0: a free one."
-        ),
-    ] = None,
+    options: EmulatorOptions,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON line on stdout when it is ready.")
     ] = False,
@@ -553,24 +480,5 @@ def emulator(
     from bitrix_pull.cli.emulator import emulator
     from bitrix_pull.cli.running import run
 
-    work = emulator(
-        host=host,
-        port=port,
-        control_port=control,
-        portals=portals,
-        security_key=security_key,
-        version=push_version,
-        mode=mode.value,
-        channel_life_s=channel_life,
-        licence=licence.value,
-        users_file=users,
-        faults_file=faults,
-        seed=seed,
-        static=static or (),
-        gather_s=gather,
-        latency_s=latency,
-        rest_limit=rest_limit,
-        tls=tls,
-        as_json=as_json,
-    )
+    work = emulator(options, as_json=as_json)
     return run(work, verbose=verbose, log_format=log_format, serves=True)

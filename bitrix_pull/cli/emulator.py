@@ -5,8 +5,8 @@ import errno
 import os
 import re
 import tempfile
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from shlex import quote
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from bitrix_pull.cli.emulator_options import EmulatorOptions, PushMode
 from bitrix_pull.cli.output import people_console
 from bitrix_pull.cli.streams import say, write_line
 from bitrix_pull.emulator.certificates import NoOpenssl
@@ -25,56 +26,65 @@ from bitrix_pull.portal.addresses import is_loopback
 T = TypeVar("T")
 
 
-async def emulator(
-    *,
-    users_file: Path | None,
-    faults_file: Path | None,
-    seed: int | None,
-    static: Iterable[str],
-    rest_limit: str | None,
-    as_json: bool,
-    **settings: Any,
-) -> None:
-    """Serve until cancelled. ``settings`` are those of ``Setup`` that need no reading.
+async def emulator(options: EmulatorOptions, *, as_json: bool) -> None:
+    """Serve until cancelled.
 
     Raises:
         InvalidArgument: An option or a file is no good.
         PullError: It cannot listen there, or has no certificate.
     """
-    setup = Setup(
-        users=_read(users_file, TypeAdapter(list[User]), "--users") or [],
-        faults=_faults(faults_file, seed),
-        static=dict(map(_read_static, static)),
-        rest_limit=None if rest_limit is None else _read_limit(rest_limit),
-        **settings,
-    )
-    if not setup.host or ":" in setup.host or "/" in setup.host:
-        raise InvalidArgument("--host must be a name or an IPv4 address")
-    if setup.mode == "shared" and setup.version != 4:
-        raise InvalidArgument("in --mode shared the --push-version is always 4")
-    if setup.port + setup.portals > 65_536:
-        raise InvalidArgument("--port and --portals together go beyond the last port")
+    setup = _setup(options)
     if not is_loopback(setup.host):
         encrypted = "" if setup.tls else " Its traffic is not encrypted."
         say(f"Careful: whoever can reach {setup.host} can use this portal.{encrypted}")
-    stand = Stand(setup)
-    try:
-        await stand.__aenter__()
-    except OSError as error:
-        raise _cannot_listen(setup.host, setup.port, error) from None
-    except NoOpenssl as missing:
-        raise PullError(f"--tls: {missing}", advice="Install openssl, or do without --tls.") from None
-    try:
-        with _authority_file(stand.authority) as ca_file:
+    with ExitStack() as end:
+        async with AsyncExitStack() as stack:
+            try:
+                stand = await stack.enter_async_context(Stand(setup))
+            except OSError as error:
+                raise _cannot_listen(setup.host, setup.port, error) from None
+            except NoOpenssl as missing:
+                raise PullError(f"--tls: {missing}", advice="Install openssl, or do without --tls.") from None
+            end.callback(say, "the emulator has stopped")
+            ca_file = stack.enter_context(_authority_file(stand.authority))
             described = stand.described() | ({"ca_file": ca_file} if ca_file else {})
             if as_json:
                 write_line(orjson.dumps(described))
             else:
                 explain(described)
             await asyncio.Event().wait()
-    finally:
-        await stand.__aexit__(None, None, None)
-        say("the emulator has stopped")
+
+
+def _setup(options: EmulatorOptions) -> Setup:
+    """Return what is to be served.
+
+    Raises:
+        InvalidArgument: An option or a file is no good.
+    """
+    if not options.host or ":" in options.host or "/" in options.host:
+        raise InvalidArgument("--host must be a name or an IPv4 address")
+    if options.mode is PushMode.SHARED and options.push_version != 4:
+        raise InvalidArgument("in --mode shared the --push-version is always 4")
+    if options.port + options.portals > 65_536:
+        raise InvalidArgument("--port and --portals together go beyond the last port")
+    return Setup(
+        host=options.host,
+        port=options.port,
+        control_port=options.control,
+        portals=options.portals,
+        security_key=options.security_key,
+        version=options.push_version,
+        mode=options.mode.value,
+        channel_life_s=options.channel_life,
+        licence=options.licence.value,
+        users=_read(options.users, TypeAdapter(list[User]), "--users") or [],
+        faults=_faults(options.faults, options.seed),
+        static=dict(map(_read_static, options.static or ())),
+        gather_s=options.gather,
+        latency_s=options.latency,
+        rest_limit=None if options.rest_limit is None else _read_limit(options.rest_limit),
+        tls=options.tls,
+    )
 
 
 @contextmanager
