@@ -75,7 +75,7 @@ class EndpointRoute:
             config = await self._config()
         left_s = deadline - asyncio.get_running_loop().time()
         url = self._http.destinations.admit(config.server, "publish")
-        body = encode_publications(part.publication for part in request.parts)
+        body = encode_publications([part.publication for part in request.parts])
         try:
             answer = await self._http.request(
                 "POST",

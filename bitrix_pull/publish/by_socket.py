@@ -67,7 +67,7 @@ class FrameRoute:
         """See ``Route``."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._send(encode_publications(part.publication for part in request.parts))
+                await self._send(encode_publications([part.publication for part in request.parts]))
         except PublishRefused as error:
             raise refusal(error.code, str(request)) from None
         except TimeoutError:

@@ -7,7 +7,7 @@ from itertools import islice
 from bitrix_pull.errors import PublishTooLarge
 from bitrix_pull.publish.message import Message
 from bitrix_pull.wire.channel_ids import PublicChannel
-from bitrix_pull.wire.protobuf import Publication, request_size
+from bitrix_pull.wire.protobuf import Publication, encode_receivers, request_size
 
 EXPIRY_S = 86_400
 """How long the push server keeps a message for replay; what REST uses too (protocol §2)."""
@@ -58,20 +58,22 @@ class Part:
 
     Attributes:
         position: The message's place among those of the call.
-        targets: Empty for the shared channel.
+        targets: Empty for the shared channel. Parts with the same ones may share the sequence.
+        receivers: Their channels as ``encode_receivers`` writes them, where somebody has done that.
     """
 
     position: int
     message: Message
     targets: Sequence[Target] = field(repr=False)
+    receivers: bytes | None = field(default=None, repr=False, compare=False)
     _publication: Publication | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def publication(self) -> Publication:
         """The part as it is encoded, made when it is first needed. Every target must have a channel."""
         if self._publication is None:
-            channels = [target.channel for target in self.targets if target.channel is not None]
-            self._publication = Publication(channels, self.message.body, EXPIRY_S)
+            receivers = self.receivers if self.receivers is not None else encoded(self.targets)
+            self._publication = Publication(receivers, self.message.body, EXPIRY_S)
         return self._publication
 
     @property
@@ -94,7 +96,9 @@ class Request:
     @property
     def keys(self) -> set[Hashable]:
         """The receivers, as far as they matter to the order of requests."""
-        return {target.key for part in self.parts for target in part.targets}
+        # Most of them go to the same.
+        several = {id(part.targets): part.targets for part in self.parts}.values()
+        return {target.key for targets in several for target in targets}
 
     @property
     def users(self) -> set[int]:
@@ -121,6 +125,11 @@ class Request:
         more = len(self.parts) - 1
         first = str(self.parts[0])
         return f"a request of {more + 1} messages, the first being {first}" if more else first
+
+
+def encoded(targets: Iterable[Target]) -> bytes:
+    """Return the channels of targets as they stand in a ``Publication``."""
+    return encode_receivers(target.channel for target in targets if target.channel is not None)
 
 
 def split(part: Part) -> list[Part]:

@@ -93,17 +93,15 @@ class Ledger:
 
     def receipt(self, route: str, *, confirms: bool) -> Receipt:
         """Return what is written down."""
+        fates = [Fate(message, "accepted") for message in self._messages]
+        for position, failed in self._failed.items():
+            fates[position] = _fate(self._messages[position], failed)
         return Receipt(
             route,
             messages=self._accepted,
             requests=self.requests,
             confirmed=confirms and not self._failed,
-            fates=tuple(
-                _fate(message, self._failed[position])
-                if position in self._failed
-                else Fate(message, "accepted")
-                for position, message in enumerate(self._messages)
-            ),
+            fates=tuple(fates),
         )
 
 

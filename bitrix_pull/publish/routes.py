@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from itertools import chain
+from operator import attrgetter
+from typing import Literal, NamedTuple, Protocol
 
 from bitrix_pull.errors import NoChannel, PullError, RouteUnavailable, Unreachable
 from bitrix_pull.options import PullOptions
@@ -12,7 +14,7 @@ from bitrix_pull.portal.auth import Mode
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.portal.public_channels import Own, PublicChannels
 from bitrix_pull.publish.message import Message
-from bitrix_pull.publish.packing import Part, Receiver, Request, Target, pack, split
+from bitrix_pull.publish.packing import Part, Receiver, Request, Target, encoded, pack, split
 from bitrix_pull.wire.channel_ids import PublicChannel
 from bitrix_pull.wire.formats import WireFormat, format_of
 
@@ -72,6 +74,23 @@ class Plan:
     in_turn: bool = False
 
 
+class _Audience(NamedTuple):
+    """Whom a message names, and mostly others too: it is found once for all of them.
+
+    Attributes:
+        targets: Those that have a channel.
+        receivers: The same, as they are encoded.
+        absent: Users that have none.
+    """
+
+    targets: Sequence[Target]
+    receivers: bytes
+    absent: Sequence[Target]
+
+
+_users, _to_self = attrgetter("users"), attrgetter("to_self")
+
+
 class Addresses:
     """Finds the public channels that messages go to, for routes that need them."""
 
@@ -87,7 +106,7 @@ class Addresses:
             PullError: The portal could not be asked; nothing was sent.
         """
         known, denied = await self._look_up(messages)
-        own = await self._channels.own() if any(message.to_self for message in messages) else None
+        own = await self._channels.own() if any(map(_to_self, messages)) else None
         plan = Plan()
         users = {user: (Target(user, channel),) for user, channel in known.items()}
         plan.requests = pack(self._parts(messages, users, denied, own, plan.failed))
@@ -97,7 +116,7 @@ class Addresses:
         self, messages: Sequence[Message]
     ) -> tuple[Mapping[int, PublicChannel], RouteUnavailable | None]:
         """Return the channels of users, and what the portal says if it refuses to tell some."""
-        users = tuple(dict.fromkeys(user for message in messages for user in message.users))
+        users = tuple(dict.fromkeys(chain.from_iterable(map(_users, messages))))
         try:
             return await self._channels.of_users(users), None
         except RouteUnavailable as error:
@@ -118,19 +137,37 @@ class Addresses:
         failed: list[tuple[Part, PullError]],
     ) -> Iterator[Part]:
         """Yield what goes out, and add to ``failed`` what cannot."""
+        audiences: dict[object, _Audience] = {}
         for position, message in enumerate(messages):
+            named = message.users, message.channels, message.to_self
             try:
-                targets = self._targets(message, users, denied, own)
-                whole = Part(position, message, targets)
-                parts = () if not targets else (whole,) if whole.fits else split(whole)
+                audience = audiences.get(named)
+                if audience is None:
+                    audience = audiences[named] = self._audience(message, users, denied, own)
+                if audience.targets:
+                    whole = Part(position, message, audience.targets, audience.receivers)
+                    if whole.fits:
+                        yield whole
+                    else:
+                        yield from split(whole)
             except PullError as error:
                 failed.append((unaddressed(position, message), error))
                 continue
-            yield from parts
-            absent = [user for user in message.users if user not in users]
-            if absent:
-                missed = Part(position, message, list(map(Target, absent)))
+            if audience.absent:
+                missed = Part(position, message, audience.absent)
                 failed.append((missed, NoChannel(f"{missed} was not sent: there is no channel")))
+
+    def _audience(
+        self,
+        message: Message,
+        users: Mapping[int, tuple[Target]],
+        denied: RouteUnavailable | None,
+        own: Own | None,
+    ) -> "_Audience":
+        """Return whom a message names."""
+        targets = self._targets(message, users, denied, own)
+        absent = [Target(user) for user in message.users if user not in users]
+        return _Audience(targets, encoded(targets), absent)
 
     def _targets(
         self,
@@ -144,8 +181,6 @@ class Addresses:
             raise no_shared_channel(self._mode)
         if denied is not None and not users.keys() >= set(message.users):
             raise denied
-        if len(message.users) == 1 and not (message.channels or message.to_self):
-            return users.get(message.users[0], ())
         targets = [Target(channel, channel) for channel in message.channels]
         targets += [target for user in message.users for target in users.get(user, ())]
         if own is not None and message.to_self:

@@ -1,6 +1,6 @@
 """The binary format of push server version 4 (protocol §4.2)."""
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Collection, Iterable, Iterator, Set
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -30,20 +30,23 @@ class Publication:
 
     __slots__ = ("pieces", "size")
 
-    def __init__(self, receivers: Iterable[PublicChannel], body: bytes, expiry_s: int) -> None:
+    def __init__(self, receivers: Iterable[PublicChannel] | bytes, body: bytes, expiry_s: int) -> None:
         """Write a message.
 
         Args:
-            receivers: The public channels that get it.
+            receivers: The public channels that get it, or what ``encode_receivers`` has made of them:
+                of the same ones again and again, once is enough.
             body: Its JSON text.
             expiry_s: How long the server keeps it for replay; 0: not at all.
         """
-        before = b"".join([*map(_receiver, receivers), _BODY, _varint(len(body))])
+        if not isinstance(receivers, bytes):
+            receivers = encode_receivers(receivers)
+        before = receivers + _BODY + _varint(len(body))
         after = _expiry(expiry_s)
         length = len(before) + len(body) + len(after)
-        header = _MESSAGE + _varint(length)
-        self.pieces: tuple[bytes, bytes, bytes, bytes] = (header, before, body, after)
-        self.size: int = len(header) + length
+        head = _MESSAGE + _varint(length) + before
+        self.pieces: tuple[bytes, bytes, bytes] = (head, body, after)
+        self.size: int = len(head) - len(before) + length
 
 
 def read(frame: bytes, unwanted: Set[Topic] = NO_TOPICS) -> Iterator[Incoming]:
@@ -136,9 +139,13 @@ def _sender(written: bytes) -> Sender:
             return UNKNOWN_SENDER
 
 
-def encode_publications(publications: Iterable[Publication]) -> bytes:
+def encode_receivers(channels: Iterable[PublicChannel]) -> bytes:
+    """Write the receivers of a ``Publication``."""
+    return b"".join(map(_receiver, channels))
+
+
+def encode_publications(publications: Collection[Publication]) -> bytes:
     """Write a ``RequestBatch`` of one request that publishes all of them (protocol §7)."""
-    publications = list(publications)
     size = sum([publication.size for publication in publications])
     return b"".join([_request_header(size), *chain.from_iterable([each.pieces for each in publications])])
 

@@ -34,7 +34,7 @@ def part(text_bytes: int, receivers: Sequence[Target], position: int = 0) -> Par
 
 
 def encoded(request: Request) -> bytes:
-    return encode_publications(part.publication for part in request.parts)
+    return encode_publications([part.publication for part in request.parts])
 
 
 def messages_of(request: Request) -> list[push_pb2.IncomingMessage]:
