@@ -6,6 +6,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from bitrix_pull.client import PullClient
+from bitrix_pull.connection.pace import caught_up
 from bitrix_pull.errors import InvalidArgument, NotRunning
 from bitrix_pull.hub.cluster import Acquired, Lease, Lost, Membership, Recalled
 from bitrix_pull.hub.health import PortalStatus
@@ -16,6 +17,9 @@ from bitrix_pull.hub.service import Fittings, PortalService
 from bitrix_pull.redaction import get_logger
 
 logger: Final = get_logger("hub")
+
+_CATCH_UP_S: Final = 1.0
+"""For how long the next portal waits at most while the event loop is behind with those before it."""
 
 
 class PortalServices:
@@ -65,6 +69,7 @@ class PortalServices:
                     tasks.create_task(self._take_up(lease))
                     # Who starts portals slowly asks slowly.
                     await self._fittings.pace.turn()
+                    await caught_up(_CATCH_UP_S)
                 case Recalled(lease):
                     tasks.create_task(self._hand_over(membership, lease))
                 case Lost(lease):
