@@ -131,7 +131,7 @@ class Dispatcher(Generic[E]):
             tasks: Runs them. Whoever owns it ends this one first and closes it then, after which
                 what is not settled stays in the inbox until the next beginning.
         """
-        self.inbox.clear()
+        self.inbox.begin()
         self._unrouted.clear()
         for subscription in self._subscriptions:
             subscription.forget()
@@ -144,6 +144,7 @@ class Dispatcher(Generic[E]):
         if self._tasks is None:
             return
         self._tasks = None
+        self.inbox.end()
         self._registry.unwatch(self._handlers_changed)
         for worker in self._workers.values():
             worker.close()

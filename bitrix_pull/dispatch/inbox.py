@@ -62,6 +62,8 @@ class Inbox(Generic[E]):
         self._unsettled: dict[E, tuple[int, float]] = {}
         self._bytes = 0
         self._storage = storage
+        # The same, but for the time between an end and the next beginning.
+        self._shares = storage
         # What was finished with and is not counted yet; several times if several had it.
         self._finished: list[E] = []
         self._changed = Flag()
@@ -95,7 +97,7 @@ class Inbox(Generic[E]):
         if len(self._unsettled) >= self._max_events or self._bytes >= self._max_bytes:
             return True
         # It holds something then, so it hears of it when it holds less.
-        return self._storage is not None and self._bytes > 0 and self._storage.refuses(self._bytes)
+        return self._shares is not None and self._bytes > 0 and self._shares.refuses(self._bytes)
 
     def oldest(self) -> tuple[E, float] | None:
         """Return what has waited longest to be settled, and when it was taken; None if nothing waits."""
@@ -123,8 +125,8 @@ class Inbox(Generic[E]):
 
     def _hold(self, more: int) -> None:
         self._bytes += more
-        if self._storage is not None:
-            self._storage.used += more
+        if self._shares is not None:
+            self._shares.used += more
 
     def settle(self, event: E) -> None:
         """Take note that one receiver has finished with an event."""
@@ -204,13 +206,20 @@ class Inbox(Generic[E]):
         self._overflowing = True
         return begins
 
-    def clear(self) -> None:
-        """Forget every event, settled or not."""
+    def end(self) -> None:
+        """Leave its room to the others that share the storage; what is not settled is still known."""
+        if self._shares is not None:
+            self._shares.used -= self._bytes
+            self._shares = None
+
+    def begin(self) -> None:
+        """Forget every event, settled or not, and take part in the storage again."""
         self._unsettled.clear()
         self._finished.clear()
         self._abandoned.clear()
         self._failures.clear()
         self._hold(-self._bytes)
+        self._shares = self._storage
         self._overflowing = False
         self._wake()
 

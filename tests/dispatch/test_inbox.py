@@ -97,7 +97,7 @@ class Accounts(RuleBasedStateMachine):
 
     @rule()
     def clear(self) -> None:
-        self.inbox.clear()
+        self.inbox.begin()
         self.open.clear()
         self.abandoned.clear()
 
@@ -167,7 +167,7 @@ async def test_clearing_wakes_who_waits_too() -> None:
     inbox.take([taken], 1)
     waiting = asyncio.gather(inbox.room(), inbox.empty())
     await asyncio.sleep(0)
-    inbox.clear()
+    inbox.begin()
     await asyncio.wait_for(waiting, 5)
     inbox.settle(taken)
     assert (len(inbox), inbox.size) == (0, 0)

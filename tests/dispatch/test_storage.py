@@ -41,10 +41,25 @@ async def test_room_is_there_again_when_something_is_settled() -> None:
     assert storage.used == 80
 
 
-async def test_what_is_cleared_takes_no_room() -> None:
+async def test_what_is_forgotten_takes_no_room() -> None:
     storage = Storage(100)
     stormy = inbox(storage)
     stormy.take([event(1, size=70)], 1)
-    stormy.clear()
+    stormy.begin()
     assert storage.used == 0
     assert not stormy.full
+
+
+async def test_what_nobody_will_handle_takes_no_room() -> None:
+    storage = Storage(100)
+    stormy = inbox(storage)
+    taken = [event(1, size=70), event(2, size=20)]
+    stormy.take(taken, 1)
+    stormy.end()
+    assert storage.used == 0
+    assert stormy.unsettled == set(taken)
+    stormy.settle(taken[1])
+    assert stormy.size == 70
+    stormy.begin()
+    stormy.take([event(3, size=30)], 1)
+    assert storage.used == 30

@@ -19,6 +19,7 @@ from bitrix_pull import (
     PullClient,
     PullError,
     PullEvent,
+    PullOptions,
     Router,
 )
 from bitrix_pull.connection.stores import MemoryStore
@@ -362,6 +363,23 @@ async def test_a_storm_takes_no_more_than_its_share_of_the_room() -> None:
             assert hub.health().waiting_bytes < 400_000
             gate.set()
             await until(lambda: hub.health().waiting_bytes == 0)
+
+
+async def test_a_portal_that_is_served_no_more_leaves_its_room_to_the_others() -> None:
+    async with EmulatedCloud(1) as cloud:
+        portal = cloud.portals[0]
+        hub = Hub([of(portal)], options=PullOptions(close_drain_s=0.01))
+
+        @hub.on("big")
+        async def big(event: PullEvent) -> None:
+            await asyncio.Event().wait()
+
+        async with live(hub, 1):
+            portal.send("big", {"text": "x" * 10_000})
+            await until(lambda: hub.health().waiting_bytes >= 10_000)
+            await hub.pause(portal.member_id)
+            await until(lambda: hub.health().served == 0)
+            assert hub.health().waiting_bytes == 0
 
 
 async def test_starts_are_never_faster_than_the_rate() -> None:
