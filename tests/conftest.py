@@ -5,8 +5,10 @@ from collections.abc import Generator, Mapping
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
 
 from tests import browsers
+from tests.dealing import Dealer, in_order
 from tests.event_loops import LOOPS, LoopFactory
 from tests.laws import examples
 
@@ -55,29 +57,14 @@ def pytest_xdist_auto_num_workers() -> int:
     return 2 * (os.cpu_count() or 1) + 1
 
 
-SLOWEST = (
-    "soak",
-    "connection/test_renewing",
-    "connection/test_resuming",
-    "inspector/test_page",
-    "testing",
-    "hub",
-    "benchmarks",
-    "hostile",
-    "examples",
-    "cli",
-)
-"""Where the tests are that take longest: first, so that no process ends long after the others."""
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest."""
+    in_order(items)
 
-    def rank(item: pytest.Item) -> int:
-        path = item.nodeid.removeprefix("tests/")
-        return next((rank for rank, place in enumerate(SLOWEST) if path.startswith(place)), len(SLOWEST))
 
-    items.sort(key=rank)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Dealer | None:
+    """Let all processes end together."""
+    return Dealer(config, log) if config.option.dist == "load" else None
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -69,15 +70,15 @@ def test_the_channel_of_a_client_is_not_shown() -> None:
 @pytest.mark.parametrize(
     "params",
     [
-        {"text": "x" * 1_000_000},
-        {"list": list(range(300_000))},
-        {"x" * 1_000_000: 1},
-        {f"name {number}": {"a": number} for number in range(100_000)},
-        ["x" * 10_000] * 100,
+        lambda: {"text": "x" * 1_000_000},
+        lambda: {"list": list(range(300_000))},
+        lambda: {"x" * 1_000_000: 1},
+        lambda: {f"name {number}": {"a": number} for number in range(100_000)},
+        lambda: ["x" * 10_000] * 100,
     ],
 )
-def test_a_large_event_is_shown_in_part_and_says_so(params: Any) -> None:
-    told = shown_event(an_event(params), 1.0)
+def test_a_large_event_is_shown_in_part_and_says_so(params: Callable[[], Any]) -> None:
+    told = shown_event(an_event(params()), 1.0)
     assert len(told) < 200_000
     assert orjson.loads(told)["cut"] is True
 
