@@ -365,7 +365,11 @@ class WrongLicense(AuthError):  # noqa: N818
 
 
 class GrantRefused(AuthError):  # noqa: N818
-    """The OAuth server refused to refresh the token."""
+    """The OAuth server refused to refresh the token.
+
+    It also does after a process was killed between its answer, which has spent the old refresh token,
+    and the store of the new one.
+    """
 
     codes: ClassVar[tuple[str, ...]] = ("invalid_grant", "invalid_client", "wrong_client", "not_installed")
     advice = "Authorise the application on the portal again and store the new tokens."

@@ -1,10 +1,15 @@
-"""The first program of the README does what the README says."""
+"""The first program of the README does what the README says, and its commands are some."""
 
 import asyncio
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
+import typer
+
+from bitrix_pull.cli.app import app
 from bitrix_pull.emulator import Emulator
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -36,3 +41,15 @@ async def test_the_first_program_prints_the_deal() -> None:
         finally:
             process.terminate()
             await process.communicate()
+
+
+@pytest.mark.parametrize("line", re.findall(r"bitrix-pull ((?:[^`\n#$])+)", README))
+def test_its_commands_exist_and_take_those_options(line: str) -> None:
+    words = line.split()
+    command: Any = typer.main.get_command(app)
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    taken = {name for option in command.params for name in option.opts} | {"--help"}
+    assert {word for word in words if word.startswith("--")} <= taken
+    # All that is left of a group are options of its own, or "…".
+    assert not hasattr(command, "commands") or words[:1] in ([], ["…"]) or words[0].startswith("--")
