@@ -33,7 +33,7 @@ async def test_the_first_program_prints_the_deal() -> None:
         )
         assert process.stdout is not None
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not emulator.push.connections:
                     await asyncio.sleep(0.01)
                 deal = emulator.portal.deals.add({"TITLE": "Chairs", "STAGE_ID": "WON"})
