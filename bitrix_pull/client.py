@@ -710,7 +710,7 @@ class PullClient(Router):
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         """Run what a context of the user's needs, until the run ends."""
-        return self._runs.run.companions.spawn(coroutine, name)
+        return self._runs.joined().companions.spawn(coroutine, name)
 
 
 def runs_of(client: PullClient) -> Runs:

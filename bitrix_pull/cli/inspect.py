@@ -128,16 +128,20 @@ async def _demo(options: PullOptions) -> AsyncGenerator[PullClient]:
                 for name in ("ONCRMDEALADD", "ONCRMDEALUPDATE")
             ]
         )
-        async with colleague.serving(), asyncio.TaskGroup() as tasks:
-            playing = [
-                tasks.create_task(_play(emulator, pull), name="demo story"),
-                tasks.create_task(_cut(emulator), name="demo cuts"),
-            ]
-            try:
-                yield pull
-            finally:
-                for task in playing:
-                    task.cancel()
+        try:
+            async with colleague.serving(), asyncio.TaskGroup() as tasks:
+                playing = [
+                    tasks.create_task(_play(emulator, pull), name="demo story"),
+                    tasks.create_task(_cut(emulator), name="demo cuts"),
+                ]
+                try:
+                    yield pull
+                finally:
+                    for task in playing:
+                        task.cancel()
+        except ExceptionGroup as group:
+            # What the block itself raises comes as one, too.
+            raise group.exceptions[0] from None
 
 
 async def _play(emulator: Emulator, pull: PullClient) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bitrix_pull.dispatch.policy import is_async
 from bitrix_pull.errors import InvalidArgument, MethodNotFound, PortalError
 from bitrix_pull.portal.answers import RestAnswer
 from bitrix_pull.portal.batches import BATCH
@@ -40,8 +41,10 @@ class Answers:
         """Answer a method with a result, from now on or so many times.
 
         Raises:
-            InvalidArgument: It would be no times.
+            InvalidArgument: It would be no times, or the function is a coroutine function.
         """
+        if is_async(result):
+            raise InvalidArgument("an answer is a plain function: what is awaited for it, nobody would await")
         if times is not None and times < 1:
             raise InvalidArgument("times must be 1 or more; leave it out for every call")
         self._results.setdefault(method.lower(), []).append(_Answer(result, times))

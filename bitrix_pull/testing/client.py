@@ -411,7 +411,7 @@ class TestClient:
             times: For how many calls; then what was answered before counts again. None: for all.
 
         Raises:
-            InvalidArgument: It would be no times.
+            InvalidArgument: It would be no times, or the function is a coroutine function.
         """
         self._outside.answers.give(method, result, times)
 

@@ -40,12 +40,14 @@ async def test_an_account_is_inspected(account: dict[str, str]) -> None:
     assert key not in outcome.err
 
 
-async def test_a_port_that_is_taken_says_so(account: dict[str, str]) -> None:
+@pytest.mark.parametrize("on", [[], ["--demo"]])
+async def test_a_port_that_is_taken_says_so(account: dict[str, str], on: list[str]) -> None:
     port = account["BITRIX_PULL_PORTAL"].rpartition(":")[2]
-    outcome = await run("inspect", "--port", port, env=account)
+    outcome = await run("inspect", *on, "--port", port, env={} if on else account)
     assert outcome.code == 1
     assert f"cannot listen on port {port}" in outcome.err
     assert "--port" in outcome.err
+    assert "Traceback" not in outcome.err
 
 
 async def test_without_an_account_it_says_what_to_give() -> None:

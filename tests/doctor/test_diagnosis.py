@@ -107,6 +107,15 @@ async def test_a_client_of_ones_own_is_examined_as_far_as_it_goes() -> None:
     assert diagnosis.cause is None, diagnosis.cause
 
 
+async def test_a_user_of_no_sensible_id_is_unknown() -> None:
+    class Own:
+        async def call(self, method: str, params: Any) -> Any:
+            return {"ID": "9" * 5_000, "ADMIN": True} if method == "profile" else []
+
+    diagnosis = await PullClient(Own()).diagnose()
+    assert "user (unknown) is an administrator" in [finding.told for finding in diagnosis.findings]
+
+
 async def test_it_can_be_written_as_json() -> None:
     async with Emulator() as emu:
         emu.portal.push_configured = False

@@ -111,6 +111,21 @@ async def test_a_long_outage_is_no_flood() -> None:
 
 
 @in_virtual_time
+async def test_a_later_run_of_the_client_ends_it_too() -> None:
+    async with emulator(4) as emulated:
+        pull = client(emulated)
+        async with pull:
+            pass
+        async with pull.extend_watch(["A"]):
+            async with pull:
+                await asyncio.sleep(LIFE_S)
+            count = emulated.portal.calls[METHOD]
+            assert count > 1
+            await asyncio.sleep(3 * LIFE_S)
+            assert emulated.portal.calls[METHOD] == count
+
+
+@in_virtual_time
 async def test_a_passing_failure_at_first_is_repeated_too() -> None:
     async with emulator(4) as emulated, client(emulated) as pull:
         emulated.portal.faults.fail_rest(1)

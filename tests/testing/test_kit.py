@@ -265,6 +265,14 @@ async def test_one_deal_after_the_other(client: TestClient, warehouse: Warehouse
     assert warehouse.packed == [1, 2, 1]
 
 
+async def test_an_answer_that_nobody_would_await_is_refused(client: TestClient) -> None:
+    async def answer(params: object) -> object:
+        return {}
+
+    with pytest.raises(InvalidArgument, match="plain function"):
+        client.answer("crm.deal.get", answer)
+
+
 async def test_several_calls_in_one(client: TestClient) -> None:
     client.answer("crm.deal.get", lambda params: {"ID": params["id"]})
     client.answer("crm.lead.get", InvalidArgument("never sent"), times=1)
