@@ -14,7 +14,7 @@ from bitrix_pull.cli.account import Account
 from bitrix_pull.cli.credentials import credentials_of, options_of
 from bitrix_pull.cli.demo import PAUSE_S, Deal, story
 from bitrix_pull.cli.output import people_console
-from bitrix_pull.cli.place import NAME
+from bitrix_pull.cli.place import NAME, valkey
 from bitrix_pull.cli.streams import say, write_line
 from bitrix_pull.client import PullClient
 from bitrix_pull.emulator import Emulator
@@ -46,12 +46,9 @@ class Beside:
             InvalidArgument: What it takes is not installed, or the address is none.
         """
         assert self.engine is not None
-        try:
-            from bitrix_pull.inspector.hub import HubInspector
-        except ImportError:
-            raise InvalidArgument(
-                "--valkey takes the package redis", advice="pip install 'bitrix-pull[hub]'."
-            ) from None
+        valkey()  # It says what is missing.
+        from bitrix_pull.inspector.hub import HubInspector
+
         return HubInspector(self.engine, name=self.name, shards=self.shards, port=port)
 
 

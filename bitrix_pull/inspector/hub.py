@@ -59,6 +59,7 @@ class HubInspector:
 
         Raises:
             OSError: The port is taken.
+            RuntimeError: It has been entered before.
             InvalidArgument: The engine cannot be used.
         """
         await self._server.__aenter__()

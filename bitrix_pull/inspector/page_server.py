@@ -57,6 +57,7 @@ class PageServer:
         self._desk = desk
         self._about = orjson.dumps(about)
         self._guard = Guard()
+        self._has_begun = False
         self._stack = contextlib.AsyncExitStack()
 
     @property
@@ -70,7 +71,10 @@ class PageServer:
         Raises:
             OSError: The port is taken.
             PullError: What is to be watched cannot be.
+            RuntimeError: It has been entered before.
         """
+        if self._has_begun:
+            raise RuntimeError("an inspector is entered once: create another one")
         async with self._stack as stack:
             runner = web.AppRunner(
                 self._application(), handler_cancellation=True, access_log=None, shutdown_timeout=1.0
@@ -85,6 +89,7 @@ class PageServer:
             stack.push_async_callback(self._end_streams, news)
             await stack.enter_async_context(self._watching())
             self._stack = stack.pop_all()
+            self._has_begun = True
         return self
 
     async def __aexit__(

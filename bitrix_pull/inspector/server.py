@@ -43,6 +43,7 @@ class Inspector:
 
         Raises:
             OSError: The port is taken.
+            RuntimeError: It has been entered before.
         """
         await self._server.__aenter__()
         return self

@@ -167,13 +167,16 @@ class TestClient:
 
     async def _close(self) -> None:
         assert self._ground is not None
-        await self._ground.close()
-        if (reception := getattr(self, "_reception", None)) is not None:
-            reception.stream.observer = reception.portal_feed.dispatcher.observer = None
-            reception.notices.taps.remove(self._hear)
-        self._ground = None
-        if self._owns_clock and self._clock is not None:
-            await self._clock.__aexit__(None, None, None)
+        try:
+            await self._ground.close()
+        finally:
+            # A clock that is not given back would be that of all that comes after.
+            if (reception := getattr(self, "_reception", None)) is not None:
+                reception.stream.observer = reception.portal_feed.dispatcher.observer = None
+                reception.notices.taps.remove(self._hear)
+            self._ground = None
+            if self._owns_clock and self._clock is not None:
+                await self._clock.__aexit__(None, None, None)
 
     # -- events -----------------------------------------------------------------------------
 

@@ -90,6 +90,7 @@ class Recorder:
         self._taken_bytes = 0
         self._written_bytes = 0
         self._stop = threading.Event()
+        self._is_following = False
         self._is_in_trouble = False
         self.recorded: int = 0
         self.dropped: int = 0
@@ -100,12 +101,18 @@ class Recorder:
 
         Raises:
             InvalidArgument: The file cannot be written.
+            RuntimeError: It records another client.
         """
+        if self._is_following:
+            raise RuntimeError(
+                "this Recorder records a client already: each takes one, and a file of its own"
+            )
         header = Header(VERSION, pull.portal, pull.mode, time.time(), self._keep_params)
         file = _File(self._path, header, self._rotate_bytes, self._keep_files)
         self._stop.clear()
         writer = threading.Thread(target=self._write, args=(file, pull.portal), name="bitrix_pull recorder")
         writer.start()
+        self._is_following = True
         reception = runs_of(pull).reception
         reception.stream.tap(self._take)
         reception.portal_feed.dispatcher.tap(self._take)
@@ -118,6 +125,7 @@ class Recorder:
             reception.notices.taps.remove(self._take_notice)
             self._stop.set()
             writer.join()
+            self._is_following = False
 
     # -- on the event loop ----------------------------------------------------------
 

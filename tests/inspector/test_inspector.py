@@ -257,6 +257,14 @@ async def test_nothing_of_it_is_left_when_it_is_closed(emulator: Emulator) -> No
     assert not [task for task in asyncio.all_tasks() if "inspector" in task.get_name()]
 
 
+async def test_it_is_entered_once(emulator: Emulator) -> None:
+    inspector = Inspector(PullClient(AccessToken(emulator.portal_url, emulator.token)))
+    async with inspector:
+        pass
+    with pytest.raises(RuntimeError, match="create another one"):
+        await inspector.__aenter__()
+
+
 async def test_a_port_that_is_taken_is_an_error_and_leaves_nothing(emulator: Emulator) -> None:
     async with inspecting(emulator) as inspected:
         port = int(inspected.url.rstrip("/").rpartition(":")[2])

@@ -337,6 +337,20 @@ async def test_its_pace_can_be_that_of_life() -> None:
     assert loop.time() - began_at < 10
 
 
+def test_a_recorder_takes_one_client(tmp_path: Path) -> None:
+    one, other = (PullClient(AccessToken(f"{name}.bitrix24.com", "token")) for name in ("acme", "beta"))
+    recorder = Recorder(tmp_path / "events.jsonl")
+    with (
+        recorder.follow(one),
+        pytest.raises(RuntimeError, match="a client already"),
+        recorder.follow(other),
+    ):
+        pytest.fail("it was followed")
+    # One after the other is fine.
+    with recorder.follow(other):
+        pass
+
+
 async def test_bad_use_is_an_error() -> None:
     with pytest.raises(InvalidArgument, match="Router"):
         await Replay(KEPT).feed(object())  # type: ignore[arg-type]

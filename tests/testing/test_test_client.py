@@ -454,3 +454,25 @@ async def test_options_of_a_client_hold() -> None:
         assert pull.health().waiting == 1
         with pytest.raises(NotSettled, match="to arrive"):
             await client.deliver("x", {"n": 2})
+
+
+async def test_the_clock_is_given_back_also_by_a_test_that_is_cancelled_at_its_end() -> None:
+    router, begun = Router(), asyncio.Event()
+
+    @router.on("x")
+    async def slow(event: PullEvent) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            begun.set()
+            await asyncio.sleep(0.2)
+
+    async def test() -> None:
+        async with TestClient(router, timeout=0.05) as client:
+            await client.deliver("x")
+
+    task = asyncio.create_task(test())
+    await begun.wait()
+    task.cancel()
+    await asyncio.wait({task})
+    assert Clock.of_running_loop() is None
