@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -34,8 +34,17 @@ WHOLE_SECOND_S = 1.5
 def date_of(headers: Mapping[str, str]) -> float | None:
     """Return the ``Date`` of an HTTP answer as unix time, or None if it has none."""
     try:
-        return parsedate_to_datetime(headers["Date"]).timestamp()
-    except (LookupError, ValueError, OverflowError):
+        return _unix_of(headers["Date"])
+    except LookupError:
+        return None
+
+
+@lru_cache(maxsize=64)
+def _unix_of(date: str) -> float | None:
+    """Return what an HTTP date says: that of many answers is of the same second."""
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
         return None
 
 
