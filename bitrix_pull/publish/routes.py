@@ -14,7 +14,7 @@ from bitrix_pull.portal.auth import Mode
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.portal.public_channels import Own, PublicChannels
 from bitrix_pull.publish.message import Message
-from bitrix_pull.publish.packing import Part, Receiver, Request, Target, encoded, pack, split
+from bitrix_pull.publish.packing import RECEIVERS_MAX, Part, Receiver, Request, Target, encoded, pack, split
 from bitrix_pull.wire.channel_ids import PublicChannel
 from bitrix_pull.wire.formats import WireFormat, format_of
 
@@ -79,14 +79,17 @@ class _Audience(NamedTuple):
 
     Attributes:
         targets: Those that have a channel.
-        receivers: The same, as they are encoded.
+        receivers: The same, as they are encoded; None where they are too many for one message.
         absent: Users that have none.
     """
 
     targets: Sequence[Target]
-    receivers: bytes
+    receivers: bytes | None
     absent: Sequence[Target]
 
+
+_AUDIENCES_MAX = 4_096
+"""How many to remember: each may be as large as the message's own list of users."""
 
 _users, _to_self = attrgetter("users"), attrgetter("to_self")
 
@@ -143,6 +146,8 @@ class Addresses:
             try:
                 audience = audiences.get(named)
                 if audience is None:
+                    if len(audiences) >= _AUDIENCES_MAX:
+                        audiences.clear()
                     audience = audiences[named] = self._audience(message, users, denied, own)
                 if audience.targets:
                     whole = Part(position, message, audience.targets, audience.receivers)
@@ -167,7 +172,7 @@ class Addresses:
         """Return whom a message names."""
         targets = self._targets(message, users, denied, own)
         absent = [Target(user) for user in message.users if user not in users]
-        return _Audience(targets, encoded(targets), absent)
+        return _Audience(targets, encoded(targets) if len(targets) <= RECEIVERS_MAX else None, absent)
 
     def _targets(
         self,
