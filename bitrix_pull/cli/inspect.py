@@ -19,6 +19,7 @@ from bitrix_pull.cli.streams import say, write_line
 from bitrix_pull.client import PullClient
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.errors import InvalidArgument, PullError
+from bitrix_pull.failures import one_failure
 from bitrix_pull.inspector import Inspector
 from bitrix_pull.options import PullOptions, Transport
 from bitrix_pull.portal.auth import AccessToken
@@ -125,7 +126,7 @@ async def _demo(options: PullOptions) -> AsyncGenerator[PullClient]:
                 for name in ("ONCRMDEALADD", "ONCRMDEALUPDATE")
             ]
         )
-        try:
+        with one_failure():
             async with colleague.serving(), asyncio.TaskGroup() as tasks:
                 playing = [
                     tasks.create_task(_play(emulator, pull), name="demo story"),
@@ -136,9 +137,6 @@ async def _demo(options: PullOptions) -> AsyncGenerator[PullClient]:
                 finally:
                     for task in playing:
                         task.cancel()
-        except ExceptionGroup as group:
-            # What the block itself raises comes as one, too.
-            raise group.exceptions[0] from None
 
 
 async def _play(emulator: Emulator, pull: PullClient) -> None:

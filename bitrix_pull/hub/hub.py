@@ -17,6 +17,7 @@ from bitrix_pull.dispatch.notices import Listeners
 from bitrix_pull.dispatch.patterns import PortalPattern
 from bitrix_pull.dispatch.router import Router
 from bitrix_pull.errors import InvalidArgument
+from bitrix_pull.failures import one_failure
 from bitrix_pull.hub.cluster import Cluster, Membership, SingleWorker
 from bitrix_pull.hub.fences import FencedStore
 from bitrix_pull.hub.health import HubHealth, PortalStatus
@@ -283,21 +284,19 @@ class Hub(Router):
 
     async def _until_left(self, membership: Membership) -> None:
         try:
-            async with asyncio.TaskGroup() as tasks:
-                helpers = [
-                    tasks.create_task(
-                        self._roster.follow(self._services.renew), name="bitrix_pull hub portals"
-                    ),
-                    tasks.create_task(self._want(membership), name="bitrix_pull hub wants"),
-                    tasks.create_task(self._report(membership), name="bitrix_pull hub report"),
-                    tasks.create_task(self._fittings.unsaved.run(), name="bitrix_pull hub tokens"),
-                ]
-                await self._services.follow(membership, tasks)
-                for helper in helpers:
-                    helper.cancel()
-        except ExceptionGroup as group:
-            # One is enough, and it is the first.
-            raise group.exceptions[0] from group.exceptions[0].__cause__
+            with one_failure():
+                async with asyncio.TaskGroup() as tasks:
+                    helpers = [
+                        tasks.create_task(
+                            self._roster.follow(self._services.renew), name="bitrix_pull hub portals"
+                        ),
+                        tasks.create_task(self._want(membership), name="bitrix_pull hub wants"),
+                        tasks.create_task(self._report(membership), name="bitrix_pull hub report"),
+                        tasks.create_task(self._fittings.unsaved.run(), name="bitrix_pull hub tokens"),
+                    ]
+                    await self._services.follow(membership, tasks)
+                    for helper in helpers:
+                        helper.cancel()
         finally:
             await self._services.give_up()
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 
 from bitrix_pull.errors import EngineUnavailable, PullError
+from bitrix_pull.failures import one_failure
 from bitrix_pull.hub.valkey import ClusterStatus, Engine, GroupLag, ValkeyCluster, ValkeyStream, WorkerStatus
 from bitrix_pull.hub.valkey.reader import LogReader
 from bitrix_pull.inspector.logged import shown_entry
@@ -59,21 +60,22 @@ class HubWatcher:
         """Watch in the background of a block, also while the engine is away.
 
         Raises:
-            InvalidArgument: The engine cannot be used.
+            InvalidArgument: The engine cannot be used. When that shows later on, the block is cancelled.
         """
         is_open = await self._opened()
         try:
-            async with asyncio.TaskGroup() as tasks:
-                watching = [
-                    tasks.create_task(self._watch(is_open), name="bitrix_pull inspector hub"),
-                    tasks.create_task(self._look(), name="bitrix_pull inspector figures"),
-                ]
-                try:
-                    yield
-                finally:
-                    self.tapes.end()
-                    for task in watching:
-                        task.cancel()
+            with one_failure():
+                async with asyncio.TaskGroup() as tasks:
+                    watching = [
+                        tasks.create_task(self._watch(is_open), name="bitrix_pull inspector hub"),
+                        tasks.create_task(self._look(), name="bitrix_pull inspector figures"),
+                    ]
+                    try:
+                        yield
+                    finally:
+                        self.tapes.end()
+                        for task in watching:
+                            task.cancel()
         finally:
             await self._engine.close()
 

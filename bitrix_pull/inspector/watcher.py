@@ -10,6 +10,7 @@ from bitrix_pull.client import PullClient
 from bitrix_pull.dispatch.subscription import Subscription
 from bitrix_pull.errors import PullError
 from bitrix_pull.events import Notice
+from bitrix_pull.failures import one_failure
 from bitrix_pull.inspector.shown import shown_event, shown_health, shown_notice
 from bitrix_pull.inspector.tape import Tapes
 
@@ -33,20 +34,21 @@ class Watcher:
     async def watching(self) -> AsyncGenerator[None]:
         """Watch in the background of a block. Enter it before the client starts."""
         notices = cast("AsyncGenerator[Notice]", self._pull.notices())
-        async with asyncio.TaskGroup() as tasks, self._pull.subscribe() as events:
-            watching = [
-                tasks.create_task(self._watch_events(events), name="bitrix_pull inspector events"),
-                tasks.create_task(self._watch_notices(notices), name="bitrix_pull inspector notices"),
-                tasks.create_task(self._look(), name="bitrix_pull inspector figures"),
-            ]
-            # Until they listen.
-            await asyncio.sleep(0)
-            try:
-                yield
-            finally:
-                self.tapes.end()
-                for task in watching:
-                    task.cancel()
+        with one_failure():
+            async with asyncio.TaskGroup() as tasks, self._pull.subscribe() as events:
+                watching = [
+                    tasks.create_task(self._watch_events(events), name="bitrix_pull inspector events"),
+                    tasks.create_task(self._watch_notices(notices), name="bitrix_pull inspector notices"),
+                    tasks.create_task(self._look(), name="bitrix_pull inspector figures"),
+                ]
+                # Until they listen.
+                await asyncio.sleep(0)
+                try:
+                    yield
+                finally:
+                    self.tapes.end()
+                    for task in watching:
+                        task.cancel()
 
     async def _watch_events(self, events: Subscription[Any]) -> None:
         # What made the client fail stands in the notices.

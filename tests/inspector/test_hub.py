@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,7 +15,7 @@ from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.hub.valkey import ValkeyPublisher
 from bitrix_pull.inspector.hub import HubInspector
 from bitrix_pull.inspector.logged import shown_entry
-from tests.hub.engine import running, until
+from tests.hub.engine import Server, running, until
 from tests.inspector.hubs import hub_at, hubs_beside
 from tests.inspector.opened import Opened
 
@@ -246,3 +247,22 @@ def test_what_only_a_lenient_parser_reads_is_shown() -> None:
     assert entry is not None
     event = json.loads(entry)
     assert (event["command"], json.loads(event["params"])) == ("", {"id": int("9" * 30)})
+
+
+async def test_an_engine_that_comes_back_and_refuses_us_ends_the_block_with_that(tmp_path: Path) -> None:
+    server, begun = Server(tmp_path, requirepass="another"), asyncio.Event()
+
+    async def look() -> None:
+        async with HubInspector(server.url):
+            begun.set()
+            await asyncio.Event().wait()
+
+    looking = asyncio.create_task(look())
+    await begun.wait()
+    await asyncio.to_thread(server.start)
+    try:
+        async with asyncio.timeout(30):
+            with pytest.raises(InvalidArgument, match="refuses us"):
+                await looking
+    finally:
+        server.stop()
