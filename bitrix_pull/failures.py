@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import cast
 
 
 @contextmanager
@@ -13,7 +14,11 @@ def one_failure() -> Generator[None]:
     try:
         yield
     except ExceptionGroup as group:
-        error: Exception = group
-        while isinstance(error, ExceptionGroup):
-            error = error.exceptions[0]
+        error = _first(group)
         raise error from error.__cause__
+
+
+def _first(error: Exception) -> Exception:
+    if isinstance(error, ExceptionGroup):
+        return _first(cast("ExceptionGroup[Exception]", error).exceptions[0])
+    return error
