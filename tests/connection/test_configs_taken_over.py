@@ -67,7 +67,7 @@ def test_days_of_takeovers_cost_the_portal_no_more_than_one_client_would(off_s: 
         emu = emulator()
         emu.portal.clock_offset_s = off_s
         emu.push.ping_interval_s = 1e9
-        days = 2.5
+        days = 1.5
         loop = asyncio.get_running_loop()
         async with emu:
             end = loop.time() + days * 86_400

@@ -1,6 +1,7 @@
 """Thousands of clients that lose their server at the same moment come back one after the other."""
 
 import asyncio
+from bisect import bisect_left
 
 import pytest
 
@@ -33,7 +34,8 @@ async def attempts(limiter: ConnectionLimiter, clients: list[Client]) -> list[fl
 
 
 def busiest_second(times: list[float]) -> int:
-    return max(sum(start <= time < start + 1 for time in times) for start in times)
+    """Return how many of some moments, in their order, are within one second at most."""
+    return max(bisect_left(times, start + 1) - place for place, start in enumerate(times))
 
 
 @pytest.mark.parametrize("count", [1, 20])

@@ -40,7 +40,7 @@ SOME_WAYS: list[Way] = [(4, True, "websocket"), (4, True, "long_polling")]
 # So large that a tape without bound would grow by more than is promised.
 _LARGE: dict[str, Any] = {"text_bytes": 2_000, "without_page": True}
 _STALE: dict[str, Any] = {"away_s": 3.5, "portals": 6, "rate": 10.0, "lease_s": 1.5}
-_FEW: dict[str, Any] = {"portals": 12, "rate": 60.0, "lease_s": 1.5}
+_FEW: dict[str, Any] = {"portals": 8, "rate": 24.0, "lease_s": 1.5}
 
 SHORT: list[tuple[Callable[..., Outcome], dict[str, Any]]] = [
     (cuts, {"seeds": 1, "messages": 800, "cuts": 30}),
