@@ -19,6 +19,7 @@ from typing import Any
 import redis.asyncio
 
 from bitrix_pull import OAuth, Portal, Tokens
+from bitrix_pull.errors import EngineUnavailable
 from bitrix_pull.hub.valkey import ClusterStatus, Engine, ValkeyCluster, ValkeyPortals
 from tests.fault_proxy import FaultProxy
 from tests.forked import Process
@@ -212,7 +213,11 @@ class Stage:
 
     async def status(self) -> ClusterStatus:
         """Ask the engine who has which portal."""
-        return await ValkeyCluster(self.server.url, name=NAME).status()
+        # A busy machine may keep an engine from an answer for longer than a hub would wait.
+        async with asyncio.timeout(60):
+            while True:
+                with contextlib.suppress(EngineUnavailable):
+                    return await ValkeyCluster(self.server.url, name=NAME).status()
 
     async def shared_out(self, within_s: float = 60.0) -> bool:
         """Wait until every portal has an owner that lives."""
