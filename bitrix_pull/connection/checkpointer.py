@@ -212,10 +212,15 @@ class Checkpointer:
         if self._durable or not durable_only:
             try:
                 await self._write(self._cursors, settled)
-            except PullError as error:
+            except Exception as error:
                 # Better handled twice than lost: nothing is acknowledged that is not safe.
                 self._settled = settled + self._settled
-                self._tell_failure(str(error))
+                if isinstance(error, PullError):
+                    self._tell_failure(str(error))
+                else:
+                    # Ours to mend; but what comes after it must be saved.
+                    logger.critical("the resume point could not be saved: a fault", exc_info=True)
+                    self._tell_failure(f"a fault of bitrix_pull: {type(error).__name__}")
                 return False
             self._tell_success(self._cursors.current.forgotten)
         if settled:

@@ -6,6 +6,7 @@ from bitrix_pull.errors import PortalError, RateLimited, TokenExpired
 from bitrix_pull.portal.auth import Mode
 from bitrix_pull.portal.models import PullConfig
 from bitrix_pull.portal.rest import RestClient
+from bitrix_pull.portal.user_ids import read_user_id
 from bitrix_pull.redaction import get_logger
 from bitrix_pull.telemetry import log_fields
 from bitrix_pull.wire.messages import is_object
@@ -59,8 +60,8 @@ async def _current_user(rest: RestClient) -> int | None:
                 extra=log_fields(error),
             )
             continue
-        user_id = str(user.get("ID")) if is_object(user) else ""
-        if user_id.isascii() and user_id.isdigit() and int(user_id) > 0:
-            return int(user_id)
+        user_id = read_user_id(user.get("ID")) if is_object(user) else None
+        if user_id is not None:
+            return user_id
     logger.info("the portal does not tell whose stream it is: the resume point is kept by its configuration")
     return None

@@ -1,6 +1,5 @@
 """Whether the portal is there, and what it thinks of the credentials."""
 
-import re
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import cast
@@ -11,12 +10,11 @@ from bitrix_pull.doctor.way import Way
 from bitrix_pull.errors import InsufficientScope, MethodNotFound, PullError, RateLimited, WrongAuthType
 from bitrix_pull.portal.auth import Mode
 from bitrix_pull.portal.portal_clock import date_of
+from bitrix_pull.portal.user_ids import read_user_id
 from bitrix_pull.wire.messages import is_object
 
 _SCOPES: dict[Mode, str] = {"application": "pull", "user": "pull_channel"}
 """The scope that each mode needs (protocol §1)."""
-
-_USER_ID = re.compile(r"[0-9]{1,18}")
 
 _UNREACHABLE = "Check the portal's address, and what stands before it."
 
@@ -85,8 +83,7 @@ async def administrator(patient: Patient) -> Finding:
         level: Level = "fail" if isinstance(error, RateLimited) else "warn"
         return failed("administrator", error, level=level)
     fields = profile if is_object(profile) else {}
-    user_id = str(fields.get("ID"))
-    patient.user_id = int(user_id) if _USER_ID.fullmatch(user_id) else None
+    patient.user_id = read_user_id(fields.get("ID"))
     patient.is_administrator = fields.get("ADMIN") in (True, "Y", 1, "1", "true")
     user = f"user {patient.user_id or '(unknown)'}"
     if patient.is_administrator or patient.mode == "user":

@@ -30,6 +30,7 @@ from bitrix_pull.portal.token_stores import (
     UsersStore,
 )
 from bitrix_pull.portal.tokens import Tokens, require_token
+from bitrix_pull.portal.user_ids import read_user_id
 from bitrix_pull.redaction import get_logger, quoted
 from bitrix_pull.telemetry import log_fields
 
@@ -185,12 +186,12 @@ class OAuth(Credentials):
     async def owner(self) -> Owner:
         """Return portal, application and user, as far as the tokens name them."""
         fields = (await self._present()).fields
-        member_id, user_id = fields.get("member_id"), str(fields.get("user_id"))
+        member_id = fields.get("member_id")
         return Owner(
             urlsplit(self.endpoint).netloc,
             member_id if isinstance(member_id, str) and member_id.isalnum() else "",
             self._client_id,
-            int(user_id) if user_id.isascii() and user_id.isdigit() and int(user_id) > 0 else None,
+            read_user_id(fields.get("user_id")),
         )
 
     @property

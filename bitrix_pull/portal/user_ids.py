@@ -1,8 +1,12 @@
 """Users, as they are named to a portal."""
 
+import re
 from collections.abc import Iterable
+from typing import Final
 
 from bitrix_pull.errors import InvalidArgument
+
+_USER_ID: Final = re.compile(r"0*([1-9][0-9]{0,17})")
 
 
 def check_user_ids(users: int | Iterable[int]) -> tuple[int, ...]:
@@ -20,3 +24,9 @@ def check_user_ids(users: int | Iterable[int]) -> tuple[int, ...]:
         if not isinstance(user, int) or isinstance(user, bool) or user < 1:
             raise InvalidArgument(f"{user!r:.40} is no user id: use integers from 1")
     return tuple(dict.fromkeys(ids))
+
+
+def read_user_id(told: object) -> int | None:
+    """Return the id of a user as a portal tells it, a number or its digits; None if it is none."""
+    found = _USER_ID.fullmatch(str(told)) if isinstance(told, int | str) else None
+    return None if found is None else int(found[1])

@@ -9,6 +9,7 @@ import pytest
 
 from bitrix_pull import MemoryStore, PullEvent, ResumePoint, State
 from bitrix_pull.connection import checkpointer, cursor
+from bitrix_pull.connection.cursors import Cursors
 from bitrix_pull.errors import InvalidArgument, ResumeStoreFailed
 from tests import virtual_time
 from tests.connection.listening import Listener, emulator, running
@@ -272,6 +273,29 @@ def test_a_store_that_does_not_return_is_told_and_keeps_nobody_from_closing() ->
             return loop.time() - began
 
     assert virtual_time.run(main) < 15
+
+
+def test_a_fault_of_our_own_ends_no_saving(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with emulator() as emu:
+            store = Whole()
+            async with running(Listener(emu, resume=store)) as listener:
+                await listener.reached(State.LIVE)
+                await asyncio.sleep(5)
+                with monkeypatch.context() as broken:
+                    broken.setattr(Cursors, "snapshot", lambda self: 1 / 0)
+                    mid = emu.portal.send("x", {"n": 1})
+                    await asyncio.sleep(5)
+                    assert "a fault of bitrix_pull: ZeroDivisionError" in listener.health().store.error
+                await asyncio.sleep(5)
+                assert listener.health().store.error == ""
+                (point,) = store.points.values()
+                assert mid in (point.mid, *point.settled)
+
+    virtual_time.run(main)
+    assert "could not be saved: a fault" in caplog.text
 
 
 def test_a_store_that_cannot_be_opened_is_an_error_before_anything_else(

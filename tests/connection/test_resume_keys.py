@@ -91,7 +91,9 @@ async def test_the_portal_is_asked_who_we_are() -> None:
         assert keys == (f"{host} application user 5", f"{host} application user -")
 
 
-@pytest.mark.parametrize("answer", [ValueError("no such method"), [], {"ID": None}, {"ID": "0"}])
+@pytest.mark.parametrize(
+    "answer", [ValueError("no such method"), [], {"ID": None}, {"ID": "0"}, {"ID": "9" * 5_000}]
+)
 async def test_where_one_method_does_not_tell_the_next_one_does(answer: Any) -> None:
     async with Emulator() as emu:
         answers = {"profile": answer, "user.current": {"ID": "9"}}
