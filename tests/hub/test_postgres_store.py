@@ -1,6 +1,7 @@
 """PostgreSQL as a store: its tables, its troubles, and processes that die or stand still."""
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -190,7 +191,11 @@ async def test_a_server_that_falls_silent_is_given_up_in_time(postgres_conninfo:
                     await store.save("key", LATER)
                 assert time.monotonic() - began < 30
             proxy.forecast = Weather
-            await store.save("key", LATER)
+            async with asyncio.timeout(60):
+                while True:  # A busy machine takes longer than the store waits.
+                    with contextlib.suppress(EngineUnavailable):
+                        await store.save("key", LATER)
+                        break
             assert await store.load("key") == LATER
 
 

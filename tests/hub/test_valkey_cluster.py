@@ -134,6 +134,17 @@ async def test_who_falls_silent_loses_its_portals_by_its_own_clock_before_anothe
             assert all(lease.epoch > before[key].epoch for key, lease in one.leases.items() if key in before)
 
 
+async def test_who_leaves_says_so_before_anything_is_given_up(valkey_url: str, name: str) -> None:
+    shared = cluster(valkey_url, name, lease_s=20.0)
+    async with worker(cluster(valkey_url, name, lease_s=20.0), "a") as one:
+        await until(lambda: shared_out(one))
+        one.membership.leave()
+        while one.leases:
+            gives_up = len(one.leases) < 40
+            (status,) = (await shared.status()).workers
+            assert status.leaving or not gives_up
+
+
 async def test_what_an_engine_does_not_know_any_more_is_lost_and_acquired_with_a_greater_epoch(
     tmp_path: Path, name: str
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import orjson
 
 from bitrix_pull.errors import EngineUnavailable, PullError
+from bitrix_pull.flag import Flag
 from bitrix_pull.hub.cancelling import cancellable
 from bitrix_pull.hub.cluster import Acquired, Change, Lease, Lost, Recalled, Term, checked_keys, lease_clock
 from bitrix_pull.hub.valkey.engine import Engine, Script, pairs, text
@@ -68,6 +69,9 @@ class Place:
         self._movers: list[str] | None = None
         self._all_valid = False
         self._leaving = False
+        # Portals are given up once others can know why: else the next owner might give them back.
+        self._leaves = False
+        self._hurry = Flag()
         self._health = b""
         self._failure: PullError | None = None
         self._changed = asyncio.Event()
@@ -130,6 +134,12 @@ class Place:
         """See ``Membership.leave``."""
         if not self._leaving:
             self._leaving = True
+            self._hurry.set()
+            self._plan_anew()
+
+    def _leave_now(self) -> None:
+        if self._leaving and not self._leaves:
+            self._leaves = True
             self._plan_anew()
 
     def _plan_anew(self) -> None:
@@ -175,6 +185,7 @@ class Place:
             except EngineUnavailable as error:
                 (_log.debug if told else _log.warning)("no lease can be renewed: %s", error)
                 told = True
+                self._leave_now()  # There is nobody to be told.
             except PullError as error:
                 self._failure = error
                 self._end_all()
@@ -187,12 +198,16 @@ class Place:
                 if told:
                     _log.info("leases are renewed again")
                 told = False
-            await asyncio.sleep(max(every_s - (lease_clock() - began), 0.05))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(every_s - (lease_clock() - began), 0.05)):
+                    await self._hurry.wait()
+            self._hurry.clear()
 
     async def _say(self, join: str) -> bool:
         """Say that this worker is alive; return False if its session is over."""
         async with self._asking:
-            about = orjson.dumps({"name": self._name, "leaving": self._leaving})
+            leaving = self._leaving
+            about = orjson.dumps({"name": self._name, "leaving": leaving})
             health, self._health = self._health, b""
             asked = lease_clock()
             answer = await self._engine.run(
@@ -223,7 +238,9 @@ class Place:
             self._taken.clear()
             self._term.disturbed = False
             self._plan_anew()
-        if answer[2] == DRAIN:
+        if leaving:
+            self._leave_now()
+        elif answer[2] == DRAIN:
             self.leave()
         return True
 
@@ -261,7 +278,7 @@ class Place:
                     return Lost(lease)
             self._all_valid = True
         if self._movers is None:
-            self._movers = [key for key in self._held if self._leaving or self._is_another_s(key, now)]
+            self._movers = [key for key in self._held if self._leaves or self._is_another_s(key, now)]
         while self._movers and len(self._recalled) < self._handovers:
             key = self._movers.pop()
             if key in self._held and key not in self._recalled:
@@ -276,7 +293,7 @@ class Place:
         return best != self.worker and self._peers.settled(best, now)
 
     def _best_for(self, key: str) -> str:
-        return self._peers.best_for(key, but=self.worker if self._leaving else "")
+        return self._peers.best_for(key, but=self.worker if self._leaves else "")
 
     async def _claimed(self) -> Acquired | None:
         while not self._leaving and self._term.valid():
