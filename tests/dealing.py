@@ -53,15 +53,21 @@ def in_order(items: list[pytest.Item]) -> None:
 
 
 class Dealer(LoadScheduling):  # type: ignore[misc]  # It has no types.
-    """Deals tests from the front, a few at a time, to whoever is through with what it had.
+    """Deals tests a few at a time to whoever is through with what it had.
+
+    Every second process gets them from the end, so that there is something to do while the
+    slowest ones, most of which wait for something, are run from the front.
 
     xdist's ``worksteal`` gives each process its share at once, the slowest all to the first one,
     and others take over of them only when they have nothing else: most of them then end the run.
     """
 
     def _send_tests(self, node: WorkerController, num: int) -> None:
-        while self._splits_a_file(num):
-            num += 1
+        if self.nodes.index(node) % 2:
+            self.pending[:] = self.pending[-num:] + self.pending[:-num]
+        else:
+            while self._splits_a_file(num):
+                num += 1
         super()._send_tests(node, num)
 
     def _splits_a_file(self, count: int) -> bool:
