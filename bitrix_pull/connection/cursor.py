@@ -306,8 +306,11 @@ class Cursor:
         self.numbering += 1
 
     def reached(self) -> Beginning | None:
-        """Return when the message at the resume point was made: all before are settled or lost."""
-        stamp = self._point.stamp
+        """Return when the message at the resume point was made: all before have come, or are lost."""
+        return self._made_at(self._point.stamp)
+
+    def _made_at(self, stamp: float) -> Beginning | None:
+        """Return when a message was made, or when this began if its stamp does not tell."""
         if stamp <= -1:
             return Beginning(None, -stamp)
         if stamp < 1:
@@ -349,10 +352,14 @@ class Cursor:
     def _unheld(self) -> _Point:
         return self._marks[0].point if self._marks else self._floor
 
-    def snapshot(self, unsettled: Collection[str]) -> ResumePoint:
+    def snapshot(self, unsettled: Collection[str], of_before: Collection[str] = ()) -> ResumePoint:
         """Return what to write down, given the mids that handlers have not finished with.
 
         What is settled beyond it is left out: see ``settled_beyond``.
+
+        Args:
+            unsettled: Those of this stream.
+            of_before: Those that may have come before it began anew.
         """
         point = self._point
         if unsettled and (first := min(unsettled)) <= point.mid:
@@ -360,7 +367,15 @@ class Cursor:
         if self._forgotten_up_to <= point.mid:
             self.forgotten = 0
         kept = None if self._kept is None else Kept(*self._kept)
-        return ResumePoint(point.mid, (), self._began, self.server, (), kept, point.stamp)
+        return ResumePoint(point.mid, (), self._wanted_since(of_before), self.server, (), kept, point.stamp)
+
+    def _wanted_since(self, of_before: Collection[str]) -> Beginning | None:
+        """Return what is not too old after a restart, which brings again what is not settled of before."""
+        if self._before is None or self._began is None:
+            return self._began
+        stamps = filter(None, map(self._before.stamp, of_before))
+        made = [at for stamp in stamps if (at := self._made_at(stamp)) is not None]
+        return min((self._began, *made), key=_in_time)
 
     def settled_beyond(self, mid: str, unsettled: Collection[str]) -> dict[str, float]:
         """Return the known mids beyond another one but those unsettled, with their stamps."""
@@ -433,6 +448,11 @@ class Cursor:
 
 _BEYOND_ALL = "~"
 """A text that is greater than any mid."""
+
+
+def _in_time(moment: Beginning) -> float:
+    """Return what moments are ordered by: one clock is known of all of them, mostly the portal's."""
+    return next((unix for unix in (moment.portal_unix, moment.server_unix) if unix is not None), -math.inf)
 
 
 def _just_before(mid: str) -> str:

@@ -64,7 +64,7 @@ class Cursors:
 
     def snapshot(self) -> ResumePoint:
         """Return what to write down; ``settled_beyond`` and ``news`` give what is settled after it."""
-        return self.current.snapshot(self._in_hand())
+        return self.current.snapshot(self._in_hand(), self._unsettled() if self._has_moved else ())
 
     def settled_beyond(self, mid: str) -> dict[str, float]:
         """Return all messages after one that are settled, with their stamps."""

@@ -256,3 +256,17 @@ class Machine(RuleBasedStateMachine):
 
 Machine.TestCase.settings = settings(max_examples=examples(60), stateful_step_count=40, deadline=None)
 test_the_cursors = Machine.TestCase
+
+
+def test_what_is_in_hand_when_the_counter_goes_back_comes_again_after_a_crash() -> None:
+    state = Machine()
+    state.something_is_lost_in_an_outage(loss="flush", before=0, after=0, wait_s=0.0)
+    state.a_stream_goes_on(messages=20, hole=0)
+    state.redis_is_copied()
+    state.overtake_and_cut()
+    state.server_loses(loss="copy")
+    state.reconnect()
+    state.save()
+    state.crash()
+    state.reconnect()
+    state.nothing_is_lost()
