@@ -362,7 +362,10 @@ class Cursor:
             of_before: Those that may have come before it began anew.
         """
         point = self._point
-        if unsettled and (first := min(unsettled)) <= point.mid:
+        # Of those that came before it was known that the counter had gone back, some came after it had.
+        epoch = point.mid[:10]
+        first = min((*unsettled, *(mid for mid in of_before if mid[:10] == epoch)), default=_BEYOND_ALL)
+        if first <= point.mid:
             point = _Point(_just_before(first), self._known.stamp(first) or UNKNOWN)
         if self._forgotten_up_to <= point.mid:
             self.forgotten = 0

@@ -270,3 +270,14 @@ def test_what_is_in_hand_when_the_counter_goes_back_comes_again_after_a_crash() 
     state.crash()
     state.reconnect()
     state.nothing_is_lost()
+
+
+def test_what_came_after_a_counter_had_gone_back_and_before_that_was_seen_comes_again_after_a_crash() -> None:
+    state = Machine()
+    state.a_stream_goes_on(messages=3, hole=0)
+    state.server_loses(loss="flush")
+    state.a_stream_goes_on(messages=20, hole=0)
+    state.save()
+    state.crash()
+    state.reconnect()
+    state.nothing_is_lost()
