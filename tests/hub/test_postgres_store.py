@@ -1,7 +1,6 @@
 """PostgreSQL as a store: its tables, its troubles, and processes that die or stand still."""
 
 import asyncio
-import contextlib
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -179,7 +178,8 @@ async def test_a_server_that_is_not_there_may_be_later(postgres_conninfo: str, n
 
 async def test_a_server_that_falls_silent_is_given_up_in_time(postgres_conninfo: str, name: str) -> None:
     async with FaultProxy(*address(postgres_conninfo)) as proxy:
-        store = PostgresStore(through(proxy, postgres_conninfo), schema=name, timeout_s=0.3)
+        # Even a busy machine connects within that.
+        store = PostgresStore(through(proxy, postgres_conninfo), schema=name, timeout_s=2.0)
         async with opened(store):
             await store.save("key", POINT)
             proxy.forecast = Weather.black_hole
@@ -191,11 +191,7 @@ async def test_a_server_that_falls_silent_is_given_up_in_time(postgres_conninfo:
                     await store.save("key", LATER)
                 assert time.monotonic() - began < 30
             proxy.forecast = Weather
-            async with asyncio.timeout(60):
-                while True:  # A busy machine takes longer than the store waits.
-                    with contextlib.suppress(EngineUnavailable):
-                        await store.save("key", LATER)
-                        break
+            await store.save("key", LATER)
             assert await store.load("key") == LATER
 
 
