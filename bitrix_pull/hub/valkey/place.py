@@ -194,6 +194,7 @@ class Place:
                 # Ours to mend, or the redis package's; but leases must be renewed.
                 _log.critical("no lease can be renewed: a fault", exc_info=not told)
                 told = True
+                self._leave_now()
             else:
                 if told:
                     _log.info("leases are renewed again")
