@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -16,6 +17,9 @@ from bitrix_pull.telemetry import JsonFormatter
 logger: Final = get_logger("program")
 
 LogFormat = Literal["text", "json"]
+
+_USUAL_THRESHOLDS: Final = {(700, 10, 10), (2000, 10, 10), (2000, 10, 0)}
+"""Those that Python 3.11 to 3.14 begin with."""
 
 _FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
@@ -35,8 +39,9 @@ class Service(Protocol):
 def run(service: Service, *, log_level: int | str = "INFO", log_format: LogFormat = "text") -> None:
     """Run a client until Ctrl-C or SIGTERM, as the whole of a program.
 
-    Logging goes to stderr from ``log_level`` on, unless the program has set up logging
-    itself: what you have configured stays as it is. The first signal ends the client as
+    Logging goes to stderr from ``log_level`` on, and Python's garbage collector runs less often
+    (see ``collect_less_often``), unless the program has set them up itself: what you have
+    configured stays as it is. The first signal ends the client as
     ``close()`` does: handlers may finish within ``options.close_drain_s``. A second one ends
     it at once.
 
@@ -62,6 +67,7 @@ def run(service: Service, *, log_level: int | str = "INFO", log_format: LogForma
     """
     _refuse_to_run_in_a_loop()
     _set_up_logging(log_level, log_format)
+    collect_less_often()
     try:
         asyncio.run(_until_stopped(service))
     except PullError as error:
@@ -70,6 +76,17 @@ def run(service: Service, *, log_level: int | str = "INFO", log_format: LogForma
     except KeyboardInterrupt:
         # Where the loop takes no signal handlers, as on Windows.
         return
+
+
+def collect_less_often() -> None:
+    """Let the garbage collector look for cycles less often, unless that was set up already.
+
+    A hub with 250 portals has so many objects that Python, as it comes, looks through all of them
+    several times while they start: 0.3 to 0.6 s each time, in which nothing else happens, and a
+    seventh of all CPU time. With this it is a tenth of a second now and then.
+    """
+    if gc.get_threshold() in _USUAL_THRESHOLDS:
+        gc.set_threshold(10_000, 10, 10)
 
 
 def _refuse_to_run_in_a_loop() -> None:

@@ -1,6 +1,7 @@
 """``bitrix_pull.run``, as a process of its own that is stopped, or that fails."""
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ import bitrix_pull
 from bitrix_pull import AccessToken, PullClient
 from bitrix_pull.emulator import Emulator
 from bitrix_pull.errors import InvalidArgument
+from bitrix_pull.program import collect_less_often
 from tests.cli.command import Running, start
 
 PROGRAM = """
@@ -126,3 +128,16 @@ async def test_in_a_loop_that_runs_it_says_what_to_await() -> None:
 
     with pytest.raises(RuntimeError, match=r"await it there: await pull\.run\(\)"):
         bitrix_pull.run(pull)
+
+
+@pytest.mark.parametrize(("before", "after"), [((700, 10, 10), 10_000), ((900, 10, 10), 900)])
+def test_the_garbage_collector_runs_less_often_unless_the_program_has_set_it_up(
+    before: tuple[int, int, int], after: int
+) -> None:
+    present = gc.get_threshold()
+    try:
+        gc.set_threshold(*before)
+        collect_less_often()
+        assert gc.get_threshold() == (after, 10, 10)
+    finally:
+        gc.set_threshold(*present)

@@ -11,7 +11,7 @@ from bitrix_pull.cli import streams
 from bitrix_pull.cli.streams import LogFormat
 from bitrix_pull.errors import PullError
 from bitrix_pull.exits import Exit, exit_code
-from bitrix_pull.program import stop_signals
+from bitrix_pull.program import collect_less_often, stop_signals
 from bitrix_pull.telemetry import JsonFormatter
 
 
@@ -41,6 +41,7 @@ def run(
     else:
         # The command says itself what goes wrong; Python would show warnings and errors beside that.
         logging.getLogger("bitrix_pull").addHandler(logging.NullHandler())
+    collect_less_often()
     stopped_by: list[int] = []
     try:
         code = asyncio.run(_stoppable(work, stopped_by))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from bitrix_pull import EngineUnavailable
 from bitrix_pull.hub.cluster import Acquired, Cluster, Lease, Lost, Membership, Recalled
 from bitrix_pull.hub.valkey import Engine, ValkeyCluster
 from bitrix_pull.hub.valkey.engine import Script
+from bitrix_pull.hub.valkey.peers import Peers
 from tests.fault_proxy import FaultProxy, Weather
 from tests.hub.engine import FaultyEngine, running, running_cluster, until
 
@@ -214,6 +216,34 @@ async def test_who_has_left_in_order_is_given_portals_as_soon_as_ever(valkey_url
         async with worker(cluster(valkey_url, name), "b") as other:
             # Had it fallen silent so often, it would have to wait for 16 s.
             await until(lambda: other.leases, 8)
+
+
+async def test_who_does_not_take_what_is_given_up_for_it_is_given_a_few_at_a_time(
+    valkey_url: str, name: str
+) -> None:
+    """It may be dead, and not yet known to be: nobody would have any of its portals until then."""
+    async with worker(cluster(valkey_url, name, handovers=3), "a") as one:
+        await until(lambda: shared_out(one))
+        async with cluster(valkey_url, name).join("b") as membership:
+            two = Worker(membership, PORTALS)
+            await until(lambda: len(one.leases) < 40)
+            await asyncio.sleep(0.5)
+            assert len(one.leases) == 37
+
+            working = asyncio.create_task(two.work())
+            await until(lambda: shared_out(one, two) and len(two.leases) > 5)
+            assert len(one.gained) == 40
+            working.cancel()
+            await asyncio.wait({working})
+
+
+def test_the_next_end_is_that_of_the_worker_that_was_not_heard_for_the_longest_time() -> None:
+    peers = Peers("a", settle_s=1.0)
+    assert peers.next_end("a 1") == math.inf
+    peers.meet([("a 1", b"{}", 1.0), ("b 1", b"{}", 6.0), ("c 1", b"{}", 2.5)], "a 1", now=100.0)
+    assert peers.next_end("a 1") == 102.5
+    peers.meet([("a 1", b"{}", 6.0), ("b 1", b"{}", 5.0)], "a 1", now=101.0)
+    assert peers.next_end("a 1") == 106.0
 
 
 async def test_portals_that_are_not_wanted_any_more_are_given_up_and_new_ones_are_claimed(

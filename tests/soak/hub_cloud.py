@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bitrix_pull.emulator import EmulatedCloud
+from bitrix_pull.program import collect_less_often
 
 _TICK_S = 0.02
 _KEPT_S = 300
@@ -124,5 +125,6 @@ async def main(count: int, domain: str, token_life_s: float) -> None:
 if __name__ == "__main__":
     # Clients that are killed in the middle of a handshake are on purpose.
     logging.disable(logging.CRITICAL)
+    collect_less_often()
     count, domain, token_life_s = (*sys.argv[1:], "", "3600")[:3]
     asyncio.run(main(int(count), domain, float(token_life_s)))

@@ -18,6 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from bitrix_pull import AccessToken, Hub, Portal, PullEvent
+from bitrix_pull.program import collect_less_often
 from bitrix_pull.wire.formats import WireFormat
 from bitrix_pull.wire.urls import subscription_url
 from tests.benchmarks.comparison import resident_mib
@@ -107,6 +108,7 @@ async def _idle(before_kib: float, count: int, idle_s: float) -> dict[str, float
 
 
 if __name__ == "__main__":
+    collect_less_often()
     given: Portals = [tuple(each[:3]) for each in json.loads(sys.stdin.readline())["portals"]]
     hold = by_hub if sys.argv[1] == "hub" else by_bare_connections
     print(json.dumps(asyncio.run(hold(given, float(sys.argv[2]), float(sys.argv[3])))))  # noqa: T201

@@ -159,7 +159,10 @@ class Stage:
         book = ValkeyPortals(engine, name=NAME)
         for key, url, access, refresh, client_id, secret in told:
             tokens = Tokens(
-                access_token=access, refresh_token=refresh, expires=None if token_life_s is None else 1.0
+                access_token=access,
+                refresh_token=refresh,
+                expires=None if token_life_s is None else 1.0,
+                fields={"member_id": key, "user_id": 1},
             )
             credentials = OAuth(
                 url,
@@ -240,7 +243,7 @@ class Stage:
             if len(taken) == len(mine) or time.time() > killed_at + 60:
                 # An epoch is the moment of its claim, in milliseconds, by the engine's clock: this machine's.
                 return [epoch / 1000 - killed_at for epoch in taken] + [60.0] * (len(mine) - len(taken))
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(1.0)
 
     async def settled(self, within_s: float = 120.0) -> dict[str, set[int]]:
         """Wait until all workers are there, and every portal has an owner and keeps it; return all epochs."""

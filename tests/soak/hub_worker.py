@@ -26,6 +26,7 @@ from bitrix_pull.hub.valkey import (
     ValkeyStream,
     ValkeyTokenStore,
 )
+from bitrix_pull.program import collect_less_often
 
 _CALL_EVERY = 5
 """How many events a call takes, so that tokens are refreshed all the time."""
@@ -139,4 +140,5 @@ def _set_clock(off_s: float, rng: random.Random) -> None:
 if __name__ == "__main__":
     # What befalls it is on purpose.
     logging.disable(logging.CRITICAL)
+    collect_less_often()
     asyncio.run(main(json.loads(sys.argv[1])))

@@ -61,7 +61,7 @@ class ValkeyCluster:
             clock. Another one begins to take them within 1.2 times that.
         settle_s: For how long a worker must have been there before others give portals up to
             it. It grows for one that has fallen silent lately.
-        handovers: How many portals a worker gives up at the same time.
+        handovers: How many portals a worker gives up at the same time; each counts until another one has it.
         timeout_s: For how long to wait for the engine, where its address is given.
 
     Raises:

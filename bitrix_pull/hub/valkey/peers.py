@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final
 
 from bitrix_pull.hub.valkey.engine import read_object
@@ -20,6 +21,7 @@ _SURELY = 0.75
 class _Peer:
     name: str
     leaving: bool
+    ends_at: float
     lives_until: float
     since: float
     settled_after_s: float
@@ -61,8 +63,10 @@ class Peers:
             name, leaving = str(about.get("name", session)), bool(about.get("leaving"))
             known = self._peers.get(session)
             if known is None:
-                known = _Peer(name, leaving, 0.0, now, self._patience_s(name, now))
-            peers[session] = _Peer(name, leaving, now + _SURELY * lasts_s, known.since, known.settled_after_s)
+                known = _Peer(name, leaving, 0.0, 0.0, now, self._patience_s(name, now))
+            peers[session] = _Peer(
+                name, leaving, now + lasts_s, now + _SURELY * lasts_s, known.since, known.settled_after_s
+            )
         for session, peer in self._peers.items():
             # Who is gone before that has left in order.
             if session not in peers and now > peer.lives_until and session != own:
@@ -114,6 +118,10 @@ class Peers:
         """Tell whether a worker has been there for long enough for others to give portals up to it."""
         peer = self._peers.get(session)
         return peer is not None and now - peer.since >= peer.settled_after_s
+
+    def next_end(self, own: str) -> float:
+        """Return when the first worker but one is over unless it says something, by the clock of ``meet``."""
+        return min((peer.ends_at for session, peer in self._peers.items() if session != own), default=inf)
 
     def settling(self, now: float, within_s: float) -> bool:
         """Tell whether a worker is to settle yet, or has done so within some seconds."""

@@ -24,6 +24,12 @@ _MINE, _LEAVE = Script("mine"), Script("leave")
 _BEATS_A_LEASE = 5
 """How often a lease is renewed in the time that it lasts."""
 
+_BEATS_APART_S = 0.05
+"""For how long the engine is left alone at least between two of them."""
+
+_LOOK_EVERY_S = 0.1
+"""How often to look whether what was given up has been taken."""
+
 _RATES_APART = 0.98
 """By how much two clocks may run at different rates, and more."""
 
@@ -62,6 +68,9 @@ class Place:
         self._wanted: frozenset[str] = frozenset()
         self._held: dict[str, Lease] = {}
         self._recalled: dict[str, Lease] = {}
+        # What was given up for others and has no owner yet, and until when that counts; when to look again.
+        self._given: dict[str, float] = {}
+        self._look_at = 0.0
         self._taken: set[str] = set()
         """What others were found to have, since the last beat."""
         # What there is to do, looked up once for each beat and change of plan: None until then.
@@ -102,6 +111,8 @@ class Place:
             self._changed.clear()
             if self._failure is not None:
                 raise self._failure
+            if self._given and lease_clock() >= self._look_at:
+                await self._look_after_given()
             change: Change | None = self._due()
             if change is None:
                 if self._leaving and not self._held:
@@ -114,8 +125,9 @@ class Place:
                     self._free = None
                 yield change
                 continue
+            until = min(self._term.until, self._look_at) if self._given else self._term.until
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(self._term.until - lease_clock(), 0.05)):
+                async with asyncio.timeout(max(until - lease_clock(), 0.05)):
                     await self._changed.wait()
 
     async def release(self, lease: Lease) -> None:
@@ -127,7 +139,13 @@ class Place:
         heir = self._best_for(lease.key) if lease.key in self._wanted else ""
         if heir == self.worker:
             self._free = None
-        await self._give_up(lease, heir if heir != self.worker else "")
+        if heir and heir != self.worker:
+            if not self._given:
+                self._look_at = lease_clock() + _LOOK_EVERY_S
+            self._given[lease.key] = lease_clock() + self._lease_s * 2
+            await self._give_up(lease, heir)
+        else:
+            await self._give_up(lease, "")
         self._changed.set()
 
     def leave(self) -> None:
@@ -199,8 +217,10 @@ class Place:
                 if told:
                     _log.info("leases are renewed again")
                 told = False
+            # Those that fall silent are taken for dead as soon as they may be.
+            next_at = min(began + every_s, self._peers.next_end(self.worker))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(every_s - (lease_clock() - began), 0.05)):
+                async with asyncio.timeout(max(next_at - lease_clock(), _BEATS_APART_S)):
                     await self._hurry.wait()
             self._hurry.clear()
 
@@ -280,7 +300,7 @@ class Place:
             self._all_valid = True
         if self._movers is None:
             self._movers = [key for key in self._held if self._leaves or self._is_another_s(key, now)]
-        while self._movers and len(self._recalled) < self._handovers:
+        while self._movers and len(self._recalled) + len(self._given) < self._handovers:
             key = self._movers.pop()
             if key in self._held and key not in self._recalled:
                 self._recalled[key] = self._held[key]
@@ -373,6 +393,23 @@ class Place:
             round(self._lease_s * 1000) if heir else 0,
         )
         return version
+
+    async def _look_after_given(self) -> None:
+        """Find out which of the portals that were given up have another owner.
+
+        Until then each counts as being given up: to somebody who is busy, or dead and not yet known
+        to be, not more of them go than wait there for a moment.
+        """
+        keys = list(self._given)
+        try:
+            owners = await self._engine.call("HMGET", self._keys("leases"), *keys)
+        except PullError:
+            owners = [None] * len(keys)
+        now = lease_clock()
+        self._look_at = now + _LOOK_EVERY_S
+        for key, owner in zip(keys, owners, strict=True):
+            if owner is not None or now >= self._given[key] or key not in self._wanted:
+                del self._given[key]
 
     async def wake(self) -> None:
         """Hear at once of portals that others have given up for this worker."""
