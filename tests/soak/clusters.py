@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, get_args
 
+from bitrix_pull.hub.valkey.cluster import LEASE_S
 from tests.fault_proxy import FaultProxy
 from tests.soak.hub_stage import judged, p99, staged, way_to_cloud
 from tests.soak.outcome import Outcome
@@ -32,7 +33,7 @@ def _run(doing: Callable[[Outcome], Awaitable[None]]) -> Outcome:
 
 
 def hub_kill(
-    *, times: int = 50, portals: int = 1_000, rate: float = 2_000.0, lease_s: float = 6.0, seed: int = 1
+    *, times: int = 50, portals: int = 1_000, rate: float = 2_000.0, lease_s: float = LEASE_S, seed: int = 1
 ) -> Outcome:
     """SIGKILL of one of 4 hubs: in the log lost 0, doubled 0, in order; another owner <= 10 s (p99)."""
 
@@ -59,7 +60,7 @@ def hub_pause(
     pause_s: float = 20.0,
     portals: int = 1_000,
     rate: float = 2_000.0,
-    lease_s: float = 6.0,
+    lease_s: float = LEASE_S,
     seed: int = 1,
 ) -> Outcome:
     """SIGSTOP of one of 4 hubs for 20 s, then SIGCONT: it appends nothing late, and spends no token twice."""
@@ -87,7 +88,7 @@ def hub_cut(
     cut_s: float = 30.0,
     portals: int = 1_000,
     rate: float = 2_000.0,
-    lease_s: float = 6.0,
+    lease_s: float = LEASE_S,
     seed: int = 1,
     cuts: str = ",".join(get_args(Cut)),
 ) -> Outcome:
@@ -130,7 +131,7 @@ def hub_valkey_restart(
     times: int = 20,
     portals: int = 1_000,
     rate: float = 2_000.0,
-    lease_s: float = 6.0,
+    lease_s: float = LEASE_S,
     seed: int = 1,
 ) -> Outcome:
     """Valkey killed, and back without its last second: log and resume points go back together, lost 0."""
@@ -162,7 +163,7 @@ def hub_clocks(
     seconds: float = 120.0,
     portals: int = 1_000,
     rate: float = 2_000.0,
-    lease_s: float = 6.0,
+    lease_s: float = LEASE_S,
 ) -> Outcome:
     """Wall clocks of hubs a day apart, jumping each second: nothing changes."""
 
@@ -193,7 +194,7 @@ def hub_rolling(
     times: int = 20,
     portals: int = 1_000,
     rate: float = 2_000.0,
-    lease_s: float = 6.0,
+    lease_s: float = LEASE_S,
     workers: int = 4,
 ) -> Outcome:
     """Rolling restart of 4 hubs, 20 times: a portal moves at most once a step; delayed <= 2 s (p99)."""

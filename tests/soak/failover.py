@@ -12,6 +12,7 @@ from typing import Any
 
 import redis.asyncio
 
+from bitrix_pull.hub.valkey.cluster import LEASE_S
 from tests.fault_proxy import FaultProxy
 from tests.hub.engine import Server
 from tests.soak.hub_stage import AT_ONCE, NAME, Stage, judged, staged
@@ -118,7 +119,7 @@ def hub_failover(
     lacks_s: float = 1.0,
     portals: int = 1_000,
     rate: float = 2_000.0,
-    lease_s: float = 6.0,
+    lease_s: float = LEASE_S,
     seed: int = 1,
 ) -> Outcome:
     """A replica that lacks the last second takes over: log and resume points go back together, lost 0."""

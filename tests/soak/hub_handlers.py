@@ -19,6 +19,7 @@ import redis.asyncio
 
 from bitrix_pull import Tokens
 from bitrix_pull.emulator import EmulatedCloud
+from bitrix_pull.hub.valkey.cluster import LEASE_S
 from tests.fault_proxy import FaultProxy
 from tests.forked import Process
 from tests.hub.engine import Server, free_port
@@ -196,7 +197,7 @@ def hub_stale(
     away_s: float = 20.0,
     portals: int = 50,
     rate: float = 5.0,
-    lease_s: float = 6.0,
+    lease_s: float = LEASE_S,
     seed: int = 1,
     in_postgres: bool = False,
 ) -> Outcome:

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 
 from bitrix_pull.hub.valkey import PublishAnswer, ValkeyPublisher
+from bitrix_pull.hub.valkey.cluster import LEASE_S
 from tests.soak.hub_stage import ASKED, NAME, Stage, staged
 from tests.soak.outcome import Outcome
 
@@ -43,7 +44,7 @@ def hub_publish(
     times: int = 20,
     portals: int = 1_000,
     rate: float = 100.0,
-    lease_s: float = 6.0,
+    lease_s: float = LEASE_S,
     seed: int = 1,
 ) -> Outcome:
     """SIGKILL of one of 3 hubs that are asked to publish: once at most, and none lost without a word."""

@@ -7,12 +7,15 @@ import socket
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from bitrix_pull.errors import InvalidArgument
 from bitrix_pull.hub.cluster import Membership, checked_keys
 from bitrix_pull.hub.valkey.engine import Engine, as_engine, pairs, read_object, text
 from bitrix_pull.hub.valkey.place import DRAIN, Place
+
+LEASE_S: Final = 5.0
+"""So that some hundred portals of a worker that died have other owners within ten seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class ValkeyCluster:
         engine: str | Engine,
         *,
         name: str = "bitrix-pull",
-        lease_s: float = 6.0,
+        lease_s: float = LEASE_S,
         settle_s: float = 3.0,
         handovers: int = 8,
         timeout_s: float = 2.0,
