@@ -23,7 +23,7 @@ from bitrix_pull.errors import (
 from bitrix_pull.options import PullOptions, RateLimit, check_number
 from bitrix_pull.portal.addresses import portal_origin
 from bitrix_pull.portal.answers import RestAnswer, read_rest_answer
-from bitrix_pull.portal.auth import Caller, Credentials, Mode, Owner, check_credentials
+from bitrix_pull.portal.auth import Caller, Credentials, Mode, Owner, Webhook, check_credentials
 from bitrix_pull.portal.destinations import Destinations
 from bitrix_pull.portal.foreign_errors import is_failure
 from bitrix_pull.portal.http import HttpAnswer, HttpSession
@@ -281,29 +281,32 @@ class RestClient:
     ) -> RestAnswer:
         check_method(method)
         params = dict(check_params(params))
-        encode_json(params)  # Refuses what cannot be sent before anything is.
+        content = encode_json(params)  # Refuses what cannot be sent before anything is.
         timeout_s = self._options.rest_timeout_s if timeout_s is None else timeout_s
         check_number("timeout_s", timeout_s)
         if isinstance(self._auth, Credentials):
             deadline = _Deadline(method, timeout_s)
-            return await self._ask_portal(self._auth, method, params, deadline, first=first)
+            if "auth" in params and not isinstance(self._auth, Webhook):
+                # The token takes its place.
+                content = encode_json({name: value for name, value in params.items() if name != "auth"})
+            return await self._ask_portal(self._auth, method, content, deadline, first=first)
         async with _Deadline(method, timeout_s).keep(unsent=False):
             return await _ask_caller(self._auth, method, params)
 
     async def _ask_portal(
-        self, auth: Credentials, method: str, params: dict[str, Any], deadline: _Deadline, *, first: bool
+        self, auth: Credentials, method: str, content: bytes, deadline: _Deadline, *, first: bool
     ) -> RestAnswer:
         async with deadline.keep(unsent=True):
             token = await auth.token(self.http, self._options)
         try:
-            return await self._post(auth, method, params, token, deadline, first=first)
+            return await self._post(auth, method, content, token, deadline, first=first)
         except TokenExpired:
             async with deadline.keep(unsent=True):
                 renewed = token and await auth.renew(token, self.http, self._options)
             if not renewed:
                 raise
         try:
-            return await self._post(auth, method, params, renewed, deadline, first=first)
+            return await self._post(auth, method, content, renewed, deadline, first=first)
         except TokenExpired as error:
             raise TokenExpired(
                 f"{method}: the portal refuses the renewed token too ({error.code}, HTTP {error.status})",
@@ -317,7 +320,7 @@ class RestClient:
         self,
         auth: Credentials,
         method: str,
-        params: dict[str, Any],
+        content: bytes,
         token: str | None,
         deadline: _Deadline,
         *,
@@ -332,7 +335,7 @@ class RestClient:
             await self._bucket.admit(method, deadline.at, first=first)
             try:
                 async with deadline.keep(unsent=False):
-                    return await self._post_once(auth, method, params, token, deadline.timeout_s)
+                    return await self._post_once(auth, method, content, token, deadline.timeout_s)
             except RateLimited as error:
                 pause_s = max(backoff_s, error.retry_after_s or 0.0)
                 self._bucket.pause(error, pause_s)
@@ -347,13 +350,13 @@ class RestClient:
             backoff_s *= 2
 
     async def _post_once(
-        self, auth: Credentials, method: str, params: dict[str, Any], token: str | None, timeout_s: float
+        self, auth: Credentials, method: str, content: bytes, token: str | None, timeout_s: float
     ) -> RestAnswer:
         started = time.monotonic()
         answer = await self.http.request(
             "POST",
             f"{auth.endpoint}{method}.json",
-            body=encode_json({**params, "auth": token} if token else params),
+            body=_with_token(content, token) if token else content,
             headers={"Content-Type": "application/json"},
             timeout_s=timeout_s,
             max_bytes=self._options.max_rest_bytes,
@@ -379,6 +382,12 @@ class RestClient:
         if isinstance(self._auth, Credentials):
             await self._auth.close()
         await self.http.close()
+
+
+def _with_token(content: bytes, token: str) -> bytes:
+    """Return a call's JSON object with the access token as its last member."""
+    comma = b"," if len(content) > len(b"{}") else b""
+    return b'%s%s"auth":%s}' % (content[:-1], comma, encode_json(token))
 
 
 def check_method(method: object) -> None:

@@ -65,6 +65,15 @@ async def test_an_access_token_travels_in_the_body(portal: StubPortal) -> None:
     assert second.body == {"auth": "my-token"}
 
 
+async def test_a_parameter_of_that_name_gives_way_to_the_token(portal: StubPortal) -> None:
+    params = {"auth": "theirs", "x": 1}
+    for auth in (AccessToken(portal.url, 'my-"token"'), Webhook(portal.webhook)):
+        async with client(auth) as rest:
+            await rest.call("profile", params)
+    assert [call.body for call in portal.calls] == [{"x": 1, "auth": 'my-"token"'}, params]
+    assert params == {"auth": "theirs", "x": 1}
+
+
 async def test_a_webhook_is_the_address_alone(portal: StubPortal) -> None:
     async with client(Webhook(portal.webhook)) as rest:
         assert await rest.call("profile", {"x": 1}) is True
