@@ -182,13 +182,13 @@ class Telemetry:
                 def tell(receipt: Receipt) -> None:
                     own["bitrix_pull.route"] = receipt.route
                     failures = receipt.failures
-                    if accepted := len(receipt.fates) - len(failures):
+                    if accepted := len(receipt.given) - len(failures):
                         figures.sent[receipt.route, ""] += accepted
                     for fate in failures:
                         cause = self._causes.of(fate.error) if fate.error is not None else fate.outcome
                         figures.sent[receipt.route, cause] += 1
                     if span is not None:
-                        span.set_attribute("messaging.batch.message_count", len(receipt.fates))
+                        span.set_attribute("messaging.batch.message_count", len(receipt.given))
 
                 yield tell
 

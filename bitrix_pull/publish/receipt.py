@@ -1,7 +1,8 @@
 """What became of the messages of a publish call."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Literal, Self
 
 from bitrix_pull.errors import OutcomeUnknown, PullError
@@ -43,19 +44,29 @@ class Receipt:
         confirmed: True if the server said that it accepted everything. Over the socket of
             version 4 it never says so: a message counts as accepted when the server has
             read it and not refused it.
-        fates: What became of each message, in the order in which they were given.
+        given: The messages of the call.
+        failed: The fates that are not "accepted", by the message's place among those.
     """
 
     route: str
     messages: int
     requests: int
     confirmed: bool
-    fates: tuple[Fate, ...] = field(default=(), repr=False, compare=False)
+    given: Sequence[Message] = field(default=(), repr=False, compare=False)
+    failed: Mapping[int, Fate] = field(default_factory=dict[int, Fate], repr=False, compare=False)
+
+    @property
+    def fates(self) -> tuple[Fate, ...]:
+        """What became of each message, in the order in which they were given."""
+        fates = [Fate(message, "accepted") for message in self.given]
+        for position, fate in self.failed.items():
+            fates[position] = fate
+        return tuple(fates)
 
     @property
     def failures(self) -> tuple[Fate, ...]:
-        """The fates that are not "accepted"."""
-        return tuple(fate for fate in self.fates if fate.outcome != "accepted")
+        """The fates that are not "accepted", in that order."""
+        return tuple(fate for _, fate in sorted(self.failed.items(), key=itemgetter(0)))
 
     def raise_for_failures(self) -> Self:
         """Return the receipt if everything was accepted.
@@ -93,15 +104,15 @@ class Ledger:
 
     def receipt(self, route: str, *, confirms: bool) -> Receipt:
         """Return what is written down."""
-        fates = [Fate(message, "accepted") for message in self._messages]
-        for position, failed in self._failed.items():
-            fates[position] = _fate(self._messages[position], failed)
         return Receipt(
             route,
             messages=self._accepted,
             requests=self.requests,
             confirmed=confirms and not self._failed,
-            fates=tuple(fates),
+            given=self._messages,
+            failed={
+                position: _fate(self._messages[position], failed) for position, failed in self._failed.items()
+            },
         )
 
 

@@ -128,17 +128,18 @@ class Passing:
         refused = [self._post.refusal_of(message) for message in messages]
         passing = [message for message, error in zip(messages, refused, strict=True) if error is None]
         receipt = await self._inner.publish(passing, route=route, retry=retry, timeout_s=timeout_s)
-        passed = iter(receipt.fates)
-        fates = [
-            next(passed) if error is None else _refused(message, error)
-            for message, error in zip(messages, refused, strict=True)
-        ]
+        places = [place for place, error in enumerate(refused) if error is None]
+        failed = {places[place]: fate for place, fate in receipt.failed.items()}
+        for place, error in enumerate(refused):
+            if error is not None:
+                failed[place] = _refused(messages[place], error)
         receipt = Receipt(
             receipt.route,
             receipt.messages,
             receipt.requests,
             receipt.confirmed and not any(refused),
-            tuple(fates),
+            messages,
+            failed,
         )
         self._post.write_down(receipt)
         return receipt

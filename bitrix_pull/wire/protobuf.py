@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable, Iterator, Set
 from functools import lru_cache
-from itertools import chain
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -24,11 +23,13 @@ class Publication:
     only, most of which is the same in many messages.
 
     Attributes:
-        size: The bytes that it takes in a request.
-        pieces: What those are, in order.
+        size: The bytes that it takes in a request: those of the three below.
+        head: What stands before the body.
+        body: Its JSON text.
+        tail: What stands behind it.
     """
 
-    __slots__ = ("pieces", "size")
+    __slots__ = ("body", "head", "size", "tail")
 
     def __init__(self, receivers: Iterable[PublicChannel] | bytes, body: bytes, expiry_s: int) -> None:
         """Write a message.
@@ -42,10 +43,12 @@ class Publication:
         if not isinstance(receivers, bytes):
             receivers = encode_receivers(receivers)
         before = receivers + _BODY + _varint(len(body))
-        after = _expiry(expiry_s)
-        length = len(before) + len(body) + len(after)
+        tail = _expiry(expiry_s)
+        length = len(before) + len(body) + len(tail)
         head = _MESSAGE + _varint(length) + before
-        self.pieces: tuple[bytes, bytes, bytes] = (head, body, after)
+        self.head: bytes = head
+        self.body: bytes = body
+        self.tail: bytes = tail
         self.size: int = len(head) - len(before) + length
 
 
@@ -146,8 +149,10 @@ def encode_receivers(channels: Iterable[PublicChannel]) -> bytes:
 
 def encode_publications(publications: Collection[Publication]) -> bytes:
     """Write a ``RequestBatch`` of one request that publishes all of them (protocol §7)."""
-    size = sum([publication.size for publication in publications])
-    return b"".join([_request_header(size), *chain.from_iterable([each.pieces for each in publications])])
+    pieces = [_request_header(sum([each.size for each in publications]))]
+    for each in publications:
+        pieces += each.head, each.body, each.tail
+    return b"".join(pieces)
 
 
 def request_size(publications_size: int) -> int:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from bitrix_pull.emulator import Emulator
+from bitrix_pull.program import collect_less_often
 
 WATCH_EVERY_S = 0.05
 
@@ -81,5 +82,6 @@ async def main(count: int) -> None:
 
 
 if __name__ == "__main__":
+    collect_less_often()
     with suppress(KeyboardInterrupt):
         asyncio.run(main(int(sys.argv[1])))

@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from bitrix_pull import AccessToken, PullClient, PullEvent, State
+from bitrix_pull.program import collect_less_often
 from bitrix_pull.wire import push_pb2
 from bitrix_pull.wire.formats import WireFormat
 from bitrix_pull.wire.urls import subscription_url
@@ -68,6 +69,7 @@ def bare_connections(count: int, window: float) -> Figures:
 
 
 async def _measure(streams: Streams, count: int, window: float) -> Figures:
+    collect_less_often()  # As ``bitrix_pull.run`` does.
     async with _crowd_server(count) as server, aiohttp.ClientSession() as http:
         # What the first one loads into memory is not what one more takes.
         await streams.open(server.portal, server.tokens[:1], http)

@@ -19,7 +19,7 @@ from bitrix_pull.hub.log import Publish, TakesRequests
 from bitrix_pull.hub.valkey import PublishAnswer, ValkeyCluster, ValkeyPublisher, ValkeyStream
 from bitrix_pull.hub.valkey.requests import REQUESTS_MAX
 from bitrix_pull.publish.publisher import Route
-from bitrix_pull.publish.receipt import Fate, Receipt
+from bitrix_pull.publish.receipt import Receipt
 from tests.fault_proxy import FaultProxy
 from tests.hub.engine import FaultyEngine, running, running_cluster, until
 
@@ -54,7 +54,7 @@ class Press:
         self.begun.set()
         await self.free.wait()
         self.published.append(message.params.get("n"))
-        return Receipt("rest", 1, 1, True, (Fate(message, "accepted"),))
+        return Receipt("rest", 1, 1, True, [message])
 
 
 @asynccontextmanager
