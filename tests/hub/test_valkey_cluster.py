@@ -237,6 +237,38 @@ async def test_who_does_not_take_what_is_given_up_for_it_is_given_a_few_at_a_tim
             await asyncio.wait({working})
 
 
+async def test_what_is_on_its_way_to_be_given_up_has_no_other_owner_yet(valkey_url: str, name: str) -> None:
+    class Slow(Engine):
+        async def run(self, script: Script, *rest: Any) -> Any:
+            if script.name == "release":
+                await asyncio.sleep(0.4)
+            return await super().run(script, *rest)
+
+    recalled = set[str]()
+    shared = ValkeyCluster(Slow(valkey_url), name=name, lease_s=6.0, settle_s=0.2, handovers=3)
+
+    async def work(membership: Membership, acquired: set[str], tasks: asyncio.TaskGroup) -> None:
+        membership.want(PORTALS)
+        async for change in membership.changes():
+            match change:
+                case Acquired(lease):
+                    acquired.add(lease.key)
+                case Recalled(lease):
+                    recalled.add(lease.key)
+                    tasks.create_task(membership.release(lease))
+                case Lost():
+                    raise AssertionError(change)
+
+    async with shared.join("a") as membership, asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(work(membership, acquired := set[str](), tasks))
+        await until(lambda: len(acquired) == 40)
+        async with cluster(valkey_url, name, lease_s=6.0).join("b"):
+            await until(lambda: recalled)
+            await asyncio.sleep(2.0)
+            assert len(recalled) == 3
+        working.cancel()
+
+
 def test_the_next_end_is_that_of_the_worker_that_was_not_heard_for_the_longest_time() -> None:
     peers = Peers("a", settle_s=1.0)
     assert peers.next_end("a 1") == math.inf

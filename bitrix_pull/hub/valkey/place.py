@@ -138,14 +138,10 @@ class Place:
         self._recalled.pop(lease.key, None)
         heir = self._best_for(lease.key) if lease.key in self._wanted else ""
         if heir == self.worker:
-            self._free = None
-        if heir and heir != self.worker:
-            if not self._given:
-                self._look_at = lease_clock() + _LOOK_EVERY_S
+            self._free, heir = None, ""
+        if heir:
             self._given[lease.key] = lease_clock() + self._lease_s * 2
-            await self._give_up(lease, heir)
-        else:
-            await self._give_up(lease, "")
+        await self._give_up(lease, heir)
         self._changed.set()
 
     def leave(self) -> None:
@@ -407,8 +403,10 @@ class Place:
             owners = [None] * len(keys)
         now = lease_clock()
         self._look_at = now + _LOOK_EVERY_S
-        for key, owner in zip(keys, owners, strict=True):
-            if owner is not None or now >= self._given[key] or key not in self._wanted:
+        for key, told in zip(keys, owners, strict=True):
+            # Its release may be on its way still.
+            owner = self.worker if told is None else text(told).partition(" ")[2]
+            if owner != self.worker or now >= self._given[key] or key not in self._wanted:
                 del self._given[key]
 
     async def wake(self) -> None:
