@@ -281,14 +281,13 @@ class RestClient:
     ) -> RestAnswer:
         check_method(method)
         params = dict(check_params(params))
+        if isinstance(self._auth, Credentials) and not isinstance(self._auth, Webhook):
+            params.pop("auth", None)  # The token takes its place.
         content = encode_json(params)  # Refuses what cannot be sent before anything is.
         timeout_s = self._options.rest_timeout_s if timeout_s is None else timeout_s
         check_number("timeout_s", timeout_s)
         if isinstance(self._auth, Credentials):
             deadline = _Deadline(method, timeout_s)
-            if "auth" in params and not isinstance(self._auth, Webhook):
-                # The token takes its place.
-                content = encode_json({name: value for name, value in params.items() if name != "auth"})
             return await self._ask_portal(self._auth, method, content, deadline, first=first)
         async with _Deadline(method, timeout_s).keep(unsent=False):
             return await _ask_caller(self._auth, method, params)
