@@ -61,7 +61,7 @@ class ValkeyCluster:
         engine: Its address (see ``Engine``), or one that others use too.
         name: Tells this cluster from others on the same engine.
         lease_s: For how long a worker that falls silent keeps its portals, by the engine's
-            clock. Another one begins to take them within 1.2 times that.
+            clock. Others begin to take them as soon as that is over.
         settle_s: For how long a worker must have been there before others give portals up to
             it. It grows for one that has fallen silent lately.
         handovers: How many portals a worker gives up at the same time; each counts until another one has it.
